@@ -1,0 +1,169 @@
+"""Distil a large, frozen teacher into a small student.
+
+    python distill.py --recipe recipes/xn_maskdiff_PFI.yaml --data data/ICDAR.yaml --name xn_maskdiff_PFI
+
+The five published recipes have scripts of their own (distill_xn_maskdiff_PFI.py ...) that take the same flags.
+The control of a comparison is train.py with the same options and seed: it starts from the same student.
+"""
+
+import argparse
+from pathlib import Path
+
+from utils.cli import run_command
+from utils.options import add_training_options, check_training_options
+
+DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
+WEIGHT_FLAGS = {'mask_diff': 'mask', 'PFI_diff': 'pfi', 'feature_diff': 'hint'}
+REPLACED = {
+    'cfg_teacher': 'teacher',
+    'cfg_student': 'student',
+    'teacher_weights': 'teacher_weights',
+    'student_weights': 'student_weights',
+}
+
+
+def parse_options(recipe: str | None) -> argparse.Namespace:
+    """The command's options; a published script fixes the recipe."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    models = parser.add_argument_group('models and methods (defaults: the recipe)')
+    if recipe is None:
+        models.add_argument('--recipe', default=DEFAULT_RECIPE, metavar='YAML', help='(%(default)s)')
+    models.add_argument('--cfg_teacher', '--cfg-teacher', metavar='YAML', help="the teacher's model yaml")
+    models.add_argument('--cfg_student', '--cfg-student', metavar='YAML', help="the student's model yaml")
+    models.add_argument(
+        '--teacher_weights', '--teacher-weights', metavar='PT', help='a trained teacher; every entry must match'
+    )
+    models.add_argument(
+        '--student_weights',
+        '--student-weights',
+        metavar='PT',
+        help="weights to start the student from, '': from scratch",
+    )
+    models.add_argument(
+        '--mask_diff',
+        type=float,
+        metavar='WEIGHT',
+        help='weight of the mask term (objects; the background keeps its ratio)',
+    )
+    models.add_argument('--PFI_diff', type=float, metavar='WEIGHT', help='weight of the PFI term')
+    models.add_argument('--feature_diff', type=float, metavar='WEIGHT', help='weight of the hint term')
+    add_training_options(parser)
+    options = parser.parse_args()
+    check_training_options(parser, options)
+    options.recipe = recipe or options.recipe
+    options.name = options.name or Path(options.recipe).stem
+    return options
+
+
+def main(recipe: str | None = None) -> None:
+    """Run the distillation command; `recipe` is the one that a published script stands for."""
+    options = parse_options(recipe)
+    from utils.device import select_device
+
+    select_device(options.device)  # the quickest mistake to report
+    if options.resume is None:
+        content = read_recipe(options)
+        require_teacher(content, options.data)
+    from utils.distillation.distiller import Distiller
+    from utils.distillation.recipe import parse_recipe
+    from utils.training import Session, seed_everything
+
+    session = Session('distill', options)
+    options = session.options
+    if session.checkpoint is not None:
+        content = parse_recipe(options.recipe_content, session.checkpoint.path)
+    teacher, scores = load_teacher(session, content)
+    seed_everything(options.seed)
+    student = session.name_classes(build_student(content, teacher, session.data.nc, session.checkpoint is not None))
+    criterion = Distiller(student, teacher, content, session.hyp, options.imgsz, options.amp, options.seed)
+    session.run(student, criterion, recipe_content=content.as_dict(), teacher_scores=scores)
+
+
+def read_recipe(options: argparse.Namespace):
+    """The recipe with the command's overrides."""
+    from utils.distillation.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe)
+    for flag, field in REPLACED.items():
+        if getattr(options, flag) is not None:
+            setattr(recipe, field, getattr(options, flag))
+    for flag, method in WEIGHT_FLAGS.items():
+        if getattr(options, flag) is not None:
+            recipe.override(f'--{flag}', method, getattr(options, flag))
+    return recipe
+
+
+def require_teacher(recipe, data: str) -> None:
+    """Say how to get a teacher (and the data) before anything slow happens. Raises UserError."""
+    from models.errors import UserError
+    from utils.dataset import list_pictures, load_data_config
+
+    if recipe.teacher_weights and Path(recipe.teacher_weights).is_file():
+        return
+    size = Path(recipe.teacher).stem.removeprefix('yolov5')
+    config = load_data_config(data)
+    try:
+        list_pictures(config, 'train')
+        prepare = ''
+    except UserError:
+        prepare = f'prepare the data with "{config.prepare}", then '
+    raise UserError(
+        f'there are no teacher weights at {recipe.teacher_weights or "(none given)"}: {prepare}fetch a teacher with '
+        f'"python teacher/download.py icdar-{size}" or train one with "python train.py --cfg {recipe.teacher} '
+        f'--data {data} --name teacher_{size}" and name its weights/best.pt with --teacher_weights'
+    )
+
+
+def load_teacher(session, recipe):
+    """The teacher, every entry matched and frozen, and its scores on the validation split."""
+    from models.checkpoint import read_checkpoint
+    from utils.distillation.distiller import freeze_teacher
+
+    teacher = matched_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, session.data.nc)
+    teacher = freeze_teacher(session.name_classes(teacher))
+    scores = session.evaluate_val(teacher, 'judging the teacher').scores
+    print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
+    return teacher, scores
+
+
+def matched_teacher(checkpoint, cfg: str, nc: int):
+    """A model of `cfg` with every entry of the checkpoint, head and anchors included. Raises UserError."""
+    from models.checkpoint import anchors_of, transfer
+    from models.errors import UserError
+    from models.yolo import DetectionModel
+
+    teacher = DetectionModel(cfg, nc=nc, anchors=anchors_of(checkpoint))
+    report = transfer(teacher, checkpoint)
+    if report.skipped or report.missing:
+        first = (report.missing or report.skipped)[0]
+        raise UserError(
+            f'the teacher {checkpoint.path} does not fit {cfg} with {nc} classes: {report}, the first {first}; a '
+            f'teacher must match in every entry, the head included'
+        )
+    return teacher
+
+
+def build_student(recipe, teacher, nc: int, resuming: bool):
+    """The student: the teacher's anchors, and the entries of --student_weights that fit."""
+    from models.checkpoint import anchors_of, read_checkpoint, same_anchors, transfer
+    from models.errors import UserError
+    from models.yolo import DetectionModel
+
+    anchors = (teacher.head.anchors.float().cpu() * teacher.stride.view(-1, 1, 1)).flatten(1).tolist()
+    student = DetectionModel(recipe.student, nc=nc, anchors=anchors)
+    if student.head.strides != teacher.head.strides:
+        raise UserError(f'the student has strides {student.head.strides}, the teacher {teacher.head.strides}')
+    if recipe.student_weights and not resuming:
+        checkpoint = read_checkpoint(recipe.student_weights)
+        found = anchors_of(checkpoint)
+        if found is not None and not same_anchors(found, anchors):
+            raise UserError(f'{recipe.student_weights} has other anchors than the teacher; both must share them')
+        report = transfer(student, checkpoint)
+        print(f'{recipe.student_weights}: {report}')
+        if len(report.matched) < len(student.state_dict()) / 2:
+            raise UserError(f'{recipe.student_weights} is of another architecture than {recipe.student}: only {report}')
+    return student
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,17 @@
+"""Distil YOLOv5-X into YOLOv5-N: mask.
+
+mask   Features of the student's neck imitate the teacher's, inside ground-truth boxes and outside them as two
+       means with weights of their own (DeFeat, Guo 2021);
+       layers 17, 20, 23.
+
+Weights: recipes/xn_maskdiff.yaml, or --mask_diff.
+All other flags are those of distill.py:
+
+    python distill_xn_maskdiff.py --data data/ICDAR.yaml --name xn_maskdiff
+"""
+
+from distill import main
+from utils.cli import run_command
+
+if __name__ == '__main__':
+    run_command(lambda: main('recipes/xn_maskdiff.yaml'))

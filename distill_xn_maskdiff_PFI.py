@@ -1,0 +1,20 @@
+"""Distil YOLOv5-X into YOLOv5-N: mask + PFI.
+
+mask   Features of the student's neck imitate the teacher's, inside ground-truth boxes and outside them as two
+       means with weights of their own (DeFeat, Guo 2021);
+       layers 17, 20, 23.
+PFI    The same features once more, each cell weighted by how much the two heads' scores disagree there
+       (Li 2022);
+       layers 17, 20, 23.
+
+Weights: recipes/xn_maskdiff_PFI.yaml, or --mask_diff, --PFI_diff.
+All other flags are those of distill.py:
+
+    python distill_xn_maskdiff_PFI.py --data data/ICDAR.yaml --name xn_maskdiff_PFI
+"""
+
+from distill import main
+from utils.cli import run_command
+
+if __name__ == '__main__':
+    run_command(lambda: main('recipes/xn_maskdiff_PFI.yaml'))

@@ -1,0 +1,1 @@
+"""The network: layers, DetectionModel and checkpoints. Knows no data and no training."""

@@ -1,0 +1,235 @@
+"""Checkpoints: ours (tensors and plain data) and public YOLOv5 files, both read without running code from them."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.errors import UserError
+from models.yolo import DetectionModel
+
+FORMAT = 'ocrdistill'
+# Names that a public YOLOv5 file may hold beyond tensors and containers. Every one becomes an inert stand-in: none of
+# these classes is imported, nothing of theirs runs.
+INERT_PREFIXES = ('models.common.', 'models.yolo.', 'torch.nn.modules.')
+INERT_NAMES = {
+    'argparse.Namespace',
+    'pathlib.PosixPath',
+    'pathlib.WindowsPath',
+    'datetime.datetime',
+    '_codecs.encode',
+    'numpy.dtype',
+    'numpy.ndarray',
+    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')),
+}
+
+
+class StandIn:
+    """Takes the place of any class in a public file: keeps the attributes that were stored, does nothing."""
+
+    def __init__(self, *_args, **_kwargs):
+        pass
+
+    def __setstate__(self, state):
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint holds.
+
+    Attributes:
+        state: state dict, as stored (half or single precision).
+        yaml: the model's yaml, None where a public file lacks it.
+        names: {class index: name}.
+        meta: for ours, all the other entries (options, epoch, metrics, conf_threshold, resume ...).
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    yaml: dict | None
+    names: dict[int, str]
+    meta: dict = field(default_factory=dict)
+
+
+@dataclass
+class Transfer:
+    """How the entries of a checkpoint met those of a model."""
+
+    matched: list[str]
+    skipped: list[str]  # in the checkpoint, but not in the model or of another shape
+    missing: list[str]  # in the model, but not in the checkpoint or of another shape
+
+    def __str__(self):
+        return f'{len(self.matched)} entries matched, {len(self.skipped)} skipped, {len(self.missing)} missing'
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read one of our checkpoints or a public YOLOv5 .pt file (v6.0 to v7.0).
+
+    Raises:
+        UserError: no such file, no checkpoint, of an unsupported version, or one that would have to run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'no such checkpoint: {path}')
+    content = _load_restricted(path)
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is no checkpoint of a detector')
+    if content.get('format') == FORMAT:
+        return _own(path, content)
+    return _public(path, content)
+
+
+def _load_restricted(path: Path):
+    """torch.load(weights_only=True) in which only the known class names are replaced by stand-ins."""
+    try:
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
+        raise UserError(f'{path} is no PyTorch checkpoint (or older than v6.0): {_first_line(error)}') from None
+    hostile = [name for name in unknown if not (name.startswith(INERT_PREFIXES) or name in INERT_NAMES)]
+    if hostile:
+        raise UserError(f'{path} refused: it asks to load {", ".join(sorted(hostile))}, which no detector needs')
+    try:
+        with torch.serialization.safe_globals([(StandIn, name) for name in unknown]):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # a mutated file can make the unpickler fail in any way, but never run anything
+        raise UserError(f'{path} cannot be read as a checkpoint: {_first_line(error)}') from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _own(path: Path, content: dict) -> Checkpoint:
+    try:
+        names = {int(i): str(name) for i, name in content['names'].items()}
+        state = content['model']
+        meta = {key: value for key, value in content.items() if key not in ('model', 'yaml', 'names')}
+        return Checkpoint(path, state, content['yaml'], names, meta)
+    except (KeyError, AttributeError, ValueError) as error:
+        raise UserError(f'{path} is damaged: {error!r}') from None
+
+
+def _public(path: Path, content: dict) -> Checkpoint:
+    module = content.get('ema') or content.get('model')
+    if not isinstance(module, StandIn) or not isinstance(getattr(module, 'yaml', None), dict):
+        raise UserError(f'{path} holds no YOLOv5 model')
+    layers = {row[2] for part in ('backbone', 'head') for row in module.yaml.get(part, [])}
+    old = sorted({'Focus', 'SPP', 'BottleneckCSP'} & layers)
+    if old:
+        raise UserError(f'{path} is a YOLOv5 before v6.0 (it uses {", ".join(old)}); only v6.0 to v7.0 are supported')
+    names = getattr(module, 'names', None) or {}
+    names = dict(enumerate(names)) if isinstance(names, list) else dict(names)
+    state = dict(_state_entries(module))
+    if not state:
+        raise UserError(f'{path} holds a YOLOv5 model without weights')
+    return Checkpoint(path, state, dict(module.yaml), {int(i): str(name) for i, name in names.items()})
+
+
+def _state_entries(module: StandIn, prefix: str = ''):
+    """(key, tensor) of a stand-in's parameters and buffers, named as state_dict() would."""
+    entries = {**getattr(module, '_parameters', {}), **getattr(module, '_buffers', {})}
+    for name, value in entries.items():
+        if isinstance(value, Tensor):
+            # A fused convolution's batch normalisation or the head's old anchor_grid never reach a state dict of ours.
+            yield prefix + name, value.detach()
+    for name, child in getattr(module, '_modules', {}).items():
+        if isinstance(child, StandIn):
+            yield from _state_entries(child, f'{prefix}{name}.')
+
+
+def transfer(model: DetectionModel, checkpoint: Checkpoint) -> Transfer:
+    """Copy every entry whose key and shape match, except the anchors (the model's yaml has them)."""
+    own = model.state_dict()
+    fits = {
+        key: value
+        for key, value in checkpoint.state.items()
+        if key in own and value.shape == own[key].shape and not key.endswith('.anchors')
+    }
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in fits.items()}, strict=False)
+    anchors = {key for key in own if key.endswith('.anchors')}
+    return Transfer(
+        sorted(fits),
+        sorted(checkpoint.state.keys() - fits.keys() - anchors),
+        sorted(own.keys() - fits.keys() - anchors),
+    )
+
+
+def anchors_of(checkpoint: Checkpoint) -> list[list[float]] | None:
+    """The checkpoint's anchors in pixels, one flat list a level (the buffer holds cells of strides 8, 16, 32)."""
+    found = [value for key, value in checkpoint.state.items() if key.endswith('.anchors')]
+    if not found:
+        return None
+    cells = found[0].float()
+    return [(level * 8 * 2**i).flatten().tolist() for i, level in enumerate(cells)]
+
+
+def same_anchors(first: Sequence, second: Sequence) -> bool:
+    """Whether two sets of anchors (pixels) agree within the rounding of half precision."""
+    first, second = (torch.tensor(anchors, dtype=torch.float32).flatten() for anchors in (first, second))
+    return first.shape == second.shape and torch.allclose(first, second, rtol=1e-3)
+
+
+def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
+    """Build the model of a checkpoint and load every entry.
+
+    Raises:
+        UserError: an entry is missing, left over or of another shape, or the class count is not `nc`.
+    """
+    if checkpoint.yaml is None:
+        raise UserError(f'{checkpoint.path} does not say which model it holds')
+    model = DetectionModel(checkpoint.yaml, nc=len(checkpoint.names) or None, anchors=anchors_of(checkpoint))
+    if nc is not None and model.nc != nc:
+        raise UserError(f'{checkpoint.path} knows {model.nc} classes, the data {nc}')
+    report = transfer(model, checkpoint)
+    if report.skipped or report.missing:
+        first = (report.missing or report.skipped)[0]
+        raise UserError(f'{checkpoint.path} does not match its own model yaml: {report}, the first {first}')
+    model.names = checkpoint.names or model.names
+    model.conf_threshold = checkpoint.meta.get('conf_threshold')
+    return model
+
+
+def load_model(path: str | Path, device: torch.device | str = 'cpu', fuse: bool = True) -> DetectionModel:
+    """A checkpoint's detector in eval mode, float32, ready for inference. Raises UserError."""
+    model = restore(read_checkpoint(path)).eval().requires_grad_(False)
+    if fuse:
+        model.fuse()
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def save_checkpoint(path: str | Path, model: DetectionModel, state: dict[str, Tensor], **entries) -> None:
+    """Write a checkpoint: to a temporary file beside it, flushed, then renamed, so the last good one survives.
+
+    Args:
+        path: file to write.
+        model: gives yaml, names and stride.
+        state: the weights to store.
+        entries: plain data and tensors beside them (options, epoch, metrics, conf_threshold, resume ...).
+    """
+    path = Path(path)
+    content = {
+        'format': FORMAT,
+        'version': 1,
+        'model': {key: value.detach().cpu().contiguous() for key, value in state.items()},
+        'yaml': model.yaml,
+        'names': model.names,
+        'stride': model.stride.tolist(),
+        **entries,
+    }
+    temporary = path.with_name(f'.{path.name}.tmp')
+    try:
+        with open(temporary, 'wb') as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

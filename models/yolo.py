@@ -1,0 +1,170 @@
+"""DetectionModel: YOLOv5 (v6.0 and later) built from a yaml."""
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from models.errors import UserError
+from models.layers import C3, SPPF, Concat, Conv, Detect
+
+CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
+
+
+def load_cfg(cfg: str | Path | dict) -> dict:
+    """Read and check a model's yaml (a path or its dict). Raises UserError."""
+    if not isinstance(cfg, dict):
+        path = Path(cfg)
+        if not path.is_file():
+            raise UserError(f'no such model yaml: {path}')
+        try:
+            cfg = yaml.safe_load(path.read_text(encoding='utf-8'))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f'{path} is no valid yaml: {error}') from None
+        if not isinstance(cfg, dict):
+            raise UserError(f'{path} is no model yaml: it holds no keys')
+    missing = CFG_KEYS - {'nc'} - cfg.keys()
+    if missing:
+        raise UserError(f'the model yaml lacks {", ".join(sorted(missing))}')
+    return deepcopy(cfg)
+
+
+class DetectionModel(nn.Module):
+    """A YOLOv5 detector.
+
+    Args:
+        cfg: path to a model yaml, or its dict.
+        ch: channels of the pictures.
+        nc: number of classes; None takes the yaml's.
+        anchors: (levels, anchors * 2) pixels in place of the yaml's.
+
+    Attributes:
+        stride: (levels,) pixels a cell of each raw map.
+        names: {class index: name}.
+        conf_threshold: the confidence chosen on the validation split, None before it is chosen.
+        channels: output channels of each layer.
+
+    Raises:
+        UserError: the yaml is missing, broken or describes something else.
+    """
+
+    def __init__(
+        self,
+        cfg: str | Path | dict = 'models/yolov5n.yaml',
+        ch: int = 3,
+        nc: int | None = None,
+        anchors: Sequence | None = None,
+    ):
+        super().__init__()
+        self.yaml = load_cfg(cfg)
+        if nc is not None:
+            self.yaml['nc'] = int(nc)
+        if anchors is not None:
+            self.yaml['anchors'] = [list(map(float, level)) for level in anchors]
+        self.nc = self.yaml.get('nc', 80)
+        try:
+            self.model, self.sources, self.channels = _build(self.yaml, ch, self.nc)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise UserError(f'the model yaml cannot be built: {error}') from error
+        # Layers whose outputs a later layer asks for; the others are freed at once.
+        self._kept = {i for source in self.sources for i in ([source] if isinstance(source, int) else source)}
+        self.stride = torch.tensor(self.head.strides, dtype=torch.float32)
+        self.names = {i: 'text' if self.nc == 1 else f'class{i}' for i in range(self.nc)}
+        self.conf_threshold: float | None = None
+        self._initialise()
+
+    @property
+    def head(self) -> Detect:
+        return self.model[-1]
+
+    def forward(self, images: Tensor, taps: Sequence[int] = ()):
+        """Run the network.
+
+        Args:
+            images: (B, 3, H, W), 0..1; H and W multiples of 32.
+            taps: numbers of layers whose outputs are wanted too (0 .. the layer before the head).
+
+        Returns:
+            In train mode the raw maps, a list of (B, 3, H/s, W/s, 5 + nc); in eval mode (decoded (B, M, 5 + nc) with
+            x, y, w, h in pixels, raw maps). With taps: that and {layer: feature map (B, C, h, w)}.
+        """
+        outputs: list[Tensor | None] = []
+        features = {}
+        x = images
+        for index, (layer, source) in enumerate(zip(self.model, self.sources, strict=True)):
+            if isinstance(source, int):
+                x = layer(outputs[source] if source >= 0 else x)
+            else:
+                x = layer([outputs[i] for i in source])
+            outputs.append(x if index in self._kept else None)
+            if index in taps:
+                features[index] = x
+        if len(features) != len(set(taps)) or len(self.model) - 1 in taps:
+            raise ValueError(f'taps {list(taps)} are not all layers 0..{len(self.model) - 2}')
+        result = x if self.training else (self.head.decode(x), x)
+        return (result, features) if taps else result
+
+    def fuse(self) -> 'DetectionModel':
+        """Fold every batch normalisation into its convolution; for inference, cannot be undone."""
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.fuse()
+        return self
+
+    def _initialise(self) -> None:
+        """Head biases so that a fresh detector expects about 8 objects a 640-pixel picture and each class at 0.6/nc."""
+        for conv, stride in zip(self.head.m, self.head.strides, strict=True):
+            bias = conv.bias.data.view(-1, self.head.outputs)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
+
+
+def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int]]:
+    """Layers, where each takes its input from (absolute numbers, -1 the layer before), and their output channels."""
+    layers: list[nn.Module] = []
+    sources: list[int | list[int]] = []
+    channels: list[int] = []
+    strides: list[float] = []
+    for number_of_layer, (source, repeats, name, args) in enumerate(cfg['backbone'] + cfg['head']):
+        absolute = [i if i >= 0 else number_of_layer + i for i in ([source] if isinstance(source, int) else source)]
+        c_in = [channels[i] if i >= 0 else ch for i in absolute]
+        stride_in = strides[absolute[0]] if absolute[0] >= 0 else 1
+        count = max(round(repeats * cfg['depth_multiple']), 1) if repeats > 1 else repeats
+        width = _width(args[0], cfg['width_multiple']) if name in ('Conv', 'C3', 'SPPF') else sum(c_in)
+        stride_out = stride_in
+        if name == 'Conv':
+            layer = Conv(c_in[0], width, *args[1:])
+            stride_out = stride_in * layer.conv.stride[0]
+        elif name == 'C3':
+            layer = C3(c_in[0], width, count, *args[1:])
+        elif name == 'SPPF':
+            layer = SPPF(c_in[0], width, *args[1:])
+        elif name == 'nn.Upsample':
+            factor = args[1]
+            layer = nn.Upsample(scale_factor=factor, mode=args[2])
+            stride_out = stride_in / factor
+        elif name == 'Concat':
+            layer = Concat()
+        elif name == 'Detect':
+            anchors = torch.tensor(cfg['anchors'], dtype=torch.float32).view(len(absolute), -1, 2)
+            layer = Detect(nc, anchors, c_in, [int(strides[i]) for i in absolute])
+        elif name in ('Focus', 'SPP', 'BottleneckCSP'):
+            raise UserError(f'the model uses {name}, of YOLOv5 before v6.0; only v6.0 and later are supported')
+        else:
+            raise UserError(f'the model uses an unknown layer {name!r}')
+        layers.append(layer)
+        sources.append(absolute if not isinstance(source, int) else (source if source == -1 else absolute[0]))
+        channels.append(width)
+        strides.append(stride_out)
+    if not isinstance(layers[-1], Detect):
+        raise UserError('the last layer of a detector must be Detect')
+    return nn.Sequential(*layers), sources, channels
+
+
+def _width(channels: int, multiple: float) -> int:
+    """Scaled channels, rounded up to a multiple of 8."""
+    return math.ceil(channels * multiple / 8) * 8

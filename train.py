@@ -1,0 +1,66 @@
+"""Train a YOLOv5 text detector of any size, from scratch or from weights.
+
+python train.py --cfg models/yolov5x.yaml --data data/ICDAR.yaml --name x
+"""
+
+import argparse
+
+from utils.cli import run_command
+from utils.options import add_training_options, check_training_options
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--cfg',
+        default='',
+        metavar='YAML',
+        help="model yaml (default: the weights' own, without weights models/yolov5n.yaml)",
+    )
+    parser.add_argument(
+        '--weights',
+        default='',
+        metavar='PT',
+        help='checkpoint to start from, ours or a public YOLOv5 .pt (default: from scratch)',
+    )
+    add_training_options(parser)
+    options = parser.parse_args()
+    check_training_options(parser, options)
+    options.name = options.name or 'exp'
+    return options
+
+
+def main() -> None:
+    options = parse_options()
+    from utils.criterion import DetectionCriterion
+    from utils.training import Session, seed_everything
+
+    session = Session('train', options)
+    options = session.options
+    seed_everything(options.seed)
+    model = session.name_classes(build_model(options, session.data.nc))
+    criterion = DetectionCriterion(model, session.hyp, options.imgsz, options.amp)
+    session.run(model, criterion)
+
+
+def build_model(options: argparse.Namespace, nc: int):
+    """The model of --cfg and --weights, with the entries of the weights that fit it."""
+    from models.checkpoint import anchors_of, read_checkpoint, transfer
+    from models.errors import UserError
+    from models.yolo import DetectionModel
+
+    if not options.weights or options.resume is not None:
+        return DetectionModel(options.cfg or 'models/yolov5n.yaml', nc=nc)
+    checkpoint = read_checkpoint(options.weights)
+    model = DetectionModel(
+        options.cfg or checkpoint.yaml, nc=nc, anchors=None if options.cfg else anchors_of(checkpoint)
+    )
+    report = transfer(model, checkpoint)
+    print(f'{options.weights}: {report}')
+    if len(report.matched) < len(model.state_dict()) / 2:
+        raise UserError(f'{options.weights} is of another architecture than the model: only {report}')
+    return model
+
+
+if __name__ == '__main__':
+    run_command(main)

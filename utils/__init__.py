@@ -1,0 +1,1 @@
+"""Everything between the data and the network."""

@@ -1,0 +1,91 @@
+"""Boxes: their forms, overlaps, non-maximum suppression, and the letterbox that maps pictures to network inputs."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+MAX_CANDIDATES = 30_000  # boxes of one picture that enter NMS at most, the most confident first
+
+
+class Letterbox(NamedTuple):
+    """How a picture was placed in its network input: input pixel = picture pixel * scale + pad."""
+
+    scale_x: float
+    scale_y: float
+    pad_x: float
+    pad_y: float
+
+    def to_picture(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """Map xyxy boxes (..., 4) in input pixels back to picture pixels, clipped to the picture's (height, width)."""
+        pad = boxes.new_tensor([self.pad_x, self.pad_y, self.pad_x, self.pad_y])
+        scale = boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
+        limit = boxes.new_tensor([width, height, width, height])
+        return ((boxes - pad) / scale).clamp(min=torch.zeros_like(limit), max=limit)
+
+
+def xywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) centre x, centre y, width, height -> corners x1, y1, x2, y2."""
+    centre, half = boxes[..., :2], boxes[..., 2:4] / 2
+    return torch.cat((centre - half, centre + half), -1)
+
+
+def xyxy_to_xywh(boxes: Tensor) -> Tensor:
+    """(..., 4) corners x1, y1, x2, y2 -> centre x, centre y, width, height."""
+    top_left, bottom_right = boxes[..., :2], boxes[..., 2:4]
+    return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), -1)
+
+
+def covered_share(boxes: Tensor, regions: Tensor) -> Tensor:
+    """How much of each box lies inside each region: intersection over the box's own area.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        regions: (K, 4) xyxy.
+
+    Returns:
+        (N, K), 0..1; 0 for boxes without area.
+    """
+    top_left = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
+    bottom_right = torch.minimum(boxes[:, None, 2:4], regions[None, :, 2:4])
+    intersection = (bottom_right - top_left).clamp(min=0).prod(-1)
+    area = (boxes[:, 2:4] - boxes[:, :2]).clamp(min=0).prod(-1)
+    return intersection / area.clamp(min=1e-9)[:, None]
+
+
+def non_max_suppression(
+    decoded: Tensor, conf_thres: float = 0.25, iou_thres: float = 0.45, max_det: int = 300, multi_label: bool = False
+) -> list[Tensor]:
+    """Boxes of a batch, best first, without those that overlap a better one of their class.
+
+    Args:
+        decoded: (B, M, 5 + nc) network output: x, y, w, h in pixels, objectness, class scores (all 0..1).
+        conf_thres: confidence (objectness * class score) that a box must exceed.
+        iou_thres: overlap with a better box of the same class above which a box is dropped.
+        max_det: boxes kept of each picture at most.
+        multi_label: True: every class over the threshold gives a box (validation); False: only the best class does.
+
+    Returns:
+        B tensors (n, 6) float32: x1, y1, x2, y2, confidence, class.
+    """
+    decoded = decoded.float()
+    nc = decoded.shape[2] - 5
+    result = []
+    for rows in decoded:
+        rows = rows[rows[:, 4] > conf_thres]  # noqa: PLW2901  most cells end here
+        scores = rows[:, 5:] * rows[:, 4:5]  # (m, nc)
+        if multi_label and nc > 1:
+            row, category = (scores > conf_thres).nonzero(as_tuple=True)
+            confidence = scores[row, category]
+        else:
+            confidence, category = scores.max(1)
+            row = (confidence > conf_thres).nonzero(as_tuple=True)[0]
+            confidence, category = confidence[row], category[row]
+        if len(row) > MAX_CANDIDATES:
+            best = confidence.topk(MAX_CANDIDATES).indices
+            row, confidence, category = row[best], confidence[best], category[best]
+        boxes = xywh_to_xyxy(rows[row, :4])
+        keep = batched_nms(boxes, confidence, category, iou_thres)[:max_det]
+        result.append(torch.cat((boxes[keep], confidence[keep, None], category[keep, None].float()), 1))
+    return result

@@ -1,0 +1,34 @@
+"""How every command starts and ends: exit status, one-line errors."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from models.errors import UserError
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main and end the process with its status.
+
+    0 on success; 1 with one line on standard error for a UserError; 130 and 143 after Ctrl-C and SIGTERM. SIGTERM
+    is turned into KeyboardInterrupt, so that one path saves what there is. argparse exits with 2 by itself.
+    """
+    received = []
+
+    def interrupt(number, _frame):
+        received.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        main()
+    except UserError as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(128 + (received[0] if received else signal.SIGINT))
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: silence the interpreter's own complaint at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

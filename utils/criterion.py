@@ -1,0 +1,41 @@
+"""What training minimises. The trainer knows only this interface; distillation extends it."""
+
+import torch
+from torch import Tensor, nn
+
+from models.yolo import DetectionModel
+from utils.dataset import Batch
+from utils.device import autocast
+from utils.loss import DetectionLoss, scaled_gains
+
+
+class DetectionCriterion(nn.Module):
+    """YOLOv5's detection loss: {'box', 'obj', 'cls'}.
+
+    Args:
+        model: the model to train; gives anchors and classes.
+        hyp: hyperparameters, with the gains of the three terms.
+        imgsz: training size in pixels (scales the objectness gain).
+        amp: run the network in bfloat16 where the device has it.
+    """
+
+    def __init__(self, model: DetectionModel, hyp: dict, imgsz: int, amp: bool = True):
+        super().__init__()
+        self.loss = DetectionLoss(model, hyp)
+        self.gains = scaled_gains(hyp, model.nc, imgsz)
+        self.amp = amp
+
+    def forward(self, model: DetectionModel, images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Unweighted float32 terms, means over the batch; images (B, 3, H, W) 0..1 on the model's device."""
+        with autocast(images.device, self.amp):
+            maps = model(images)
+        return self.loss(maps, batch.targets, batch.ignore)
+
+    def weights(self, epoch: float) -> dict[str, float]:
+        """The weight of every term at a time, in epochs."""
+        return self.gains
+
+
+def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+    """sum of weight * term over all terms; a term without a weight is an error."""
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

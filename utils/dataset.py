@@ -1,0 +1,516 @@
+"""Pictures and their labels: the data yaml, the dataset, batches and the loader that makes them."""
+
+import os
+import signal
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from models.errors import UserError
+from utils import augment
+from utils.augment import Example
+from utils.boxes import Letterbox
+from utils.hyp import check_hyp, check_keys, read_yaml
+from utils.labels import Annotations, companion_file, read_labels
+
+ROOT = Path(__file__).resolve().parents[1]
+SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
+SPLITS = ('train', 'val', 'test')
+KEYS = ('path', *SPLITS, 'names', 'nc', 'dont_care', 'prepare')
+DONT_CARE = ('ignore', 'text')
+FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a complete file ends with
+EXIF_ORIENTATION = 0x0112
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+NAMED = 5  # skipped files and rows that a summary names
+MEMORY_SHARE = 0.8  # of the free memory that a cache may take
+THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data yaml: where the pictures of each split are, and what their classes are called.
+
+    Attributes:
+        path: the folder that the splits are relative to.
+        splits: split name -> a folder of pictures, a list file (*.txt), or a list of these.
+        names: class number -> name, 0 to nc - 1.
+        nc: number of classes.
+        dont_care: 'ignore' (regions in ignore/ are neither targets nor background) or 'text' (they are targets).
+        prepare: the command that makes the data, '' if none was given.
+        file: the yaml.
+    """
+
+    path: Path
+    splits: dict[str, str | list[str]]
+    names: dict[int, str]
+    nc: int
+    dont_care: str
+    prepare: str
+    file: Path
+
+
+def load_data_config(file: Path | str) -> DataConfig:
+    """Read a data yaml. The data itself may be missing still: listing its pictures is what asks for it.
+
+    Raises:
+        UserError: no such file, not yaml, an unknown or missing key, a value of the wrong form.
+    """
+    file = Path(file)
+    values = read_yaml(file)
+    check_keys(values, KEYS, file)
+    for key in ('path', 'train', 'val', 'names'):
+        if values.get(key) in (None, '', []):
+            raise UserError(f'{file}: the key {key!r} is missing or empty')
+    splits = {split: values[split] for split in SPLITS if values.get(split) is not None}
+    for split, entry in splits.items():
+        if not all(isinstance(item, str) for item in (entry if isinstance(entry, list) else [entry])):
+            raise UserError(f'{file}: {split} is {entry!r}, expected a folder, a list file, or a list of these')
+    names = _read_names(values['names'], file)
+    if values.get('nc', len(names)) != len(names):
+        raise UserError(f'{file}: nc is {values["nc"]}, but names has {len(names)} classes')
+    dont_care = values.get('dont_care', DONT_CARE[0])
+    if dont_care not in DONT_CARE:
+        raise UserError(f'{file}: dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
+    folder = Path(str(values['path'])).expanduser()
+    if not folder.is_absolute() and not folder.exists():
+        folder = ROOT / folder
+    return DataConfig(folder, splits, names, len(names), dont_care, str(values.get('prepare') or ''), file)
+
+
+def _read_names(names, file: Path) -> dict[int, str]:
+    """Class names from a list, or from a mapping with the keys 0 to n - 1."""
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
+        raise UserError(f'{file}: names is {names!r}, expected a list, or rows of the form "0: text"')
+    if sorted(names) != list(range(len(names))):
+        raise UserError(f'{file}: the class numbers in names are {sorted(names)}, expected 0 to {len(names) - 1}')
+    return {number: str(names[number]) for number in sorted(names)}
+
+
+def list_pictures(data: DataConfig, split: str) -> list[Path]:
+    """The pictures of a split, each once: those of a folder sorted, those of a list file in its order.
+
+    Files that a list names are not looked for here.
+
+    Raises:
+        UserError: the yaml lacks the split, or there is no such folder or list file, or no picture in it.
+    """
+    if split not in data.splits:
+        raise UserError(f'{data.file}: there is no split {split!r} (there are: {", ".join(data.splits)})')
+    hint = f'; prepare the data with: {data.prepare}' if data.prepare else ''
+    if not data.path.is_dir():
+        raise UserError(f'{data.file}: the data folder {data.path} does not exist{hint}')
+    entry = data.splits[split]
+    pictures = {}
+    for source in entry if isinstance(entry, list) else [entry]:
+        place = data.path / source
+        if place.is_dir():
+            found = sorted(file for file in place.rglob('*') if file.suffix.lower() in SUFFIXES)
+        elif place.suffix == '.txt' and place.is_file():
+            rows = map(str.strip, place.read_text('utf-8-sig', errors='replace').splitlines())
+            found = [place.parent / row for row in rows if row]
+        else:
+            raise UserError(f'{data.file}: {split} names {place}, which is neither a folder nor a list file{hint}')
+        if not found:
+            raise UserError(f'{data.file}: there are no pictures of the split {split!r} in {place}{hint}')
+        pictures.update(dict.fromkeys(found))
+    return list(pictures)
+
+
+def probe_picture(file: Path) -> tuple[int, int]:
+    """(width, height) of a picture as OpenCV will show it (EXIF orientation applied), mostly without decoding it.
+
+    Raises:
+        OSError: the file is missing, is no picture, or is cut short.
+    """
+    with Image.open(file) as image:
+        width, height = image.size
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+        with open(file, 'rb') as stream:
+            stream.seek(-min(16, os.path.getsize(file)), os.SEEK_END)
+            complete = stream.read().endswith(FILE_ENDS.get(image.format, b'none'))
+        if not complete:
+            image.load()  # decodes all of it, and raises if data is missing
+        if orientation != 1 and image.format != 'JPEG':
+            height, width = _decode(file).shape[:2]  # decoders differ in which formats they turn
+        elif orientation in SIDEWAYS:
+            width, height = height, width
+    return width, height
+
+
+def _decode(file: Path) -> np.ndarray:
+    """(H, W, 3) uint8 BGR, EXIF orientation applied; OSError if the file is missing or no picture."""
+    image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise OSError('not a picture that OpenCV can decode')
+    return image
+
+
+def load_picture(file: Path | str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, EXIF orientation applied.
+
+    Raises:
+        UserError: the file is missing or no picture.
+    """
+    try:
+        image = _decode(Path(file))
+    except (OSError, cv2.error) as error:
+        raise UserError(f'{file}: the picture cannot be read ({error})') from None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+class Sample(NamedTuple):
+    """One picture as the network sees it; its annotations are in pixels of `image`."""
+
+    image: Tensor  # (3, H, W) uint8 RGB
+    annotations: Annotations
+    path: str
+    shape: tuple[int, int]  # original (height, width)
+    letterbox: Letterbox
+
+
+class Batch(NamedTuple):
+    """Pictures of one size, and what is in them."""
+
+    images: Tensor  # (B, 3, H, W) uint8 RGB
+    targets: Tensor  # (N, 6) float32: image, class, x, y, w, h (0..1 of W, H)
+    ignore: Tensor  # (K, 6) float32, the same form: don't-care regions
+    polygons: list[np.ndarray]  # N arrays (P, 2) float32 x, y (0..1), aligned with targets
+    paths: list[str]
+    shapes: list[tuple[int, int]]  # original (height, width)
+    letterboxes: list[Letterbox]  # from original to input pixels; meaningless after augmentation
+
+
+class TextDataset(Dataset):
+    """The pictures of one split, as network inputs.
+
+    `dataset[epoch, index]` is a pure function of (seed, epoch, index). A picture without a label file is background.
+    Targets that augmentation cuts or shrinks too much become don't-care regions, whatever `dont_care` says.
+
+    Args:
+        data: the data yaml's content.
+        split: 'train', 'val' or 'test'.
+        imgsz: longer side of the pictures in pixels, a multiple of stride.
+        hyp: hyperparameters of the augmentation; missing ones take their defaults.
+        augment: mosaic, projection, colours, flips, mixup; False: letterbox only.
+        seed: of the augmentation, not negative.
+        rect: sort the pictures by aspect ratio, and give each `batch_size` in a row the least padding; no mosaic.
+        batch_size: of the loader; with rect only.
+        stride: of the network; rectangular shapes are multiples of it.
+        pad: with rect, extra border as a share of stride.
+        cache: hold all resized pictures in memory that worker processes share.
+        dont_care: 'ignore' or 'text'; None: what data says.
+
+    Attributes:
+        files: n pictures (Path).
+        shapes: (n, 2) int original (width, height).
+        annotations: n Annotations (0..1), don't-care regions included.
+        labels: n arrays (m, 5) float32 of targets: class, x, y, w, h (0..1).
+        summary: what was found, and what was skipped and why.
+
+    Raises:
+        UserError: no usable picture, no label file at all, labels outside 0..1 or of unknown classes, bad arguments.
+    """
+
+    def __init__(
+        self,
+        data: DataConfig,
+        split: str,
+        imgsz: int,
+        hyp: dict | None = None,
+        *,
+        augment: bool = False,
+        seed: int = 0,
+        rect: bool = False,
+        batch_size: int = 16,
+        stride: int = 32,
+        pad: float = 0.0,
+        cache: bool = False,
+        dont_care: str | None = None,
+    ):
+        if imgsz < stride or imgsz % stride:
+            raise UserError(f'the image size is {imgsz}, expected a multiple of {stride}')
+        if seed < 0:
+            raise UserError(f'the seed is {seed}, expected 0 or more')
+        dont_care = dont_care or data.dont_care
+        if dont_care not in DONT_CARE:
+            raise UserError(f'dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
+        self.imgsz, self.augment, self.seed, self.rect = imgsz, augment, seed, rect
+        self.hyp = check_hyp(hyp or {})
+        self._scan(data, split, dont_care)
+        if rect:
+            self._sort_by_aspect()
+        self.labels = [a[~a.dont_care].rows(1, 1) for a in self.annotations]
+        self._input_shapes = self._plan_shapes(batch_size, stride, pad) if rect else None
+        self._buffer = self._offsets = None
+        if cache:
+            self._fill_cache(split)
+
+    def _scan(self, data: DataConfig, split: str, dont_care: str) -> None:
+        """Read the sizes and labels of all pictures; sets files, shapes, annotations and summary."""
+        pictures = list_pictures(data, split)
+
+        def examine(file: Path):
+            try:
+                shape = probe_picture(file)
+            except FileNotFoundError:
+                return None, None, [f'{file}: missing'], 0
+            except Exception as error:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error
+                return None, None, [f'{file}: broken ({error})'], 0
+            annotations, skipped, labelled = _read_annotations(file, data.nc, dont_care)
+            return shape, annotations, skipped, labelled
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            progress = tqdm(pool.map(examine, pictures), f'reading {split}', len(pictures), leave=False, delay=2)
+            found = list(progress)
+        usable = [(file, *rest) for file, rest in zip(pictures, found, strict=True) if rest[0] is not None]
+        broken = [rest[2][0] for rest in found if rest[0] is None]
+        bad_rows = [message for _, _, _, skipped, _ in usable for message in skipped]
+        if not usable:
+            raise UserError(f'{data.file}: none of the {len(pictures)} pictures of {split!r} is usable: {broken[0]}')
+        labelled = sum(row[4] for row in usable)
+        if not labelled:
+            place = companion_file(usable[0][0], 'labels')
+            raise UserError(f'{data.file}: no picture of {split!r} has a label file (the first would be {place})')
+        self.files = [row[0] for row in usable]
+        self.shapes = np.array([row[1] for row in usable])
+        self.annotations = [row[2] for row in usable]
+        self.summary = self._summarise(split, len(self.files) - labelled, broken, bad_rows)
+
+    def _summarise(self, split: str, unlabelled: int, broken: list[str], bad_rows: list[str]) -> str:
+        marks = np.concatenate([a.dont_care for a in self.annotations])
+        lines = [
+            f"{split}: {len(self.files)} pictures, {(~marks).sum()} targets, {marks.sum()} don't-care regions, "
+            f'{unlabelled} pictures without a label file (background)'
+        ]
+        for what, messages in (('broken or missing pictures', broken), ('bad label rows', bad_rows)):
+            if messages:
+                more = [f'... and {len(messages) - NAMED} more'] if len(messages) > NAMED else []
+                lines.append(f'skipped {len(messages)} {what}: ' + '; '.join(messages[:NAMED] + more))
+        return '\n'.join(lines)
+
+    def _sort_by_aspect(self) -> None:
+        order = np.argsort(self.shapes[:, 1] / self.shapes[:, 0], kind='stable')
+        self.shapes = self.shapes[order]
+        self.files = [self.files[i] for i in order]
+        self.annotations = [self.annotations[i] for i in order]
+
+    def _plan_shapes(self, batch_size: int, stride: int, pad: float) -> np.ndarray:
+        """(n, 2) (width, height) of each picture's network input: what its batch needs, and a little border."""
+        needed = np.array([augment.resized_shape(w, h, self.imgsz) for w, h in self.shapes.tolist()])
+        for start in range(0, len(needed), batch_size):
+            largest = needed[start : start + batch_size].max(0)
+            needed[start : start + batch_size] = np.ceil(largest / stride + pad).astype(int) * stride
+        return needed
+
+    def _fill_cache(self, split: str) -> None:
+        """Decode every picture into one shared buffer, unless memory is short; says its size."""
+        sizes = np.array([augment.resized_shape(w, h, self.imgsz) for w, h in self.shapes.tolist()])
+        ends = np.cumsum(sizes.prod(1) * 3)
+        total, free = int(ends[-1]), free_memory()
+        text = f'cache of {split}: {total / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free memory'
+        if total > MEMORY_SHARE * free:
+            print(f'{text}: too little is free, pictures are read from files')
+            return
+        print(text)
+        buffer = torch.empty(total, dtype=torch.uint8).share_memory_()
+        flat, starts = buffer.numpy(), ends - sizes.prod(1) * 3
+
+        def store(i: int) -> None:
+            flat[starts[i] : ends[i]] = self._read(i).reshape(-1)
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(tqdm(pool.map(store, range(len(self))), f'caching {split}', len(self), leave=False, delay=1))
+        self._offsets, self._buffer = starts, buffer
+
+    def _read(self, index: int) -> np.ndarray:
+        """A picture from its file, (h, w, 3) RGB, the longer side imgsz pixels."""
+        image = load_picture(self.files[index])
+        if image.shape[1::-1] != tuple(self.shapes[index]):
+            raise UserError(f'{self.files[index]}: the picture has changed since it was first read')
+        return augment.resize_long_side(image, self.imgsz)
+
+    def example(self, index: int) -> Example:
+        """A resized picture (h, w, 3), not to be written to, and its annotations in pixels of it."""
+        if self._buffer is None:
+            image = self._read(index)
+            height, width = image.shape[:2]
+        else:
+            width, height = augment.resized_shape(*self.shapes[index].tolist(), self.imgsz)
+            start = self._offsets[index]
+            image = self._buffer.numpy()[start : start + width * height * 3].reshape(height, width, 3)
+        return image, self.annotations[index].scaled(width, height)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of (epoch, index)."""
+        epoch, index = key
+        width, height = self.shapes[index].tolist()
+        if self.augment:
+            image, annotations = self._augmented(np.random.default_rng((self.seed, epoch, index)), index)
+            letterbox = Letterbox(1.0, 1.0, 0.0, 0.0)
+        else:
+            (image, annotations), letterbox = self._letterboxed(index)
+        planes = np.empty((3, *image.shape[:2]), np.uint8)
+        cv2.split(image, list(planes))
+        return Sample(torch.from_numpy(planes), annotations, str(self.files[index]), (height, width), letterbox)
+
+    def _input_size(self, index: int) -> tuple[int, int]:
+        """(width, height) of a picture's network input."""
+        return (self.imgsz, self.imgsz) if self._input_shapes is None else tuple(self._input_shapes[index].tolist())
+
+    def _letterboxed(self, index: int) -> tuple[Example, Letterbox]:
+        image, annotations = self.example(index)
+        (height, width), (original_width, original_height) = image.shape[:2], self.shapes[index].tolist()
+        input_width, input_height = self._input_size(index)
+        padded, left, top = augment.pad_to(image, input_height, input_width)
+        letterbox = Letterbox(width / original_width, height / original_height, float(left), float(top))
+        return (padded, annotations.scaled(1, 1, left, top)), letterbox
+
+    def _augmented(self, rng: np.random.Generator, index: int) -> Example:
+        hyp = self.hyp
+        example = self._composed(rng, index)
+        if not self.rect and rng.random() < hyp['mixup']:
+            example = augment.blend(rng, example, self._composed(rng, int(rng.integers(len(self)))))
+        image = augment.jitter_hsv(rng, example[0], hyp['hsv_h'], hyp['hsv_s'], hyp['hsv_v'])
+        return augment.random_flips(rng, (image, example[1]), hyp['flipud'], hyp['fliplr'])
+
+    def _composed(self, rng: np.random.Generator, index: int) -> Example:
+        """A mosaic, or the letterboxed picture alone, through one random projection."""
+        if not self.rect and rng.random() < self.hyp['mosaic']:
+            others = rng.integers(len(self), size=3).tolist()
+            example = augment.compose_mosaic(rng, [self.example(i) for i in (index, *others)], self.imgsz)
+        else:
+            example, _ = self._letterboxed(index)
+        source, target = example[0].shape[1::-1], self._input_size(index)
+        return augment.project(example, augment.random_projection(rng, self.hyp, source, target), target)
+
+
+def _read_annotations(picture: Path, nc: int, dont_care: str) -> tuple[Annotations, list[str], bool]:
+    """Targets and don't-care regions (0..1) of a picture, messages of skipped rows, whether it has a label file."""
+    parts, skipped, labelled = [Annotations.build([], [])], [], False
+    for kind in ('labels', 'ignore'):
+        file = companion_file(picture, kind)
+        if file is None or not file.is_file():
+            continue
+        annotations, messages = read_labels(file, nc, dont_care=kind == 'ignore' and dont_care == 'ignore')
+        parts.append(annotations)
+        skipped += messages
+        labelled |= kind == 'labels' or dont_care == 'text'
+    return Annotations.concatenate(parts), skipped, labelled
+
+
+def free_memory() -> int:
+    """Bytes that a shared buffer could take: the least of free memory, the container's limit and shared memory."""
+    limits = [os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
+    meminfo, group, shared = Path('/proc/meminfo'), Path('/sys/fs/cgroup'), Path('/dev/shm')
+    if meminfo.exists():
+        rows = dict(row.split(':', 1) for row in meminfo.read_text().splitlines())
+        limits = [int(rows['MemAvailable'].split()[0]) * 1024]
+    if (group / 'memory.max').exists() and (limit := (group / 'memory.max').read_text().strip()) != 'max':
+        limits.append(int(limit) - int((group / 'memory.current').read_text()))
+    if shared.is_dir():
+        status = os.statvfs(shared)
+        limits.append(status.f_bavail * status.f_frsize)
+    return max(min(limits), 0)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Join samples of one size; annotations become shares of the input, targets apart from don't-care regions."""
+    images = torch.stack([sample.image for sample in samples])
+    height, width = images.shape[2:]
+    targets, ignore, polygons = [], [], []
+    for number, sample in enumerate(samples):
+        annotations = sample.annotations
+        rows = annotations.rows(width, height)
+        rows = np.concatenate((np.full((len(rows), 1), number, np.float32), rows), 1)
+        targets.append(rows[~annotations.dont_care])
+        ignore.append(rows[annotations.dont_care])
+        polygons += annotations[~annotations.dont_care].polygon_list(width, height)
+    return Batch(
+        images,
+        torch.from_numpy(np.concatenate(targets)),
+        torch.from_numpy(np.concatenate(ignore)),
+        polygons,
+        [sample.path for sample in samples],
+        [sample.shape for sample in samples],
+        [sample.letterbox for sample in samples],
+    )
+
+
+class EpochSampler(Sampler):
+    """(epoch, index) of every picture once; the order is a function of (seed, epoch). Set `.epoch` before each."""
+
+    def __init__(self, n: int, seed: int = 0, shuffle: bool = True):
+        self.n, self.seed, self.shuffle, self.epoch = n, seed, shuffle, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self):
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else range(self.n)
+        return iter([(self.epoch, int(index)) for index in order])
+
+
+class BatchLoader(DataLoader):
+    """A DataLoader whose UserErrors stay one line when they come from a worker process."""
+
+    def __iter__(self):
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # torch wraps a worker's error in its traceback, of which the last line is the message. The frames
+            # keep the worker processes' queues in a cycle, whose collection would wait 5 s for each worker.
+            traceback.clear_frames(error.__traceback__)
+            raise UserError(str(error).strip().splitlines()[-1].removeprefix('models.errors.UserError: ')) from None
+
+    def close(self) -> None:
+        """End the worker processes; left to the interpreter's exit after an error, they complain."""
+        if getattr(self, '_iterator', None) is not None:
+            self._iterator._shutdown_workers()
+            self._iterator = None
+
+
+def _start_worker(_number: int) -> None:
+    """One thread per worker; Ctrl-C is the main process's business, and SIGTERM ends a worker without a word."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def build_loader(
+    dataset: TextDataset, batch_size: int, workers: int = 0, shuffle: bool = False, seed: int = 0
+) -> BatchLoader:
+    """Batches of a dataset, the last one possibly smaller. `loader.sampler.epoch = e` before each epoch.
+
+    What comes out does not depend on the number of workers, and nothing is drawn from torch's global generator.
+
+    Raises:
+        ValueError: shuffling a dataset whose batches are rectangular.
+    """
+    if shuffle and dataset.rect:
+        raise ValueError('rectangular batches have a fixed order: shuffle must be False')
+    return BatchLoader(
+        dataset,
+        batch_size,
+        sampler=EpochSampler(len(dataset), seed, shuffle),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator().manual_seed(seed),
+    )

@@ -1,0 +1,27 @@
+"""Distillation methods, one a file, found by the file's name; and the Distiller that runs them.
+
+A file utils/distillation/NAME.py with a class marked by `METHOD = ThatClass` is the method NAME.
+"""
+
+import importlib
+from difflib import get_close_matches
+from pathlib import Path
+
+from models.errors import UserError
+
+INFRASTRUCTURE = {'__init__', 'base', 'distiller', 'recipe'}
+
+
+def method_names() -> list[str]:
+    """The names of all methods."""
+    return sorted(file.stem for file in Path(__file__).parent.glob('*.py') if file.stem not in INFRASTRUCTURE)
+
+
+def find_method(name: str) -> type:
+    """The class of a method. Raises UserError with the nearest name."""
+    names = method_names()
+    if name not in names:
+        near = get_close_matches(str(name), names, n=1)
+        hint = f', did you mean {near[0]!r}?' if near else f' (known: {", ".join(names)})'
+        raise UserError(f'unknown distillation method {str(name)!r}{hint}')
+    return importlib.import_module(f'utils.distillation.{name}').METHOD

@@ -1,0 +1,150 @@
+"""YOLOv5's detection loss: which cells answer for which target, and the box, objectness and class terms."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import complete_box_iou_loss
+
+from models.yolo import DetectionModel
+from utils.boxes import xywh_to_xyxy
+
+OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # weights of strides 8, 16 and 32 (YOLOv5)
+FOCAL_ALPHA = 0.25  # Lin et al. 2017, section 4.1
+# A target belongs to its own cell and to the nearer neighbour in x and in y: own, left, upper, right, lower.
+OFFSETS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
+
+
+def scaled_gains(hyp: dict, nc: int, imgsz: int, levels: int = 3) -> dict[str, float]:
+    """The terms' weights as YOLOv5 scales them: cls by nc / 80, obj by (imgsz / 640)^2, all by 3 / levels."""
+    share = 3 / levels
+    return {
+        'box': hyp['box'] * share,
+        'obj': hyp['obj'] * (imgsz / 640) ** 2 * share,
+        'cls': hyp['cls'] * nc / 80 * share,
+    }
+
+
+class DetectionLoss:
+    """YOLOv5's three terms, unweighted, each a mean over the batch (float32).
+
+    Args:
+        model: gives anchors, strides and the number of classes.
+        hyp: anchor_t, cls_pw, obj_pw, fl_gamma and label_smoothing are used; the gains are the caller's.
+    """
+
+    def __init__(self, model: DetectionModel, hyp: dict):
+        self.anchors = model.head.anchors.detach().float()  # (levels, 3, 2), in cells
+        self.nc = model.nc
+        self.anchor_t = hyp['anchor_t']
+        self.gamma = hyp.get('fl_gamma', 0.0)
+        self.cls_pw, self.obj_pw = hyp.get('cls_pw', 1.0), hyp.get('obj_pw', 1.0)
+        smoothing = hyp.get('label_smoothing', 0.0)
+        self.positive, self.negative = 1 - smoothing / 2, smoothing / 2
+
+    def __call__(self, maps: list[Tensor], targets: Tensor, ignore: Tensor | None = None) -> dict[str, Tensor]:
+        """Compute the terms.
+
+        Args:
+            maps: raw maps (B, 3, h, w, 5 + nc), one a level.
+            targets: (N, 6) rows image, class, x, y, w, h (0..1).
+            ignore: (K, 6), the same form: don't-care regions. Cells without a target whose centre lies in one leave
+                the objectness sum; its denominator stays.
+
+        Returns:
+            {'box', 'obj', 'cls'}; their weighted sum times the batch size is YOLOv5's loss.
+        """
+        anchors = self.anchors.to(maps[0].device)
+        targets = targets.to(maps[0].device, torch.float32)
+        box = obj = cls = maps[0].new_zeros((), dtype=torch.float32)
+        for level, raw in enumerate(maps):
+            raw = raw.float()  # noqa: PLW2901
+            cells, row = assign(targets, anchors[level], raw.shape[2:4], self.anchor_t)
+            wanted = torch.zeros_like(raw[..., 0])
+            assigned = torch.zeros_like(wanted, dtype=torch.bool)
+            if len(row):
+                image, anchor, y, x = cells
+                predicted = raw[image, anchor, y, x]  # (n, 5 + nc)
+                miss = self._box_miss(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
+                box = box + miss.mean()
+                wanted[image, anchor, y, x] = (1 - miss.detach()).clamp(min=0)
+                assigned[image, anchor, y, x] = True
+                if self.nc > 1:
+                    cls = cls + self._class_loss(predicted[:, 5:], targets[row, 1].long())
+            cost = self._entropy(raw[..., 4], wanted, self.obj_pw)
+            if ignore is not None and len(ignore):
+                inside = centres_inside(ignore.to(raw.device), raw.shape[0], raw.shape[2:4])
+                cost = cost.masked_fill(inside[:, None] & ~assigned, 0.0)
+            obj = obj + cost.mean() * OBJECTNESS_BALANCE[level]
+        return {'box': box, 'obj': obj, 'cls': cls}
+
+    def _box_miss(self, predicted: Tensor, targets: Tensor, anchors: Tensor, x: Tensor, y: Tensor, size) -> Tensor:
+        """1 - CIoU (Zheng 2020) of each assigned prediction with its target, (n,), both in cells."""
+        grid = targets.new_tensor([size[1], size[0]])
+        s = predicted[:, :4].sigmoid()
+        centre = 2 * s[:, :2] - 0.5 + torch.stack((x, y), 1)
+        # A width that underflows to 0 would make the aspect term of CIoU 0/0.
+        size_ = ((2 * s[:, 2:]).square() * anchors).clamp(min=1e-4)
+        aim = torch.cat((targets[:, 2:4] * grid, targets[:, 4:6] * grid), 1)
+        return complete_box_iou_loss(xywh_to_xyxy(torch.cat((centre, size_), 1)), xywh_to_xyxy(aim))
+
+    def _class_loss(self, logits: Tensor, category: Tensor) -> Tensor:
+        wanted = torch.full_like(logits, self.negative)
+        wanted.scatter_(1, category[:, None], self.positive)
+        return self._entropy(logits, wanted, self.cls_pw).mean()
+
+    def _entropy(self, logits: Tensor, wanted: Tensor, positive_weight: float) -> Tensor:
+        """Binary cross entropy of each element, modulated to the focal loss (Lin 2017) if gamma > 0."""
+        weight = None if positive_weight == 1 else logits.new_tensor([positive_weight])
+        cost = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction='none')
+        if self.gamma > 0:
+            p = logits.sigmoid()
+            right = wanted * p + (1 - wanted) * (1 - p)
+            alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
+            cost = cost * alpha * (1 - right).pow(self.gamma)
+        return cost
+
+
+def assign(targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: float) -> tuple[tuple, Tensor]:
+    """The cells of one level that answer for each target.
+
+    A target belongs to every anchor whose width and height differ from its own by less than a factor `anchor_t`, in
+    its own cell and in up to two neighbours.
+
+    Args:
+        targets: (N, 6) image, class, x, y, w, h (0..1).
+        anchors: (A, 2) in cells.
+        size: (h, w) of the map.
+
+    Returns:
+        ((image, anchor, y, x), each (n,) int64), and (n,) the rows of `targets` that they belong to.
+    """
+    h, w = size
+    grid = targets.new_tensor([w, h])
+    centre, extent = targets[:, 2:4] * grid, targets[:, 4:6] * grid  # (N, 2), in cells
+    ratio = extent[None] / anchors[:, None]  # (A, N, 2)
+    fits = torch.maximum(ratio, 1 / ratio).amax(2) < anchor_t  # (A, N)
+    before, after = centre, grid - centre
+    near_low = (before % 1 < 0.5) & (before > 1)  # (N, 2): the left / upper neighbour is the nearer one
+    near_high = (after % 1 < 0.5) & (after > 1)
+    neighbour = torch.stack((torch.ones_like(near_low[:, 0]), *near_low.T, *near_high.T))  # (5, N)
+    offset, anchor, row = (neighbour[:, None] & fits[None]).nonzero(as_tuple=True)
+    cell = (centre[row] - centre.new_tensor(OFFSETS)[offset]).long()
+    x, y = cell[:, 0].clamp(0, w - 1), cell[:, 1].clamp(0, h - 1)
+    return (targets[row, 0].long(), anchor, y, x), row
+
+
+def centres_inside(regions: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
+    """Cells whose centre lies in a region: (K, 6) image, class, x, y, w, h (0..1) -> (batch, h, w) bool."""
+    h, w = size
+    corners = xywh_to_xyxy(regions[:, 2:6])
+    x = (torch.arange(w, device=regions.device) + 0.5) / w
+    y = (torch.arange(h, device=regions.device) + 0.5) / h
+    in_x = (x >= corners[:, 0:1]) & (x <= corners[:, 2:3])  # (K, w)
+    in_y = (y >= corners[:, 1:2]) & (y <= corners[:, 3:4])  # (K, h)
+    return _any_of_image(in_y[:, :, None] & in_x[:, None, :], regions[:, 0].long(), batch)
+
+
+def _any_of_image(masks: Tensor, image: Tensor, batch: int) -> Tensor:
+    """Union of masks (K, h, w) bool by the picture that each belongs to: (batch, h, w) bool."""
+    count = masks.new_zeros((batch, *masks.shape[1:]), dtype=torch.float32)
+    return count.index_add_(0, image, masks.float()) > 0

@@ -1,0 +1,114 @@
+"""The options that train.py and distill.py share. Imports nothing heavy: --help answers at once."""
+
+import argparse
+import os
+from pathlib import Path
+
+from models.errors import UserError
+
+OPTIMIZERS = ('SGD', 'AdamW')
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the shared options to a parser."""
+    data = parser.add_argument_group('data')
+    data.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='data yaml (default: %(default)s)')
+    data.add_argument('--hyp', default='data/hyps/text.yaml', metavar='YAML', help='hyperparameters (%(default)s)')
+    data.add_argument(
+        '--imgsz', '--img', '--img-size', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)'
+    )
+    data.add_argument('--cache', action='store_true', help='keep the decoded pictures in memory')
+    data.add_argument(
+        '--workers', type=int, default=min(8, os.cpu_count() or 1), help='loading processes (%(default)s)'
+    )
+    learning = parser.add_argument_group('learning')
+    learning.add_argument('--epochs', type=int, default=300, help='passes over the training pictures (%(default)s)')
+    learning.add_argument(
+        '--batch-size',
+        type=int,
+        default=16,
+        metavar='N',
+        help='pictures a forward pass, -1: as many as fit in 80%% of the GPU (%(default)s)',
+    )
+    learning.add_argument(
+        '--nominal-batch',
+        type=int,
+        default=64,
+        metavar='N',
+        help='gradients of this many pictures are accumulated for a step (%(default)s)',
+    )
+    learning.add_argument(
+        '--optimizer',
+        choices=OPTIMIZERS,
+        default='SGD',
+        help='(%(default)s; AdamW wants a smaller --lr0, such as 0.001)',
+    )
+    learning.add_argument('--lr0', type=float, metavar='RATE', help="initial learning rate in place of the hyp file's")
+    learning.add_argument('--cos-lr', action='store_true', help='learning rate along a cosine instead of a line')
+    learning.add_argument('--label-smoothing', type=float, metavar='SHARE', help="0..0.5, in place of the hyp file's")
+    learning.add_argument(
+        '--patience',
+        type=int,
+        default=100,
+        metavar='EPOCHS',
+        help='stop after so many without a better result, 0: never (%(default)s)',
+    )
+    learning.add_argument(
+        '--freeze',
+        type=int,
+        default=0,
+        metavar='LAYERS',
+        help='do not train the first layers (%(default)s; 10: the backbone)',
+    )
+    learning.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation (%(default)s)')
+    machine = parser.add_argument_group('machine')
+    machine.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
+    machine.add_argument(
+        '--no-amp', dest='amp', action='store_false', help='float32 instead of bfloat16 where the processor has that'
+    )
+    run = parser.add_argument_group('run')
+    run.add_argument('--project', help='folder of the runs (default: runs/train or runs/distill)')
+    run.add_argument('--name', help='folder of this run in it, numbered if it exists')
+    run.add_argument('--exist-ok', action='store_true', help='write into an existing folder')
+    run.add_argument(
+        '--save-period',
+        type=int,
+        default=0,
+        metavar='EPOCHS',
+        help='also keep a checkpoint every so many epochs, 0: never',
+    )
+    run.add_argument('--noval', action='store_true', help='validate after the last epoch only')
+    run.add_argument('--noplots', action='store_true', help='draw no pictures')
+    run.add_argument(
+        '--resume',
+        nargs='?',
+        const='',
+        metavar='LAST.PT',
+        help="continue a run exactly (without a path: the latest run); no other option is needed, the run's own hold",
+    )
+
+
+def check_training_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with status 2 for values that cannot be meant."""
+    if options.epochs < 1:
+        parser.error('--epochs: at least 1')
+    if options.batch_size < 1 and options.batch_size != -1:
+        parser.error('--batch-size: at least 1, or -1')
+    if options.nominal_batch < 1:
+        parser.error('--nominal-batch: at least 1')
+    if options.imgsz < 32 or options.imgsz % 32:
+        parser.error('--imgsz: a multiple of 32')
+    if min(options.workers, options.freeze, options.save_period, options.patience, options.seed) < 0:
+        parser.error('--workers, --freeze, --save-period, --patience and --seed: 0 or more')
+
+
+def find_resumable(path: str, project: str) -> Path:
+    """The last.pt to resume: the given one, or that of the latest run of the project. Raises UserError."""
+    if path:
+        if not Path(path).is_file():
+            raise UserError(f'--resume: no such checkpoint: {path}')
+        return Path(path)
+    found = sorted(Path(project).glob('*/weights/last.pt'), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise UserError(f'--resume: no run in {project} has a last.pt')
+    return found[-1]

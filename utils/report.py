@@ -1,0 +1,109 @@
+"""Turn an Evaluation into a run's files: metrics.json, curves, pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.dataset import DataConfig, load_picture
+from utils.evaluate import Evaluation, Picture, collect_icdar, words_of
+from utils.run import write_json
+
+SHOWN = 8  # pictures in a grid
+
+
+def choose_threshold(evaluation: Evaluation) -> float:
+    """The confidence of the best hmean, or of the best F1 where there is no ICDAR ground truth. For val only."""
+    icdar = collect_icdar(evaluation.pictures)
+    return float(icdar.sweep()[0]) if icdar else evaluation.details['best_f1_conf']
+
+
+def figures(evaluation: Evaluation, data: DataConfig, split: str, threshold: float, **context) -> dict:
+    """The content of metrics.json: scores, with the protocol they are for.
+
+    Args:
+        threshold: confidence that the ICDAR figures are for, chosen on val.
+        context: more entries (weights, imgsz, precision of the arithmetic ...).
+    """
+    icdar = collect_icdar(evaluation.pictures)
+    return {
+        **evaluation.scores,
+        **(icdar.at(threshold) if icdar else {}),
+        'conf_threshold': threshold,
+        'split': split,
+        'pictures': len(evaluation.pictures),
+        'data': str(data.file),
+        'dont_care': data.dont_care,
+        'protocol': 'YOLOv5 mAP: confidence 0.001, NMS IoU 0.6, 101 points; precision and recall at the best F1'
+        + ('; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU 0.45' if icdar else ''),
+        'losses': evaluation.losses,
+        'speed_ms': {name: round(value, 2) for name, value in evaluation.speed.items()},
+        **context,
+    }
+
+
+def write_report(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig, plots: bool = True) -> None:
+    """Write metrics.json and, with `plots`, curves and grids of labels beside predictions."""
+    write_json(folder / 'metrics.json', content)
+    if not plots:
+        return
+    from utils.plots import plot_confusion, plot_f1_curve, plot_icdar_curve, plot_pr_curve
+
+    curves = evaluation.details['curves']
+    plot_pr_curve(curves, folder / 'pr_curve.png', data.names)
+    plot_f1_curve(curves, folder / 'f1_curve.png', data.names)
+    plot_confusion(evaluation.confusion.matrix, data.names, folder / 'confusion.png')
+    icdar = collect_icdar(evaluation.pictures)
+    if icdar:
+        plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png')
+    draw_predictions(evaluation.pictures[:SHOWN], content['conf_threshold'], folder / 'predictions.jpg', data)
+
+
+def draw_predictions(pictures: list[Picture], threshold: float, file: Path, data: DataConfig) -> None:
+    """Labels beside the predictions over the threshold."""
+    from utils.plots import plot_predictions
+
+    found = [words_of(picture) for picture in pictures]
+    plot_predictions(
+        [load_picture(picture.path) for picture in pictures],
+        [picture.labels for picture in pictures],
+        [picture.ignore for picture in pictures],
+        [rows[rows[:, 4] >= threshold] for rows in found],
+        file,
+        data.names,
+    )
+
+
+def print_scores(content: dict) -> None:
+    """The figures as a person reads them, with their protocol."""
+    print(
+        f'{content["split"]}, {content["pictures"]} pictures, dont_care: {content["dont_care"]}: '
+        f'mAP50 {content["map50"]:.4f}, mAP50-95 {content["map50_95"]:.4f}, '
+        f'precision {content["precision"]:.4f}, recall {content["recall"]:.4f} (at the best F1)'
+    )
+    if 'icdar_hmean' in content:
+        print(
+            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}: '
+            f'precision {content["icdar_precision"]:.4f}, recall {content["icdar_recall"]:.4f}, '
+            f'hmean {content["icdar_hmean"]:.4f}'
+        )
+
+
+def anchor_recall(
+    labels: list[np.ndarray], shapes: np.ndarray, anchors: torch.Tensor, imgsz: int, limit: float
+) -> float:
+    """Share of targets that some anchor can answer for.
+
+    Args:
+        labels: per picture (n, 5) class, x, y, w, h (0..1).
+        shapes: (pictures, 2) width, height.
+        anchors: (levels, 3, 2) pixels.
+        imgsz: longer side of the network's input.
+        limit: anchor_t, the greatest factor between a target's and an anchor's side.
+    """
+    sizes = [rows[:, 3:5] * shape * (imgsz / shape.max()) for rows, shape in zip(labels, shapes, strict=True)]
+    sizes = torch.from_numpy(np.concatenate(sizes)).float()
+    if not len(sizes):
+        return 1.0
+    ratio = sizes[:, None] / anchors.view(1, -1, 2)
+    return float((torch.maximum(ratio, 1 / ratio).amax(2).amin(1) < limit).float().mean())

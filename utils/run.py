@@ -1,0 +1,69 @@
+"""A run's folder and the small files in it."""
+
+import csv
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import yaml
+
+from models.errors import UserError
+
+
+def make_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Path:
+    """Create project/name, or name2, name3 ... if it exists and may not be reused. Raises UserError."""
+    folder = Path(project) / name
+    number = 2
+    while folder.exists() and not exist_ok:
+        folder = Path(project) / f'{name}{number}'
+        number += 1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot create {folder}: {error.strerror}') from None
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name, then rename it: readers never see half of it."""
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content) -> None:
+    write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def write_yaml(path: Path, content: dict) -> None:
+    write_text(path, yaml.safe_dump(content, sort_keys=False))
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write a csv whose columns are the keys of the first row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0].keys(), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def command_line() -> str:
+    """The command as it was typed."""
+    return shlex.join(['python', *sys.argv])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's figures may depend on."""
+    found = {'python': platform.python_version()}
+    for package in ('torch', 'torchvision', 'numpy', 'opencv-python'):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = 'unknown'
+    return found

@@ -1,0 +1,193 @@
+"""What train.py and distill.py do alike around the training loop: set up data, run, and report."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
+from models.errors import UserError
+from models.yolo import DetectionModel
+from utils.autobatch import fit_batch_size
+from utils.criterion import DetectionCriterion
+from utils.dataset import TextDataset, build_loader, load_data_config
+from utils.device import describe, has_bfloat16, select_device
+from utils.evaluate import evaluate
+from utils.hyp import check_hyp, load_hyp
+from utils.options import find_resumable
+from utils.report import anchor_recall, choose_threshold, figures, print_scores, write_report
+from utils.run import make_run_folder, write_yaml
+from utils.trainer import Trainer
+
+
+class Session:
+    """A training run from its options to its report. train.py and distill.py add models and criterion.
+
+    Args:
+        kind: 'train' or 'distill'; runs/<kind> is the default project.
+        options: of the command; a resumed run's own options take their place.
+
+    Attributes:
+        checkpoint: the last.pt that is resumed, or None.
+    """
+
+    def __init__(self, kind: str, options: Namespace):
+        self.kind = kind
+        self.checkpoint: Checkpoint | None = None
+        project = options.project or f'runs/{kind}'
+        if options.resume is not None:
+            self.checkpoint = self._read_resumed(find_resumable(options.resume, project))
+            options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | {'device': options.device}))
+        self.options = options
+        self.device = select_device(options.device)
+        self.data = load_data_config(options.data)
+        self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else self._read_hyp()
+        self.train_set = TextDataset(
+            self.data, 'train', options.imgsz, self.hyp, augment=True, seed=options.seed, cache=options.cache
+        )
+        self.val_set = TextDataset(
+            self.data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=self.val_batch, cache=options.cache
+        )
+        print(f'{self.train_set.summary}\n{self.val_set.summary}')
+        precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
+        print(f'device: {describe(self.device)}; the network trains in {precision}')
+
+    @property
+    def val_batch(self) -> int:
+        return max(self.options.batch_size, 1) * 2
+
+    def _read_resumed(self, path: Path) -> Checkpoint:
+        checkpoint = read_checkpoint(path)
+        options = checkpoint.meta.get('options')
+        if not isinstance(options, dict) or 'resume' not in checkpoint.meta:
+            raise UserError(f'{path} cannot be resumed: only the last.pt of a run can')
+        if options.get('kind') != self.kind:
+            raise UserError(f'{path} belongs to a run of {options.get("kind")}.py')
+        self.folder = path.resolve().parents[1]
+        return checkpoint
+
+    def _read_hyp(self) -> dict:
+        hyp = load_hyp(self.options.hyp)
+        given = {'lr0': self.options.lr0, 'label_smoothing': self.options.label_smoothing}
+        return check_hyp(hyp | {key: value for key, value in given.items() if value is not None}, 'options')
+
+    def name_classes(self, model: DetectionModel) -> DetectionModel:
+        """Give a model the data's class names and move it to the device."""
+        model.names = dict(self.data.names)
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def evaluate_val(self, model: DetectionModel, title: str):
+        """Judge a model on the validation split, float32."""
+        return evaluate(model, build_loader(self.val_set, self.val_batch), self.device, title=title)
+
+    def run(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
+        """Train and report; returns the run's folder.
+
+        Args:
+            model: on the device.
+            criterion: on the device.
+            plain_options: more options to keep in the checkpoints.
+        """
+        options = self.options
+        share = anchor_recall(
+            self.train_set.labels,
+            self.train_set.shapes,
+            model.head.anchors * model.stride.view(-1, 1, 1).to(self.device),
+            options.imgsz,
+            self.hyp['anchor_t'],
+        )
+        hint = '' if share > 0.95 else '; the others cannot be learnt: a larger --imgsz or other anchors may help'
+        print(f'anchors: {share:.1%} of the targets are within a factor of {self.hyp["anchor_t"]:g} of one{hint}')
+        if options.batch_size == -1:
+            options.batch_size = fit_batch_size(model, criterion, options.imgsz)
+            print(f'--batch-size -1: {options.batch_size}')
+        loaders = (
+            build_loader(self.train_set, options.batch_size, options.workers, shuffle=True, seed=options.seed),
+            build_loader(self.val_set, self.val_batch, min(options.workers, 2)),
+        )
+        if self.checkpoint is None:
+            self.folder = make_run_folder(options.project or f'runs/{self.kind}', options.name, options.exist_ok)
+        kept = {key: value for key, value in vars(options).items() if key != 'resume'} | plain_options
+        kept['kind'] = self.kind
+        trainer = Trainer(model, criterion, loaders, kept, self.hyp, self.folder, (tensorboard(self.folder),))
+        if self.checkpoint is None:
+            write_yaml(self.folder / 'opt.yaml', kept)
+            write_yaml(self.folder / 'hyp.yaml', self.hyp)
+            if not options.noplots:
+                self._draw_data()
+        else:
+            trainer.restore(self.checkpoint)
+            print(f'resuming {self.folder} after epoch {trainer.start_epoch}')
+        print(f'writing to {self.folder}')
+        trainer.run()
+        self._report(trainer)
+        return self.folder
+
+    def _draw_data(self) -> None:
+        """What the network is about to see: statistics of the labels, and two augmented batches."""
+        from utils.plots import plot_batch, plot_labels
+
+        plot_labels(np.concatenate(self.train_set.labels), self.folder / 'labels.png', self.data.names)
+        loader = build_loader(self.train_set, min(self.options.batch_size, 16), shuffle=True, seed=self.options.seed)
+        for number, batch in zip(range(2), loader, strict=False):
+            plot_batch(
+                batch.images, batch.targets, batch.ignore, self.folder / f'train_batch{number}.jpg', self.data.names
+            )
+
+    def _report(self, trainer: Trainer) -> None:
+        """Judge best.pt in float32 on val, choose its threshold there, and draw."""
+        best = load_model(trainer.best, self.device)
+        evaluation = self.evaluate_val(best, 'judging best.pt')
+        threshold = choose_threshold(evaluation)
+        store_threshold(trainer.best, threshold)
+        content = figures(
+            evaluation,
+            self.data,
+            'val',
+            threshold,
+            weights=str(trainer.best),
+            imgsz=self.options.imgsz,
+            precision_of='float32',
+            epoch=trainer.best_epoch,
+        )
+        write_report(self.folder, evaluation, content, self.data, plots=not self.options.noplots)
+        if not self.options.noplots:
+            from utils.plots import plot_results
+
+            plot_results(self.folder / 'results.csv')
+        print(f'best epoch {trainer.best_epoch + 1}:')
+        print_scores(content)
+        print(f'weights: {trainer.best}\nall results: {self.folder}')
+
+
+def store_threshold(path: Path, threshold: float) -> None:
+    """Write the confidence that was chosen on val into a checkpoint."""
+    checkpoint = read_checkpoint(path)
+    model = DetectionModel(checkpoint.yaml)
+    model.names = checkpoint.names
+    entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
+    save_checkpoint(path, model, checkpoint.state, **(entries | {'conf_threshold': threshold}))
+
+
+def tensorboard(folder: Path) -> Callable[[dict], None]:
+    """A report that writes every number of an epoch's row for TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(folder)
+
+    def report(row: dict) -> None:
+        for name, value in row.items():
+            if name != 'epoch':
+                writer.add_scalar(name, value, row['epoch'])
+        writer.flush()
+
+    return report
+
+
+def seed_everything(seed: int) -> None:
+    """Weights are drawn from torch's generator; order and augmentation have generators of their own."""
+    torch.manual_seed(seed)
+    cv2.setNumThreads(0)

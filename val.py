@@ -1,0 +1,123 @@
+"""Judge a detector on a split: precision, recall, mAP50, mAP50-95, and ICDAR2015's hmean where its ground truth is.
+
+python val.py --weights runs/distill/xn_maskdiff_PFI/weights/best.pt --data data/ICDAR.yaml --task test
+"""
+
+import argparse
+
+from utils.cli import run_command
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--weights', required=True, metavar='PT', help='checkpoint, ours or a public YOLOv5 .pt')
+    parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='data yaml (%(default)s)')
+    parser.add_argument('--task', choices=('train', 'val', 'test'), default='val', help='the split (%(default)s)')
+    parser.add_argument(
+        '--imgsz', '--img', '--img-size', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)'
+    )
+    parser.add_argument('--batch-size', type=int, default=32, metavar='N', help='(%(default)s)')
+    parser.add_argument('--workers', type=int, default=2, help='loading processes (%(default)s)')
+    parser.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
+    parser.add_argument(
+        '--half', action='store_true', help='bfloat16 where the processor has it; published figures are float32'
+    )
+    parser.add_argument(
+        '--conf-thres', type=float, default=0.001, help='confidence that a box must exceed (%(default)s)'
+    )
+    parser.add_argument(
+        '--iou-thres', type=float, default=0.6, help='overlap at which NMS drops the weaker box (%(default)s)'
+    )
+    parser.add_argument('--max-det', type=int, default=300, help='boxes a picture at most (%(default)s)')
+    parser.add_argument(
+        '--icdar-conf',
+        type=float,
+        metavar='CONF',
+        help="threshold of the ICDAR figures (default: the checkpoint's, chosen on val)",
+    )
+    parser.add_argument('--save-icdar', action='store_true', help='write submit.zip for the Robust Reading site')
+    parser.add_argument('--project', default='runs/val', help='folder of the runs (%(default)s)')
+    parser.add_argument('--name', default='exp', help='folder of this run in it, numbered if it exists (%(default)s)')
+    parser.add_argument('--exist-ok', action='store_true', help='write into an existing folder')
+    parser.add_argument('--noplots', action='store_true', help='draw no pictures')
+    options = parser.parse_args()
+    if options.imgsz < 32 or options.imgsz % 32:
+        parser.error('--imgsz: a multiple of 32')
+    if options.batch_size < 1 or options.max_det < 1 or options.workers < 0:
+        parser.error('--batch-size and --max-det: at least 1; --workers: 0 or more')
+    shares = (options.conf_thres, options.iou_thres, options.icdar_conf or 0.0)
+    if not all(0 <= share <= 1 for share in shares):
+        parser.error('--conf-thres, --iou-thres and --icdar-conf: 0 to 1')
+    return options
+
+
+def main() -> None:
+    options = parse_options()
+    from models.checkpoint import load_model
+    from models.errors import UserError
+    from utils.dataset import TextDataset, build_loader, load_data_config
+    from utils.device import describe, select_device
+    from utils.evaluate import evaluate
+    from utils.report import choose_threshold, figures, print_scores, write_report
+    from utils.run import command_line, make_run_folder
+
+    device = select_device(options.device)
+    model = load_model(options.weights, device)
+    data = load_data_config(options.data)
+    if model.nc != data.nc:
+        raise UserError(f'{options.weights} knows {model.nc} classes, {options.data} names {data.nc}')
+    dataset = TextDataset(data, options.task, options.imgsz, rect=True, pad=0.5, batch_size=options.batch_size)
+    print(dataset.summary)
+    evaluation = evaluate(
+        model,
+        build_loader(dataset, options.batch_size, options.workers),
+        device,
+        amp=options.half,
+        conf_thres=options.conf_thres,
+        iou_thres=options.iou_thres,
+        max_det=options.max_det,
+    )
+    threshold, origin = options.icdar_conf, '--icdar-conf'
+    if threshold is None:
+        threshold, origin = model.conf_threshold, 'the checkpoint, chosen on val'
+    if threshold is None and options.task == 'val':
+        threshold, origin = choose_threshold(evaluation), 'chosen on these pictures, the validation split'
+    if threshold is None:
+        threshold, origin = 0.25, 'the default: the checkpoint holds none'
+    folder = make_run_folder(options.project, options.name, options.exist_ok)
+    context = {
+        'conf_threshold_from': origin,
+        'weights': options.weights,
+        'imgsz': options.imgsz,
+        'precision_of': 'bfloat16 where the processor has it' if options.half else 'float32',
+        'conf_thres': options.conf_thres,
+        'iou_thres': options.iou_thres,
+        'device': describe(device),
+        'command': command_line(),
+    }
+    content = figures(evaluation, data, options.task, threshold, **context)
+    write_report(folder, evaluation, content, data, plots=not options.noplots)
+    if options.save_icdar:
+        save_submission(folder / 'submit.zip', evaluation.pictures, threshold)
+    print_scores(content)
+    speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
+    print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
+    print(f'results: {folder}')
+
+
+def save_submission(file, pictures, threshold: float) -> None:
+    """The words over the threshold, as the Robust Reading site takes them."""
+    from pathlib import Path
+
+    from utils.evaluate import words_of
+    from utils.icdar import boxes_to_quads, write_submission
+
+    quads = {}
+    for picture in pictures:
+        words = words_of(picture)
+        quads[Path(picture.path).stem] = boxes_to_quads(words[words[:, 4] >= threshold, :4].numpy())
+    write_submission(file, quads)
+
+
+if __name__ == '__main__':
+    run_command(main)
