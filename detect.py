@@ -395,7 +395,9 @@ def process(source, detector: Detector, results: Results, args: argparse.Namespa
 def _frames(source, video) -> Iterator[Picture]:
     from tqdm import tqdm
 
-    for number, image in tqdm(video, desc=str(source.name), total=video.count, unit='frame', file=sys.stdout):
+    for number, image in tqdm(
+        video, desc=str(source.name), total=video.count, unit='frame', file=sys.stdout, disable=None
+    ):
         yield Picture(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
 
 
@@ -407,7 +409,7 @@ def run(sources: list, detector: Detector, results: Results, args: argparse.Name
     if len(sources) >= MANY:
         from tqdm import tqdm
 
-        bar = tqdm(total=len(sources), unit='picture', file=sys.stdout)
+        bar = tqdm(total=len(sources), unit='picture', file=sys.stdout, disable=None)
         say = bar.write
     counts, failed = [], []
     with bar:

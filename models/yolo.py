@@ -68,7 +68,7 @@ class DetectionModel(nn.Module):
         self.nc = self.yaml.get('nc', 80)
         try:
             self.model, self.sources, self.channels = _build(self.yaml, ch, self.nc)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise UserError(f'the model yaml cannot be built: {error}') from error
         # Layers whose outputs a later layer asks for; the others are freed at once.
         self._kept = {i for source in self.sources for i in ([source] if isinstance(source, int) else source)}
@@ -109,11 +109,12 @@ class DetectionModel(nn.Module):
         return (result, features) if taps else result
 
     def fuse(self) -> 'DetectionModel':
-        """Fold every batch normalisation into its convolution; for inference, cannot be undone."""
+        """Fold every batch normalisation into its convolution; leaves the model in eval mode, cannot be undone."""
+        self.eval()
         for module in self.modules():
             if isinstance(module, Conv):
                 module.fuse()
-        return self
+        return self.eval()  # what was put in place of the normalisation too
 
     def _initialise(self) -> None:
         """Head biases so that a fresh detector expects about 8 objects a 640-pixel picture and each class at 0.6/nc."""

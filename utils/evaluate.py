@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 from tqdm import tqdm
 
 from models.yolo import DetectionModel
-from utils.boxes import non_max_suppression, xywh_to_xyxy
+from utils.boxes import class_nms, non_max_suppression, xywh_to_xyxy
 from utils.dataset import Batch, BatchLoader
 from utils.device import autocast
 from utils.labels import companion_file
@@ -161,4 +160,4 @@ def collect_icdar(pictures: list[Picture], iou_thres: float = WORD_NMS_IOU):
 def words_of(picture: Picture, iou_thres: float = WORD_NMS_IOU) -> Tensor:
     """The detections (n, 6) that remain at detect.py's stricter NMS, best first."""
     found = picture.detections
-    return found[batched_nms(found[:, :4], found[:, 4], found[:, 5], iou_thres)]
+    return found[class_nms(found[:, :4], found[:, 4], found[:, 5], iou_thres)]

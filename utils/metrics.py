@@ -164,7 +164,8 @@ class DetectionMetrics:
             ap: (nc, 10) AP per class and IoU threshold, 0 for a class without labels.
             labels: (nc,) how many labels each class has.
             curves: for plots, at IoU .5: confidence (1000,); precision, recall, f1 over it, each (c, 1000); axis_recall
-                (1000,) and pr (c, 1000), the precision over it; classes (c,), those with labels; ap50 (c,); best_f1_conf.
+                (1000,) and pr (c, 1000), the precision over it; classes (c,), those with labels; ap50 (c,);
+                best_f1_conf.
         """
         curves, ap = self._curves()
         present = curves['classes']

@@ -27,13 +27,19 @@ PAIR_WIDTH, TITLE_HEIGHT = 956, 30  # pixels of one picture of a pair of labels 
 def save_image(image: np.ndarray, file) -> None:
     """Write an RGB uint8 picture (H, W, 3); the file's suffix chooses the format."""
     file = Path(file)
-    done, data = cv2.imencode(file.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    # JPEG halves the resolution of colour unless told otherwise: thin coloured lines would go grey.
+    options = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_QUALITY, 90]
+    jpeg = file.suffix.lower() in ('.jpg', '.jpeg')
+    done, data = cv2.imencode(file.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options if jpeg else [])
     if not done:
         raise OSError(f'cannot encode {file}')
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
-    temporary.write_bytes(data.tobytes())
-    os.replace(temporary, file)
+    try:
+        temporary.write_bytes(data.tobytes())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _save_figure(figure: Figure, file, dpi: int = 150) -> None:
@@ -49,6 +55,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.grid(alpha=0.25, linewidth=0.6)
+        axis.set_axisbelow(True)
         axis.spines[['top', 'right']].set_visible(False)
     return figure, axes
 
@@ -229,9 +236,9 @@ def plot_labels(labels: np.ndarray, file, names=None) -> None:
     counts.set_xticks(range(len(classes)), [_name(names, c) for c in classes], rotation=0 if len(classes) < 6 else 60)
     counts.set_xlim(-0.8, max(len(classes) - 0.2, 0.8))
     counts.set_title(f'{len(labels)} boxes', fontsize=10)
-    largest = float(np.clip(np.quantile(labels[:, 3:], 0.995) * 1.1, 0.02, 1)) if len(labels) else 1.0
-    _heat_map(places, labels[:, 1], labels[:, 2], 1.0, 'x', 'y')
-    _heat_map(sizes, labels[:, 3], labels[:, 4], largest, 'width', 'height')
+    largest = np.clip(np.quantile(labels[:, 3:], 0.995, axis=0) * 1.1, 0.02, 1) if len(labels) else np.ones(2)
+    _heat_map(places, labels[:, 1:3], (1.0, 1.0), ('x', 'y'))
+    _heat_map(sizes, labels[:, 3:], largest.tolist(), ('width', 'height'))
     places.invert_yaxis()
     places.set_title('centres', fontsize=10)
     sizes.set_title('sizes', fontsize=10)
@@ -244,18 +251,19 @@ def plot_labels(labels: np.ndarray, file, names=None) -> None:
     _save_figure(figure, file, 110)
 
 
-def _heat_map(axis, x: np.ndarray, y: np.ndarray, limit: float, xlabel: str, ylabel: str) -> None:
-    """How many points fall where between 0 and limit, on a logarithmic colour scale."""
-    heat = np.histogram2d(x, y, bins=50, range=((0, limit), (0, limit)))[0].T
+def _heat_map(axis, points: np.ndarray, limits, quantities) -> None:
+    """How many of the points (n, 2) fall where between 0 and the limits, on a logarithmic colour scale."""
+    heat = np.histogram2d(*points.T, bins=50, range=[(0, limit) for limit in limits])[0].T
     axis.grid(False)
     axis.imshow(
         np.ma.masked_equal(heat, 0),
         origin='lower',
-        extent=(0, limit, 0, limit),
+        extent=(0, limits[0], 0, limits[1]),
         norm=LogNorm(1, max(heat.max(), 2)),
         aspect='auto',
     )
-    axis.set(xlabel=f'{xlabel} (share of the picture)', ylabel=f'{ylabel} (share of the picture)')
+    xlabel, ylabel = (f'{quantity} (share of the picture)' for quantity in quantities)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
 
 
 # Boxes on pictures ----------------------------------------------------------------------------------------------------
@@ -295,7 +303,7 @@ def _empty(text: str) -> np.ndarray:
     return cv2.putText(image, text, (20, 88), FONT, 0.7, (90, 90, 90), 1, cv2.LINE_AA)
 
 
-def plot_batch(images, targets, ignore, file, names=None, *, max_pictures: int = 16) -> None:
+def plot_batch(images, targets, ignore, file, names=None, max_pictures: int = 16) -> None:  # noqa: PLR0917
     """A batch as the network sees it, with its targets and, hatched, its don't-care regions.
 
     Args:
@@ -333,16 +341,13 @@ def _pixels(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def _titled(image: np.ndarray, title: str, height: int) -> np.ndarray:
-    """The picture fitted into PAIR_WIDTH x height pixels on white, under a title."""
-    scale = min(PAIR_WIDTH / image.shape[1], height / image.shape[0])
-    size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
+    """The picture on a white ground of PAIR_WIDTH x height pixels, under a title."""
     tile = np.full((height + TITLE_HEIGHT, PAIR_WIDTH, 3), 255, np.uint8)
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    tile[TITLE_HEIGHT : TITLE_HEIGHT + size[1], : size[0]] = cv2.resize(image, size, interpolation=interpolation)
+    tile[TITLE_HEIGHT : TITLE_HEIGHT + image.shape[0], : image.shape[1]] = image
     return cv2.putText(tile, title, (6, 21), FONT, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
 
 
-def plot_predictions(images, labels, ignore, detections, file, *, names=None) -> None:
+def plot_predictions(images, labels, ignore, detections, file, names=None) -> None:  # noqa: PLR0917
     """Each row a picture twice: its labels at the left, what was detected at the right.
 
     Args:
@@ -361,18 +366,27 @@ def plot_predictions(images, labels, ignore, detections, file, *, names=None) ->
     save_image(np.vstack(rows) if rows else _empty('no pictures'), file)
 
 
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}' + ('' if number == 1 else 's')
+
+
 def _pair(image: np.ndarray, labels: np.ndarray, ignore, detections: np.ndarray, names) -> np.ndarray:
-    """One row of plot_predictions."""
+    """One row of plot_predictions; lines and letters are drawn at the size in which they are seen."""
+    height = round(PAIR_WIDTH * min(image.shape[0] / image.shape[1], 1.2))
+    scale = min(PAIR_WIDTH / image.shape[1], height / image.shape[0])
+    size = [max(int(side * scale), 1) for side in image.shape[1::-1]]
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    ignore = np.asarray(ignore, float).reshape(-1, 4) * scale
+
     several = names is not None and len(names) > 1
     texts = [(f'{_name(names, c)} ' if several else '') + f'{score:.2f}' for score, c in detections[:, 4:]]
-    left = _draw_classes(hatch_boxes(image, ignore), labels[:, 1:], labels[:, 0], names)
-    right = draw_boxes(image, detections[:, :4], texts, PREDICTION_COLOR)
-    height = round(PAIR_WIDTH * min(image.shape[0] / image.shape[1], 1.2))
-    hidden = f', {len(ignore)} do not care' if len(ignore) else ''
+    left = _draw_classes(hatch_boxes(image, ignore), labels[:, 1:] * scale, labels[:, 0], names)
+    right = draw_boxes(image, detections[:, :4] * scale, texts, PREDICTION_COLOR)
+    regions = ', ' + _count(len(ignore), "don't-care region") if len(ignore) else ''
     return np.hstack(
         (
-            _titled(left, f'{len(labels)} labels{hidden}', height),
+            _titled(left, _count(len(labels), 'label') + regions, height),
             np.full((height + TITLE_HEIGHT, 8, 3), 255, np.uint8),
-            _titled(right, f'{len(detections)} detections', height),
+            _titled(right, _count(len(detections), 'detection'), height),
         )
     )

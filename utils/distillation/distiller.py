@@ -15,7 +15,7 @@ from utils.distillation.recipe import Recipe
 
 def freeze_teacher(model: DetectionModel) -> DetectionModel:
     """Fused, without gradients, and in eval mode whatever later calls train()."""
-    model.eval().requires_grad_(False).fuse()
+    model.requires_grad_(False).fuse()
     model.train = MethodType(lambda self, mode=True: self, model)
     return model
 
