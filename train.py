@@ -38,18 +38,20 @@ def main() -> None:
     session = Session('train', options)
     options = session.options
     seed_everything(options.seed)
-    model = session.name_classes(build_model(options, session.data.nc))
+    model = session.name_classes(build_model(options, session.data.nc, session.checkpoint))
     criterion = DetectionCriterion(model, session.hyp, options.imgsz, options.amp)
     session.run(model, criterion)
 
 
-def build_model(options: argparse.Namespace, nc: int):
-    """The model of --cfg and --weights, with the entries of the weights that fit it."""
+def build_model(options: argparse.Namespace, nc: int, resumed):
+    """The model of --cfg and --weights, with the entries of the weights that fit it; or that of the resumed run."""
     from models.checkpoint import anchors_of, read_checkpoint, transfer
     from models.errors import UserError
     from models.yolo import DetectionModel
 
-    if not options.weights or options.resume is not None:
+    if resumed is not None:
+        return DetectionModel(resumed.yaml, nc=nc, anchors=anchors_of(resumed))
+    if not options.weights:
         return DetectionModel(options.cfg or 'models/yolov5n.yaml', nc=nc)
     checkpoint = read_checkpoint(options.weights)
     model = DetectionModel(
