@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from models.errors import UserError
 from utils.cli import run_command
+from utils.run import make_folder, make_run_folder, write_bytes, write_yaml
 
 # numpy, OpenCV and torch are imported where they are used: --help and a wrong flag are answered at once, and the
 # first result comes within a second of importing torch.
@@ -219,7 +219,9 @@ class Results:
         self.video = None  # the open cv2.VideoWriter
         self.stopped = False
         wanted = not args.nosave or args.save_txt or args.save_crop or args.save_json
-        self.folder = _run_folder(Path(args.project), args.name, args.exist_ok) if wanted else None
+        self.folder = make_run_folder(args.project, args.name, args.exist_ok) if wanted else None
+        if self.folder:
+            write_yaml(self.folder / 'opt.yaml', vars(args))
 
     def __enter__(self) -> 'Results':
         return self
@@ -228,7 +230,7 @@ class Results:
         self.end_video()
         if self.args.save_json:
             text = '[' + ',\n'.join(json.dumps(entry) for entry in self.entries) + ']\n'
-            _write(self.folder / 'detections.json', text.encode())
+            write_bytes(self.folder / 'detections.json', text.encode())
 
     def add(self, picture: Picture, rows) -> None:
         """Write all that is asked for of one picture and its boxes (n, 6), except the annotated copy."""
@@ -242,7 +244,8 @@ class Results:
         if self.args.save_txt:
             lines = (_label_row(row, width, height, self.args.save_conf) for row in rows.tolist())
             plain, full = picture.file.with_suffix('.txt'), picture.file.with_name(picture.file.name + '.txt')
-            _write(self._claim(self.folder / 'labels' / plain, self.folder / 'labels' / full), ''.join(lines).encode())
+            file = self._claim(self.folder / 'labels' / plain, self.folder / 'labels' / full)
+            write_bytes(file, ''.join(lines).encode())
         if self.args.save_crop:
             self._write_crops(picture, rows)
 
@@ -256,7 +259,7 @@ class Results:
         file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
         if file.exists() and file.samefile(source.path):
             raise UserError(f'the annotated copy would overwrite {source.path}: choose another --project or --name')
-        _write(file, _encode(annotated, name.suffix))
+        write_bytes(file, _encode(annotated, name.suffix))
 
     def save_frame(self, annotated, source, fps: float) -> None:
         """Add an annotated frame to the source's video."""
@@ -268,7 +271,7 @@ class Results:
             file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
             if source.path is not None and file.exists() and file.samefile(source.path):
                 raise UserError(f'the annotated copy would overwrite {source.path}: choose another --project or --name')
-            _make_folder(file.parent)
+            make_folder(file.parent)
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), fps, (width, height))
             if not self.video.isOpened():
                 raise UserError(f'cannot write the video {file}')
@@ -296,7 +299,7 @@ class Results:
             folder = (self.folder / 'crops' / category / picture.file).parent
             crop = folder / f'{picture.file.stem}_{number}.jpg'
             crop = self._claim(crop, folder / f'{picture.file.name}_{number}.jpg')
-            _write(crop, _encode(picture.image[y1:y2, x1:x2], '.jpg'))
+            write_bytes(crop, _encode(picture.image[y1:y2, x1:x2], '.jpg'))
 
     def _claim(self, file: Path, otherwise: Path) -> Path:
         """A file that this run has not written: two sources that differ in their suffix alone share a stem."""
@@ -312,24 +315,6 @@ def _label_row(row: list[float], width: int, height: int, with_confidence: bool)
     return f'{category:.0f} {text} {confidence:.5f}\n' if with_confidence else f'{category:.0f} {text}\n'
 
 
-def _run_folder(project: Path, name: str, exist_ok: bool) -> Path:
-    """Make project/name, or name2, name3 ... where it exists and may not be used again."""
-    number = 1
-    while True:
-        folder = project / (name if number == 1 else f'{name}{number}')
-        if exist_ok or not folder.exists():
-            return _make_folder(folder)
-        number += 1
-
-
-def _make_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'cannot make the folder {folder}: {error.strerror}') from None
-    return folder
-
-
 def _encode(image, suffix: str) -> bytes:
     """A picture (H, W, 3) RGB as the content of a file of that type."""
     import cv2
@@ -338,19 +323,6 @@ def _encode(image, suffix: str) -> bytes:
     setting.update(dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), cv2.IMWRITE_JPEG_QUALITY))
     options = [setting[suffix.lower()], QUALITY] if suffix.lower() in setting else []
     return cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    _make_folder(file.parent)
-    temporary = file.with_name(f'.{file.name}.tmp')
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    except OSError as error:
-        raise UserError(f'cannot write {file}: {error.strerror}') from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def annotate(image, rows, names: dict[int, str], args: argparse.Namespace):

@@ -145,9 +145,10 @@ def matched_teacher(checkpoint, cfg: str, nc: int):
 
 def build_student(recipe, teacher, nc: int, resuming: bool):
     """The student: the teacher's anchors, and the entries of --student_weights that fit."""
-    from models.checkpoint import anchors_of, read_checkpoint, same_anchors, transfer
+    from models.checkpoint import anchors_of, read_checkpoint, same_anchors
     from models.errors import UserError
     from models.yolo import DetectionModel
+    from utils.training import start_from
 
     anchors = (teacher.head.anchors.float().cpu() * teacher.stride.view(-1, 1, 1)).flatten(1).tolist()
     student = DetectionModel(recipe.student, nc=nc, anchors=anchors)
@@ -158,10 +159,7 @@ def build_student(recipe, teacher, nc: int, resuming: bool):
         found = anchors_of(checkpoint)
         if found is not None and not same_anchors(found, anchors):
             raise UserError(f'{recipe.student_weights} has other anchors than the teacher; both must share them')
-        report = transfer(student, checkpoint)
-        print(f'{recipe.student_weights}: {report}')
-        if len(report.matched) < len(student.state_dict()) / 2:
-            raise UserError(f'{recipe.student_weights} is of another architecture than {recipe.student}: only {report}')
+        start_from(student, checkpoint)
     return student
 
 

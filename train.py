@@ -45,9 +45,9 @@ def main() -> None:
 
 def build_model(options: argparse.Namespace, nc: int, resumed):
     """The model of --cfg and --weights, with the entries of the weights that fit it; or that of the resumed run."""
-    from models.checkpoint import anchors_of, read_checkpoint, transfer
-    from models.errors import UserError
+    from models.checkpoint import anchors_of, read_checkpoint
     from models.yolo import DetectionModel
+    from utils.training import start_from
 
     if resumed is not None:
         return DetectionModel(resumed.yaml, nc=nc, anchors=anchors_of(resumed))
@@ -57,10 +57,7 @@ def build_model(options: argparse.Namespace, nc: int, resumed):
     model = DetectionModel(
         options.cfg or checkpoint.yaml, nc=nc, anchors=None if options.cfg else anchors_of(checkpoint)
     )
-    report = transfer(model, checkpoint)
-    print(f'{options.weights}: {report}')
-    if len(report.matched) < len(model.state_dict()) / 2:
-        raise UserError(f'{options.weights} is of another architecture than the model: only {report}')
+    start_from(model, checkpoint)
     return model
 
 

@@ -59,7 +59,7 @@ def main() -> None:
     from utils.device import describe, select_device
     from utils.evaluate import evaluate
     from utils.report import choose_threshold, figures, print_scores, write_report
-    from utils.run import command_line, make_run_folder
+    from utils.run import command_line, make_run_folder, write_yaml
 
     device = select_device(options.device)
     model = load_model(options.weights, device)
@@ -95,6 +95,7 @@ def main() -> None:
         'device': describe(device),
         'command': command_line(),
     }
+    write_yaml(folder / 'opt.yaml', vars(options))
     content = figures(evaluation, data, options.task, threshold, **context)
     write_report(folder, evaluation, content, data, plots=not options.noplots)
     if options.save_icdar:

@@ -10,8 +10,6 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import yaml
-
 from models.errors import UserError
 
 
@@ -22,18 +20,33 @@ def make_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> P
     while folder.exists() and not exist_ok:
         folder = Path(project) / f'{name}{number}'
         number += 1
+    return make_folder(folder)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder and its parents. Raises UserError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f'cannot create {folder}: {error.strerror}') from None
+        raise UserError(f'cannot make the folder {folder}: {error.strerror}') from None
     return folder
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name, then rename it: readers never see half of it."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it: it is there whole or not at all. Raises UserError."""
+    make_folder(path.parent)
     temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(text, encoding='utf-8')
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror}') from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content) -> None:
@@ -41,6 +54,8 @@ def write_json(path: Path, content) -> None:
 
 
 def write_yaml(path: Path, content: dict) -> None:
+    import yaml
+
     write_text(path, yaml.safe_dump(content, sort_keys=False))
 
 

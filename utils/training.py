@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
+from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint, transfer
 from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.autobatch import fit_batch_size
@@ -161,6 +161,14 @@ class Session:
         print(f'best epoch {trainer.best_epoch + 1}:')
         print_scores(content)
         print(f'weights: {trainer.best}\nall results: {self.folder}')
+
+
+def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
+    """Copy the entries that fit, and say how many did. Raises UserError for another architecture."""
+    report = transfer(model, checkpoint)
+    print(f'{checkpoint.path}: {report}')
+    if len(report.matched) < len(model.state_dict()) / 2:
+        raise UserError(f'{checkpoint.path} is of another architecture than the model: only {report}')
 
 
 def store_threshold(path: Path, threshold: float) -> None:
