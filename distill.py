@@ -7,6 +7,7 @@ The control of a comparison is train.py with the same options and seed: it start
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from utils.cli import run_command
@@ -24,7 +25,8 @@ REPLACED = {
 
 def parse_options(recipe: str | None) -> argparse.Namespace:
     """The command's options; a published script fixes the recipe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    description = sys.modules['__main__'].__doc__ if recipe else __doc__  # a published script explains itself
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = parser.add_argument_group('models and methods (defaults: the recipe)')
     if recipe is None:
         models.add_argument('--recipe', default=DEFAULT_RECIPE, metavar='YAML', help='(%(default)s)')
@@ -58,6 +60,7 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
 def main(recipe: str | None = None) -> None:
     """Run the distillation command; `recipe` is the one that a published script stands for."""
     options = parse_options(recipe)
+    from models.errors import UserError
     from utils.device import select_device
 
     select_device(options.device)  # the quickest mistake to report
@@ -69,6 +72,8 @@ def main(recipe: str | None = None) -> None:
     from utils.training import Session, seed_everything
 
     session = Session('distill', options)
+    if recipe and session.options.recipe != recipe:
+        raise UserError(f'{session.checkpoint.path} is of {session.options.recipe}, this script of {recipe}')
     options = session.options
     if session.checkpoint is not None:
         content = parse_recipe(options.recipe_content, session.checkpoint.path)

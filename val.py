@@ -45,9 +45,10 @@ def parse_options() -> argparse.Namespace:
         parser.error('--imgsz: a multiple of 32')
     if options.batch_size < 1 or options.max_det < 1 or options.workers < 0:
         parser.error('--batch-size and --max-det: at least 1; --workers: 0 or more')
-    shares = (options.conf_thres, options.iou_thres, options.icdar_conf or 0.0)
-    if not all(0 <= share <= 1 for share in shares):
-        parser.error('--conf-thres, --iou-thres and --icdar-conf: 0 to 1')
+    if not (0 <= options.conf_thres <= 1 and 0 <= options.iou_thres <= 1):
+        parser.error('--conf-thres and --iou-thres: 0 to 1')
+    if options.icdar_conf is not None and not 0.05 <= options.icdar_conf <= 1:
+        parser.error('--icdar-conf: 0.05 to 1')
     return options
 
 

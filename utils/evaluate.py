@@ -82,7 +82,7 @@ def evaluate(
     sums: dict[str, Tensor] = {}
     clock = dict.fromkeys(('load', 'network', 'nms'), 0.0)
     start = time.perf_counter()
-    for batch in tqdm(loader, title, unit='batch', leave=False, delay=2):
+    for batch in tqdm(loader, title, unit='batch', leave=False, delay=2, disable=None):
         clock['load'] += time.perf_counter() - start
         start = time.perf_counter()
         images = to_network(batch.images, device)

@@ -7,6 +7,7 @@ from pathlib import Path
 from models.errors import UserError
 
 OPTIMIZERS = ('SGD', 'AdamW')
+RESUME_TAKES = ('help', 'resume', 'device', 'project')
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +85,17 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const='',
         metavar='LAST.PT',
-        help="continue a run exactly (without a path: the latest run); no other option is needed, the run's own hold",
+        help='continue a run exactly (without a path: the latest run) with its own options; only --device can be new',
     )
 
 
 def check_training_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with status 2 for values that cannot be meant."""
+    if options.resume is not None:
+        given = [action for action in parser._actions if getattr(options, action.dest, None) != action.default]
+        useless = [action.option_strings[0] for action in given if action.dest not in RESUME_TAKES]
+        if useless:
+            parser.error(f'--resume continues with the options of its run: leave out {", ".join(useless)}')
     if options.epochs < 1:
         parser.error('--epochs: at least 1')
     if options.batch_size < 1 and options.batch_size != -1:

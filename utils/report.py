@@ -7,6 +7,7 @@ import torch
 
 from utils.dataset import DataConfig, load_picture
 from utils.evaluate import Evaluation, Picture, collect_icdar, words_of
+from utils.icdar import LOWEST_THRESHOLD
 from utils.run import write_json
 
 SHOWN = 8  # pictures in a grid
@@ -15,7 +16,9 @@ SHOWN = 8  # pictures in a grid
 def choose_threshold(evaluation: Evaluation) -> float:
     """The confidence of the best hmean, or of the best F1 where there is no ICDAR ground truth. For val only."""
     icdar = collect_icdar(evaluation.pictures)
-    return float(icdar.sweep()[0]) if icdar else evaluation.details['best_f1_conf']
+    if icdar:
+        return float(icdar.sweep()[0])
+    return max(float(evaluation.details['best_f1_conf']), LOWEST_THRESHOLD)  # hmean on other data must be possible
 
 
 def figures(evaluation: Evaluation, data: DataConfig, split: str, threshold: float, **context) -> dict:
@@ -36,7 +39,6 @@ def figures(evaluation: Evaluation, data: DataConfig, split: str, threshold: flo
         'dont_care': data.dont_care,
         'protocol': 'YOLOv5 mAP: confidence 0.001, NMS IoU 0.6, 101 points; precision and recall at the best F1'
         + ('; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU 0.45' if icdar else ''),
-        'losses': evaluation.losses,
         'speed_ms': {name: round(value, 2) for name, value in evaluation.speed.items()},
         **context,
     }

@@ -75,6 +75,9 @@ class Trainer:
         """
         try:
             for epoch in range(self.start_epoch, self.epochs):
+                if self._stalled(epoch):
+                    print(f'stopped: no better result in {self.options["patience"]} epochs (--patience)')
+                    break
                 start = time.perf_counter()
                 means = self._train_epoch(epoch)
                 evaluation = None
@@ -83,9 +86,6 @@ class Trainer:
                         self.ema.model, self.val_loader, self.device, amp=self.criterion.amp, loss=self.criterion.loss
                     )
                 self._finish_epoch(epoch, means, evaluation, time.perf_counter() - start)
-                if epoch - self.best_epoch >= self.options['patience'] > 0 and not self.options['noval']:
-                    print(f'stopped: no better result in {self.options["patience"]} epochs (--patience)')
-                    break
         except torch.OutOfMemoryError:
             raise UserError(
                 f'the GPU ran out of memory with --batch-size {self.batch_size}; try --batch-size '
@@ -93,12 +93,16 @@ class Trainer:
             ) from None
         except KeyboardInterrupt:
             # Only what is on disk counts: the batch under way is dropped.
-            if self.last.is_file():
+            if self.rows:
                 print(f'\ninterrupted; {self.last} is complete, continue with: --resume {self.last}')
             raise
         finally:
             self.loader.close()
             self.val_loader.close()
+
+    def _stalled(self, epoch: int) -> bool:
+        """Whether an epoch need not start, because those before it brought nothing better for long."""
+        return epoch - 1 - self.best_epoch >= self.options['patience'] > 0 and not self.options['noval']
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training pictures; the epoch's mean terms, unweighted and weighted."""
@@ -110,7 +114,8 @@ class Trainer:
         batches = len(self.loader)
         sums: dict[str, torch.Tensor] = {}
         pictures = pending = 0
-        bar = tqdm(self.loader, f'epoch {epoch + 1}/{self.epochs}', unit='batch', leave=False, mininterval=1)
+        title = f'epoch {epoch + 1}/{self.epochs}'
+        bar = tqdm(self.loader, title, unit='batch', leave=False, mininterval=1, disable=None)  # not into a log file
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(bar):
             now = epoch + number / batches
@@ -191,9 +196,11 @@ class Trainer:
     def _print(self, row: dict, seconds: float, epoch: int) -> None:
         left = (self.epochs - epoch - 1) * np.median([r['seconds'] for r in self.rows])
         terms = ' '.join(f'{k[9:]} {v:.4f}' for k, v in row.items() if k.startswith('weighted/'))
+        scores = f'mAP50 {row["val/map50"]:.4f} mAP50-95 {row["val/map50_95"]:.4f}'
+        if math.isnan(row['val/map50']):
+            scores = 'not validated'
         print(
-            f'epoch {epoch + 1}/{self.epochs}: {terms} | mAP50 {row["val/map50"]:.4f} '
-            f'mAP50-95 {row["val/map50_95"]:.4f} | {seconds:.0f} s an epoch, {duration(left)} left',
+            f'epoch {epoch + 1}/{self.epochs}: {terms} | {scores} | {seconds:.0f} s an epoch, {duration(left)} left',
             flush=True,
         )
 
@@ -235,8 +242,9 @@ class Trainer:
         self.rows = saved['rows']
         torch.set_rng_state(saved['rng'])
         self.start_epoch = checkpoint.meta['epoch'] + 1
-        if self.start_epoch >= self.epochs:
-            raise UserError(f'{checkpoint.path} has finished its {self.epochs} epochs: nothing to resume')
+        finished = self.start_epoch >= self.epochs or self._stalled(self.start_epoch)
+        if finished and (self.folder / 'metrics.json').is_file():  # else only the report is left to do
+            raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
 
 
 def build_optimizer(

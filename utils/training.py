@@ -22,6 +22,8 @@ from utils.report import anchor_recall, choose_threshold, figures, print_scores,
 from utils.run import make_run_folder, write_yaml
 from utils.trainer import Trainer
 
+VAL_BATCH = 32  # of a run whose --batch-size is -1
+
 
 class Session:
     """A training run from its options to its report. train.py and distill.py add models and criterion.
@@ -43,6 +45,9 @@ class Session:
             options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | {'device': options.device}))
         self.options = options
         self.device = select_device(options.device)
+        # Before --batch-size -1 finds its value: shapes of the validation batches depend on it, after --resume too.
+        vars(options).setdefault('val_batch', 2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
+        self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
         self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else self._read_hyp()
         self.train_set = TextDataset(
@@ -54,10 +59,6 @@ class Session:
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
         precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
         print(f'device: {describe(self.device)}; the network trains in {precision}')
-
-    @property
-    def val_batch(self) -> int:
-        return max(self.options.batch_size, 1) * 2
 
     def _read_resumed(self, path: Path) -> Checkpoint:
         checkpoint = read_checkpoint(path)
