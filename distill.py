@@ -13,6 +13,7 @@ from pathlib import Path
 from utils.cli import run_command
 from utils.options import add_training_options, check_training_options
 
+SAME_SCORE = 0.002  # rounding on another machine moves a teacher's figures by less
 DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
 WEIGHT_FLAGS = {'mask_diff': 'mask', 'PFI_diff': 'pfi', 'feature_diff': 'hint'}
 REPLACED = {
@@ -78,6 +79,8 @@ def main(recipe: str | None = None) -> None:
     if session.checkpoint is not None:
         content = parse_recipe(options.recipe_content, session.checkpoint.path)
     teacher, scores = load_teacher(session, content)
+    if session.checkpoint is not None:
+        require_same_teacher(scores, options.teacher_scores, content.teacher_weights)
     seed_everything(options.seed)
     student = session.name_classes(build_student(content, teacher, session.data.nc, session.checkpoint is not None))
     criterion = Distiller(student, teacher, content, session.hyp, options.imgsz, options.amp, options.seed)
@@ -129,6 +132,17 @@ def load_teacher(session, recipe):
     scores = session.evaluate_val(teacher, 'judging the teacher').scores
     print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
     return teacher, scores
+
+
+def require_same_teacher(scores: dict, before: dict, weights: str) -> None:
+    """A resumed run must not go on with another teacher. Raises UserError."""
+    from models.errors import UserError
+
+    if any(abs(scores[name] - before[name]) > SAME_SCORE for name in scores):
+        raise UserError(
+            f'{weights} is not the teacher that the run began with: its mAP50 is {scores["map50"]:.4f}, it was '
+            f'{before["map50"]:.4f}'
+        )
 
 
 def matched_teacher(checkpoint, cfg: str, nc: int):
