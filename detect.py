@@ -254,7 +254,7 @@ class Results:
         import cv2
 
         name = source.name
-        if not cv2.haveImageWriter(name.name):
+        if not cv2.haveImageWriter(f'picture{name.suffix}'):
             name = name.with_name(name.name + '.png')
         file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
         if file.exists() and file.samefile(source.path):

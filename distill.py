@@ -78,11 +78,12 @@ def main(recipe: str | None = None) -> None:
     options = session.options
     if session.checkpoint is not None:
         content = parse_recipe(options.recipe_content, session.checkpoint.path)
-    teacher, scores = load_teacher(session, content)
-    if session.checkpoint is not None:
-        require_same_teacher(scores, options.teacher_scores, content.teacher_weights)
+    teacher = load_teacher(session, content)
     seed_everything(options.seed)
     student = session.name_classes(build_student(content, teacher, session.data.nc, session.checkpoint is not None))
+    scores = judge_teacher(session, teacher)
+    if session.checkpoint is not None:
+        require_same_teacher(scores, options.teacher_scores, content.teacher_weights)
     criterion = Distiller(student, teacher, content, session.hyp, options.imgsz, options.amp, options.seed)
     session.run(student, criterion, recipe_content=content.as_dict(), teacher_scores=scores)
 
@@ -115,23 +116,28 @@ def require_teacher(recipe, data: str) -> None:
         prepare = ''
     except UserError:
         prepare = f'prepare the data with "{config.prepare}", then '
+    fetch = f'fetch a teacher with "python teacher/download.py icdar-{size}" or ' if size in 'nsmlx' else ''
     raise UserError(
-        f'there are no teacher weights at {recipe.teacher_weights or "(none given)"}: {prepare}fetch a teacher with '
-        f'"python teacher/download.py icdar-{size}" or train one with "python train.py --cfg {recipe.teacher} '
+        f'there are no teacher weights at {recipe.teacher_weights or "(none given)"}: {prepare}{fetch}'
+        f'train one with "python train.py --cfg {recipe.teacher} '
         f'--data {data} --name teacher_{size}" and name its weights/best.pt with --teacher_weights'
     )
 
 
 def load_teacher(session, recipe):
-    """The teacher, every entry matched and frozen, and its scores on the validation split."""
+    """The teacher: every entry matched, frozen, on the device."""
     from models.checkpoint import read_checkpoint
     from utils.distillation.distiller import freeze_teacher
 
-    teacher = matched_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, session.data.nc)
-    teacher = freeze_teacher(session.name_classes(teacher))
+    teacher = matched_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, session.data.names)
+    return freeze_teacher(session.name_classes(teacher))
+
+
+def judge_teacher(session, teacher) -> dict[str, float]:
+    """The teacher's own scores on the validation split, before the first epoch."""
     scores = session.evaluate_val(teacher, 'judging the teacher').scores
     print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
-    return teacher, scores
+    return scores
 
 
 def require_same_teacher(scores: dict, before: dict, weights: str) -> None:
@@ -145,13 +151,16 @@ def require_same_teacher(scores: dict, before: dict, weights: str) -> None:
         )
 
 
-def matched_teacher(checkpoint, cfg: str, nc: int):
+def matched_teacher(checkpoint, cfg: str, names: dict[int, str]):
     """A model of `cfg` with every entry of the checkpoint, head and anchors included. Raises UserError."""
     from models.checkpoint import anchors_of, transfer
     from models.errors import UserError
     from models.yolo import DetectionModel
 
+    nc = len(names)
     teacher = DetectionModel(cfg, nc=nc, anchors=anchors_of(checkpoint))
+    if nc > 1 and checkpoint.names != names:
+        raise UserError(f'the teacher {checkpoint.path} has the classes {checkpoint.names}, the data {names}')
     report = transfer(teacher, checkpoint)
     if report.skipped or report.missing:
         first = (report.missing or report.skipped)[0]

@@ -45,7 +45,8 @@ def main() -> None:
 
 def build_model(options: argparse.Namespace, nc: int, resumed):
     """The model of --cfg and --weights, with the entries of the weights that fit it; or that of the resumed run."""
-    from models.checkpoint import anchors_of, read_checkpoint
+    from models.checkpoint import anchors_of, read_checkpoint, same_anchors
+    from models.errors import UserError
     from models.yolo import DetectionModel
     from utils.training import start_from
 
@@ -57,6 +58,9 @@ def build_model(options: argparse.Namespace, nc: int, resumed):
     model = DetectionModel(
         options.cfg or checkpoint.yaml, nc=nc, anchors=None if options.cfg else anchors_of(checkpoint)
     )
+    found = anchors_of(checkpoint)
+    if found is not None and not same_anchors(found, model.yaml['anchors']):
+        raise UserError(f'{options.weights} has other anchors than {options.cfg}; leave out --cfg to keep them')
     start_from(model, checkpoint)
     return model
 

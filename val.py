@@ -111,13 +111,12 @@ def save_submission(file, pictures, threshold: float) -> None:
     """The words over the threshold, as the Robust Reading site takes them."""
     from pathlib import Path
 
-    from utils.evaluate import words_of
     from utils.icdar import boxes_to_quads, write_submission
 
     quads = {}
     for picture in pictures:
-        words = words_of(picture)
-        quads[Path(picture.path).stem] = boxes_to_quads(words[words[:, 4] >= threshold, :4].numpy())
+        words = picture.words[picture.words[:, 4] >= threshold]
+        quads[Path(picture.path).stem] = boxes_to_quads(words[:, :4].numpy())
     write_submission(file, quads)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from models.errors import UserError
 from models.yolo import DetectionModel
 
-FORMAT = 'ocrdistill'
+FORMAT, VERSION = 'ocrdistill', 1
 # Names that a public YOLOv5 file may hold beyond tensors and containers. Every one becomes an inert stand-in: none of
 # these classes is imported, nothing of theirs runs.
 INERT_PREFIXES = ('models.common.', 'models.yolo.', 'torch.nn.modules.')
@@ -82,9 +82,39 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     content = _load_restricted(path)
     if not isinstance(content, dict):
         raise UserError(f'{path} is no checkpoint of a detector')
-    if content.get('format') == FORMAT:
-        return _own(path, content)
-    return _public(path, content)
+    try:
+        checkpoint = _own(path, content) if content.get('format') == FORMAT else _public(path, content)
+        _validate(checkpoint)
+    except UserError:
+        raise
+    except Exception as error:  # what a damaged or forged file holds can be anything
+        raise UserError(f'{path} is damaged: {_first_line(error)}') from None
+    return checkpoint
+
+
+def _validate(checkpoint: Checkpoint) -> None:
+    """Refuse content of another form than any detector's. Raises UserError."""
+    problem = ''
+    if not checkpoint.state or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in checkpoint.state.items()
+    ):
+        problem = 'its weights are no state dict'
+    elif not all(bool(torch.isfinite(value).all()) for value in checkpoint.state.values()):
+        problem = 'it holds weights that are not finite'
+    elif any(key.endswith('.anchors') and value.dim() != 3 for key, value in checkpoint.state.items()):
+        problem = 'its anchors are of another form'
+    elif checkpoint.yaml is not None and not isinstance(checkpoint.yaml, dict):
+        problem = 'its model yaml is none'
+    elif sorted(checkpoint.names) != list(range(len(checkpoint.names))):
+        problem = f'its classes are numbered {sorted(checkpoint.names)}'
+    elif checkpoint.meta.get('version', VERSION) != VERSION:
+        problem = f'it is of version {checkpoint.meta["version"]}, this program reads version {VERSION}'
+    else:
+        threshold = checkpoint.meta.get('conf_threshold')
+        if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
+            problem = f'its confidence threshold is {threshold!r}'
+    if problem:
+        raise UserError(f'{checkpoint.path} cannot be used: {problem}')
 
 
 def _load_restricted(path: Path):
@@ -108,13 +138,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _own(path: Path, content: dict) -> Checkpoint:
-    try:
-        names = {int(i): str(name) for i, name in content['names'].items()}
-        state = content['model']
-        meta = {key: value for key, value in content.items() if key not in ('model', 'yaml', 'names')}
-        return Checkpoint(path, state, content['yaml'], names, meta)
-    except (KeyError, AttributeError, ValueError) as error:
-        raise UserError(f'{path} is damaged: {error!r}') from None
+    names = {int(i): str(name) for i, name in content['names'].items()}
+    meta = {key: value for key, value in content.items() if key not in ('model', 'yaml', 'names')}
+    return Checkpoint(path, content['model'], content['yaml'], names, meta)
 
 
 def _public(path: Path, content: dict) -> Checkpoint:
@@ -154,7 +180,8 @@ def transfer(model: DetectionModel, checkpoint: Checkpoint) -> Transfer:
         if key in own and value.shape == own[key].shape and not key.endswith('.anchors')
     }
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in fits.items()}, strict=False)
-    anchors = {key for key in own if key.endswith('.anchors')}
+    # Anchors are never copied, but a checkpoint that lacks them lacks an entry.
+    anchors = {key for key in own if key.endswith('.anchors') and key in checkpoint.state}
     return Transfer(
         sorted(fits),
         sorted(checkpoint.state.keys() - fits.keys() - anchors),
@@ -217,7 +244,7 @@ def save_checkpoint(path: str | Path, model: DetectionModel, state: dict[str, Te
     path = Path(path)
     content = {
         'format': FORMAT,
-        'version': 1,
+        'version': VERSION,
         'model': {key: value.detach().cpu().contiguous() for key, value in state.items()},
         'yaml': model.yaml,
         'names': model.names,

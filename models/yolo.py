@@ -13,6 +13,8 @@ from models.errors import UserError
 from models.layers import C3, SPPF, Concat, Conv, Detect
 
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
+HARMLESS_KEYS = {'ch', 'inplace'}  # of public checkpoints
+STRIDES = [8, 16, 32]
 
 
 def load_cfg(cfg: str | Path | dict) -> dict:
@@ -23,13 +25,19 @@ def load_cfg(cfg: str | Path | dict) -> dict:
             raise UserError(f'no such model yaml: {path}')
         try:
             cfg = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise UserError(f'{path} is no valid yaml: {error}') from None
         if not isinstance(cfg, dict):
             raise UserError(f'{path} is no model yaml: it holds no keys')
     missing = CFG_KEYS - {'nc'} - cfg.keys()
     if missing:
         raise UserError(f'the model yaml lacks {", ".join(sorted(missing))}')
+    unknown = cfg.keys() - CFG_KEYS - HARMLESS_KEYS
+    if unknown:
+        raise UserError(f'the model yaml has unknown keys: {", ".join(sorted(map(str, unknown)))}')
+    for key in ('depth_multiple', 'width_multiple'):
+        if not isinstance(cfg[key], int | float) or not 0 < cfg[key] < 100:
+            raise UserError(f'the model yaml: {key} is {cfg[key]!r}, expected a positive number')
     return deepcopy(cfg)
 
 
@@ -66,10 +74,14 @@ class DetectionModel(nn.Module):
         if anchors is not None:
             self.yaml['anchors'] = [list(map(float, level)) for level in anchors]
         self.nc = self.yaml.get('nc', 80)
+        if type(self.nc) is not int or self.nc < 1:
+            raise UserError(f'the model yaml: nc is {self.nc!r}, expected a number of classes')
         try:
             self.model, self.sources, self.channels = _build(self.yaml, ch, self.nc)
-        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, RuntimeError, ArithmeticError) as error:
             raise UserError(f'the model yaml cannot be built: {error}') from error
+        if self.head.strides != STRIDES:
+            raise UserError(f'the model has strides {self.head.strides}, only {STRIDES} are supported')
         # Layers whose outputs a later layer asks for; the others are freed at once.
         self._kept = {i for source in self.sources for i in ([source] if isinstance(source, int) else source)}
         self.stride = torch.tensor(self.head.strides, dtype=torch.float32)

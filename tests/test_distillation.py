@@ -108,7 +108,7 @@ def test_mask_by_the_letter_with_dont_care(pair):
             )
             free = overlapped_cells(ignore[ignore[:, 0] == image] * torch.tensor([0, 1, 1, 1, 1, 1.0]), 1, e.shape[1:])
             outside = ~inside[0] & ~free[0]
-            objects.append((e[image] * inside[0]).sum() / (2 * inside.sum()))
+            objects.append((e[image] * inside[0] * ~free[0]).sum() / (2 * (inside & ~free).sum().clamp(min=1)))
             background.append((e[image] * outside).sum() / (2 * outside.sum()))
     terms = method(s)
     assert terms['mask_obj'].item() == pytest.approx(torch.stack(objects).mean().item(), rel=1e-5)

@@ -29,6 +29,11 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(128 + (received[0] if received else signal.SIGINT))
+    except RuntimeError as error:
+        if type(error).__name__ != 'OutOfMemoryError':  # torch's, without importing torch here
+            raise
+        print('error: the GPU ran out of memory; try a smaller --batch-size or --imgsz', file=sys.stderr)
+        sys.exit(1)
     except BrokenPipeError:
         # The reader of our output (head, less) went away: silence the interpreter's own complaint at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

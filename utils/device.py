@@ -13,6 +13,8 @@ def select_device(spec: str = '') -> torch.device:
     Raises:
         UserError: no such device.
     """
+    # float32 means float32: TensorFloat-32 would round published figures.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     spec = str(spec).strip().lower().removeprefix('cuda:')
     if spec == 'cpu':
         return torch.device('cpu')
@@ -33,7 +35,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 natively."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def autocast(device: torch.device, enabled: bool = True) -> contextlib.AbstractContextManager:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -9,16 +10,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.yolo import DetectionModel
-from utils.boxes import class_nms, non_max_suppression, xywh_to_xyxy
+from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.dataset import Batch, BatchLoader
 from utils.device import autocast
+from utils.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.labels import companion_file
 from utils.loss import DetectionLoss
 from utils.metrics import ConfusionMatrix, DetectionMetrics
 
 # YOLOv5's protocol for mAP.
 CONFIDENCE, NMS_IOU, MAX_DETECTIONS = 0.001, 0.6, 300
-WORD_NMS_IOU = 0.45  # detect.py's default: hmean is for the boxes that a user gets
+# hmean is for the boxes that a user gets: detect.py's NMS, down to the lowest threshold that ICDARMetrics keeps.
+WORD_CONFIDENCE, WORD_NMS_IOU = LOWEST_THRESHOLD, 0.45
 
 
 @dataclass
@@ -27,7 +30,8 @@ class Picture:
 
     path: str
     shape: tuple[int, int]  # height, width
-    detections: Tensor  # (n, 6): box, confidence, class
+    detections: Tensor  # (n, 6): box, confidence, class; by the protocol of mAP
+    words: Tensor  # (w, 6), the same form: at detect.py's stricter NMS, as a user gets them
     labels: Tensor  # (m, 5): class, box
     ignore: Tensor  # (k, 4)
 
@@ -43,6 +47,7 @@ class Evaluation:
         confusion: ConfusionMatrix.
         speed: milliseconds a picture for 'load', 'network', 'nms'.
         pictures: every picture's detections and labels.
+        protocol: the definition of mAP with the thresholds that were used.
     """
 
     scores: dict[str, float]
@@ -51,6 +56,12 @@ class Evaluation:
     confusion: ConfusionMatrix
     speed: dict[str, float]
     pictures: list[Picture] = field(repr=False)
+    protocol: str
+
+    @cached_property
+    def icdar(self) -> ICDARMetrics | None:
+        """ICDAR2015 task 4.1 over the pictures; None if any lacks its official ground truth."""
+        return collect_icdar(self.pictures)
 
 
 @torch.no_grad()
@@ -95,9 +106,10 @@ def evaluate(
         clock['network'] += time.perf_counter() - start
         start = time.perf_counter()
         found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True)
+        words = non_max_suppression(decoded, WORD_CONFIDENCE, WORD_NMS_IOU, max_det)
         _wait(device)
         clock['nms'] += time.perf_counter() - start
-        for picture in _pictures(batch, found):
+        for picture in _pictures(batch, found, words):
             metrics.update(picture.detections, picture.labels, picture.ignore)
             confusion.update(picture.detections, picture.labels, picture.ignore)
             pictures.append(picture)
@@ -110,6 +122,8 @@ def evaluate(
         confusion=confusion,
         speed={name: 1000 * seconds / len(pictures) for name, seconds in clock.items()},
         pictures=pictures,
+        protocol=f'YOLOv5 mAP: confidence {conf_thres:g}, NMS IoU {iou_thres:g}, {max_det} boxes, 101 points; '
+        'precision and recall at the best F1',
     )
 
 
@@ -125,39 +139,35 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _pictures(batch: Batch, found: list[Tensor]) -> list[Picture]:
+def _pictures(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Picture]:
     """Detections and labels of a batch, mapped to each picture's own pixels."""
     height, width = batch.images.shape[2:]
     size = torch.tensor([width, height, width, height])
     result = []
-    for number, detections in enumerate(found):
+
+    def in_picture(rows: Tensor, number: int) -> Tensor:
+        boxes = batch.letterboxes[number].to_picture(rows[:, :4].cpu(), *batch.shapes[number])
+        return torch.cat((boxes, rows[:, 4:].cpu()), 1)
+
+    for number in range(len(found)):
         letterbox, shape = batch.letterboxes[number], batch.shapes[number]
         targets = batch.targets[batch.targets[:, 0] == number]
         ignore = batch.ignore[batch.ignore[:, 0] == number]
-        detections = detections.cpu()  # noqa: PLW2901
-        detections[:, :4] = letterbox.to_picture(detections[:, :4], *shape)
         boxes = letterbox.to_picture(xywh_to_xyxy(targets[:, 2:6]) * size, *shape)
         regions = letterbox.to_picture(xywh_to_xyxy(ignore[:, 2:6]) * size, *shape)
         labels = torch.cat((targets[:, 1:2], boxes), 1)
-        result.append(Picture(batch.paths[number], shape, detections, labels, regions))
+        boxes_found, words_found = in_picture(found[number], number), in_picture(words[number], number)
+        result.append(Picture(batch.paths[number], shape, boxes_found, words_found, labels, regions))
     return result
 
 
-def collect_icdar(pictures: list[Picture], iou_thres: float = WORD_NMS_IOU):
+def collect_icdar(pictures: list[Picture]):
     """ICDAR2015 task 4.1 over the pictures, as an ICDARMetrics; None if any lacks its official ground truth."""
-    from utils.icdar import ICDARMetrics, boxes_to_quads, read_ground_truth
-
     truths = [companion_file(Path(picture.path), 'gt') for picture in pictures]
     if not all(truth is not None and truth.is_file() for truth in truths):
         return None
     metrics = ICDARMetrics()
     for picture, truth in zip(pictures, truths, strict=True):
-        words = words_of(picture, iou_thres)
-        metrics.update(boxes_to_quads(words[:, :4].numpy()), words[:, 4].numpy(), *read_ground_truth(truth))
+        quads = boxes_to_quads(picture.words[:, :4].numpy())
+        metrics.update(quads, picture.words[:, 4].numpy(), *read_ground_truth(truth))
     return metrics
-
-
-def words_of(picture: Picture, iou_thres: float = WORD_NMS_IOU) -> Tensor:
-    """The detections (n, 6) that remain at detect.py's stricter NMS, best first."""
-    found = picture.detections
-    return found[class_nms(found[:, :4], found[:, 4], found[:, 5], iou_thres)]

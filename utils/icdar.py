@@ -31,8 +31,8 @@ def read_ground_truth(file) -> tuple[np.ndarray, np.ndarray]:
         UserError: the file cannot be read, or a row is not of that form.
     """
     try:
-        rows = Path(file).read_text(encoding='utf-8-sig').split('\n')
-    except (OSError, UnicodeDecodeError) as error:
+        rows = Path(file).read_text(encoding='utf-8-sig', errors='replace').split('\n')
+    except OSError as error:
         raise UserError(f'cannot read the ICDAR ground truth {file}: {error}') from None
     quads, flags = [], []
     for number, row in enumerate(rows, 1):
@@ -40,8 +40,8 @@ def read_ground_truth(file) -> tuple[np.ndarray, np.ndarray]:
             continue
         *corners, word = row.split(',', 8)
         try:
-            quads.append(np.array([int(corner) for corner in corners]).reshape(4, 2))
-        except ValueError:
+            quads.append(np.array([round(float(corner)) for corner in corners]).reshape(4, 2))
+        except (ValueError, OverflowError):
             raise UserError(f'{file}, line {number}: expected x1,y1,x2,y2,x3,y3,x4,y4,word, got {row!r}') from None
         flags.append(word.strip() == DONT_CARE)
     return np.array(quads, np.int64).reshape(-1, 4, 2), np.array(flags, bool)

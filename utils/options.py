@@ -102,8 +102,8 @@ def check_training_options(parser: argparse.ArgumentParser, options: argparse.Na
         parser.error('--batch-size: at least 1, or -1')
     if options.nominal_batch < 1:
         parser.error('--nominal-batch: at least 1')
-    if options.imgsz < 32 or options.imgsz % 32:
-        parser.error('--imgsz: a multiple of 32')
+    if options.imgsz < 64 or options.imgsz % 32:
+        parser.error('--imgsz: a multiple of 32, at least 64')
     if min(options.workers, options.freeze, options.save_period, options.patience, options.seed) < 0:
         parser.error('--workers, --freeze, --save-period, --patience and --seed: 0 or more')
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from utils.dataset import DataConfig, load_picture
-from utils.evaluate import Evaluation, Picture, collect_icdar, words_of
+from utils.evaluate import WORD_NMS_IOU, Evaluation, Picture
 from utils.icdar import LOWEST_THRESHOLD
 from utils.run import write_json
 
@@ -15,7 +15,7 @@ SHOWN = 8  # pictures in a grid
 
 def choose_threshold(evaluation: Evaluation) -> float:
     """The confidence of the best hmean, or of the best F1 where there is no ICDAR ground truth. For val only."""
-    icdar = collect_icdar(evaluation.pictures)
+    icdar = evaluation.icdar
     if icdar:
         return float(icdar.sweep()[0])
     return max(float(evaluation.details['best_f1_conf']), LOWEST_THRESHOLD)  # hmean on other data must be possible
@@ -28,7 +28,7 @@ def figures(evaluation: Evaluation, data: DataConfig, split: str, threshold: flo
         threshold: confidence that the ICDAR figures are for, chosen on val.
         context: more entries (weights, imgsz, precision of the arithmetic ...).
     """
-    icdar = collect_icdar(evaluation.pictures)
+    icdar = evaluation.icdar
     return {
         **evaluation.scores,
         **(icdar.at(threshold) if icdar else {}),
@@ -37,8 +37,8 @@ def figures(evaluation: Evaluation, data: DataConfig, split: str, threshold: flo
         'pictures': len(evaluation.pictures),
         'data': str(data.file),
         'dont_care': data.dont_care,
-        'protocol': 'YOLOv5 mAP: confidence 0.001, NMS IoU 0.6, 101 points; precision and recall at the best F1'
-        + ('; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU 0.45' if icdar else ''),
+        'protocol': evaluation.protocol
+        + (f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}' if icdar else ''),
         'speed_ms': {name: round(value, 2) for name, value in evaluation.speed.items()},
         **context,
     }
@@ -55,7 +55,7 @@ def write_report(folder: Path, evaluation: Evaluation, content: dict, data: Data
     plot_pr_curve(curves, folder / 'pr_curve.png', data.names)
     plot_f1_curve(curves, folder / 'f1_curve.png', data.names)
     plot_confusion(evaluation.confusion.matrix, data.names, folder / 'confusion.png')
-    icdar = collect_icdar(evaluation.pictures)
+    icdar = evaluation.icdar
     if icdar:
         plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png')
     draw_predictions(evaluation.pictures[:SHOWN], content['conf_threshold'], folder / 'predictions.jpg', data)
@@ -65,12 +65,11 @@ def draw_predictions(pictures: list[Picture], threshold: float, file: Path, data
     """Labels beside the predictions over the threshold."""
     from utils.plots import plot_predictions
 
-    found = [words_of(picture) for picture in pictures]
     plot_predictions(
         [load_picture(picture.path) for picture in pictures],
         [picture.labels for picture in pictures],
         [picture.ignore for picture in pictures],
-        [rows[rows[:, 4] >= threshold] for rows in found],
+        [picture.words[picture.words[:, 4] >= threshold] for picture in pictures],
         file,
         data.names,
     )
@@ -107,5 +106,5 @@ def anchor_recall(
     sizes = torch.from_numpy(np.concatenate(sizes)).float()
     if not len(sizes):
         return 1.0
-    ratio = sizes[:, None] / anchors.view(1, -1, 2)
+    ratio = sizes[:, None] / anchors.detach().cpu().view(1, -1, 2)
     return float((torch.maximum(ratio, 1 / ratio).amax(2).amin(1) < limit).float().mean())

@@ -159,7 +159,12 @@ class Trainer:
 
     def _step(self) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group['params']]
-        nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT)
+        try:
+            nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT, error_if_nonfinite=True)
+        except RuntimeError:
+            raise UserError(
+                'a gradient is not finite; the weights are those before this step. A lower lr0 may help'
+            ) from None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model)

@@ -96,7 +96,7 @@ class Session:
         share = anchor_recall(
             self.train_set.labels,
             self.train_set.shapes,
-            model.head.anchors * model.stride.view(-1, 1, 1).to(self.device),
+            model.head.anchors.cpu() * model.stride.view(-1, 1, 1),
             options.imgsz,
             self.hyp['anchor_t'],
         )
@@ -115,6 +115,7 @@ class Session:
         kept['kind'] = self.kind
         trainer = Trainer(model, criterion, loaders, kept, self.hyp, self.folder, (tensorboard(self.folder),))
         if self.checkpoint is None:
+            (self.folder / 'metrics.json').unlink(missing_ok=True)  # of an earlier run, with --exist-ok
             write_yaml(self.folder / 'opt.yaml', kept)
             write_yaml(self.folder / 'hyp.yaml', self.hyp)
             if not options.noplots:

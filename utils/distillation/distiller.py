@@ -51,6 +51,9 @@ class Distiller(DetectionCriterion):
             {name: use.method(student, teacher, use.layers, generator) for name, use in recipe.methods.items()}
         ).to(device, memory_format=torch.channels_last)
         self.kd_weights = {term: w for use in recipe.methods.values() for term, w in use.weights.items()}
+        clash = self.kd_weights.keys() & self.gains.keys()
+        if clash:
+            raise ValueError(f'terms of methods must not be named as the detection loss: {sorted(clash)}')
         self.warmup_epochs = recipe.warmup_epochs
         self.taps = sorted({layer for use in recipe.methods.values() for layer in use.layers})
         if amp and has_bfloat16(device):

@@ -3,7 +3,8 @@
 Guo et al., Distilling Object Detectors via Decoupled Features (DeFeat), CVPR 2021, equations 2 and 3: the neck's
 features are split by the binary mask of the ground-truth boxes, and each part has a weight of its own. Differences:
 the parts are divided by their own cell counts (DeFeat: N_obj, N_bg, summed over channels), the squared difference is
-normalised (see Method.difference), and don't-care cells belong to neither part.
+normalised (see Method.difference), and cells that a don't-care region overlaps belong to neither part, even under a
+target.
 """
 
 from torch import Tensor
@@ -26,9 +27,9 @@ class Mask(Method):
             difference = self.difference(signals, layer)  # (B, h, w)
             batch, *size = difference.shape
             inside = overlapped_cells(signals.targets, batch, size)
-            outside = ~inside & ~overlapped_cells(signals.ignore, batch, size)
-            objects.append(masked_mean(difference, inside) / 2)
-            background.append(masked_mean(difference, outside) / 2)
+            cared = ~overlapped_cells(signals.ignore, batch, size)
+            objects.append(masked_mean(difference, inside & cared) / 2)
+            background.append(masked_mean(difference, ~inside & cared) / 2)
         return {'mask_obj': mean_of(objects), 'mask_bg': mean_of(background)}
 
 

@@ -1,5 +1,6 @@
 """A recipe: teacher, student and the distillation methods with layers and weights, read from recipes/*.yaml."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ class Recipe:
             raise UserError(
                 f'{flag} has no effect: this recipe does not use {method} (it uses {", ".join(self.methods)})'
             )
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise UserError(f'{flag} {value}: a weight is 0 or more')
         weights = self.methods[method].weights
         first = next(iter(weights))
@@ -85,7 +86,7 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
     if not isinstance(values['methods'], dict):
         raise UserError(f'{file}: methods must be rows of the form "mask: {{layers: [17, 20, 23]}}"')
     warmup = values.get('warmup_epochs', 3)
-    if not isinstance(warmup, int | float) or warmup < 0:
+    if not isinstance(warmup, int | float) or not 0 <= warmup < math.inf:
         raise UserError(f'{file}: warmup_epochs is {warmup!r}, expected a number of epochs, 0 or more')
     return Recipe(
         teacher=str(values['teacher']),
@@ -107,7 +108,7 @@ def _read_use(name: str, use: dict, file: str | Path) -> MethodUse:
         raise UserError(f'{file}: weights of {name} must be rows of the form "{next(iter(method.TERMS))}: 0.04"')
     check_keys(given, method.TERMS, f'{file}: weights of {name}')
     for term, weight in given.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise UserError(f'{file}: the weight of {term} is {weight!r}, expected a number, 0 or more')
     layers = use.get('layers', list(method.LAYERS))
     if not isinstance(layers, list):
