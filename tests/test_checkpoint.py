@@ -248,3 +248,45 @@ def test_refitted_anchors_survive(tmp_path):
     loaded = load_model(tmp_path / 'a.pt')
     assert torch.equal(loaded.head.anchors, model.head.anchors)
     assert not same_anchors(anchors, DetectionModel(small_cfg()).yaml['anchors'])
+
+
+def corrupt(model, **change):
+    """A state dict with entries replaced (None: left out)."""
+    state = {**model.state_dict(), **change}
+    return {key: value for key, value in state.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'model.0.conv.weight': torch.full((8, 3, 6, 6), torch.nan)}, 'not finite'),
+        ({'model.24.anchors': torch.tensor(3.0)}, 'anchors are of another form'),
+        ({'model.24.anchors': None}, r'1 missing, the first model\.24\.anchors'),
+    ],
+)
+def test_damaged_weights_are_refused(tmp_path, change, message):
+    model = DetectionModel(small_cfg())
+    save_checkpoint(tmp_path / 'a.pt', model, corrupt(model, **change))
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / 'a.pt')
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'model': None}, 'no state dict'),
+        ({'model': 3}, 'damaged'),
+        ({'names': {5: 'a'}}, r'classes are numbered \[5\]'),
+        ({'names': 7}, 'damaged'),
+        ({'conf_threshold': 'high'}, 'confidence threshold'),
+        ({'version': 99}, 'version 99'),
+        ({'yaml': '/etc/passwd'}, 'model yaml is none'),
+    ],
+)
+def test_forged_content_is_refused(tmp_path, change, message):
+    model = DetectionModel(small_cfg())
+    save_checkpoint(tmp_path / 'a.pt', model, model.state_dict())
+    content = torch.load(tmp_path / 'a.pt', weights_only=True) | change
+    torch.save(content, tmp_path / 'b.pt')
+    with pytest.raises(UserError, match=message):
+        load_model(tmp_path / 'b.pt')

@@ -177,6 +177,10 @@ def test_fresh_head_expects_few_objects(nano):
         ({'anchors': [[1, 2]]}, 'cannot be built'),
         ({'backbone': [[-1, 1, 'Focus', [64, 3]]]}, 'before v6.0'),
         ({'backbone': [[-1, 1, 'os.system', ['true']]]}, 'unknown layer'),
+        ({'nc': 0}, 'nc is 0'),
+        ({'nc': True}, 'nc is True'),
+        ({'width_multiple': float('inf')}, 'width_multiple is inf'),
+        ({'activation': 'nn.ReLU()'}, 'unknown keys: activation'),
     ],
 )
 def test_bad_model_yaml(change, message):
