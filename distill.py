@@ -70,22 +70,22 @@ def main(recipe: str | None = None) -> None:
         require_teacher(content, options.data)
     from utils.distillation.distiller import Distiller
     from utils.distillation.recipe import parse_recipe
-    from utils.training import Session, seed_everything
+    from utils.training import TrainingRun, seed_everything
 
-    session = Session('distill', options)
-    if recipe and session.options.recipe != recipe:
-        raise UserError(f'{session.checkpoint.path} is of {session.options.recipe}, this script of {recipe}')
-    options = session.options
-    if session.checkpoint is not None:
-        content = parse_recipe(options.recipe_content, session.checkpoint.path)
-    teacher = load_teacher(session, content)
+    run = TrainingRun('distill', options)
+    if recipe and run.options.recipe != recipe:
+        raise UserError(f'{run.checkpoint.path} is of {run.options.recipe}, this script of {recipe}')
+    options = run.options
+    if run.checkpoint is not None:
+        content = parse_recipe(options.recipe_content, run.checkpoint.path)
+    teacher = load_teacher(run, content)
     seed_everything(options.seed)
-    student = session.name_classes(build_student(content, teacher, session.data.nc, session.checkpoint is not None))
-    scores = judge_teacher(session, teacher)
-    if session.checkpoint is not None:
+    student = run.name_classes(build_student(content, teacher, run.data.nc, run.checkpoint is not None))
+    scores = judge_teacher(run, teacher)
+    if run.checkpoint is not None:
         require_same_teacher(scores, options.teacher_scores, content.teacher_weights)
-    criterion = Distiller(student, teacher, content, session.hyp, options.imgsz, options.amp, options.seed)
-    session.run(student, criterion, recipe_content=content.as_dict(), teacher_scores=scores)
+    criterion = Distiller(student, teacher, content, run.hyp, options.imgsz, options.amp, options.seed)
+    run.train(student, criterion, recipe_content=content.as_dict(), teacher_scores=scores)
 
 
 def read_recipe(options: argparse.Namespace):
@@ -124,18 +124,18 @@ def require_teacher(recipe, data: str) -> None:
     )
 
 
-def load_teacher(session, recipe):
+def load_teacher(run, recipe):
     """The teacher: every entry matched, frozen, on the device."""
     from models.checkpoint import read_checkpoint
     from utils.distillation.distiller import freeze_teacher
 
-    teacher = matched_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, session.data.names)
-    return freeze_teacher(session.name_classes(teacher))
+    teacher = matched_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, run.data.names)
+    return freeze_teacher(run.name_classes(teacher))
 
 
-def judge_teacher(session, teacher) -> dict[str, float]:
+def judge_teacher(run, teacher) -> dict[str, float]:
     """The teacher's own scores on the validation split, before the first epoch."""
-    scores = session.evaluate_val(teacher, 'judging the teacher').scores
+    scores = run.evaluate_val(teacher, 'judging the teacher').scores
     print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
     return scores
 

@@ -33,14 +33,14 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     from utils.criterion import DetectionCriterion
-    from utils.training import Session, seed_everything
+    from utils.training import TrainingRun, seed_everything
 
-    session = Session('train', options)
-    options = session.options
+    run = TrainingRun('train', options)
+    options = run.options
     seed_everything(options.seed)
-    model = session.name_classes(build_model(options, session.data.nc, session.checkpoint))
-    criterion = DetectionCriterion(model, session.hyp, options.imgsz, options.amp)
-    session.run(model, criterion)
+    model = run.name_classes(build_model(options, run.data.nc, run.checkpoint))
+    criterion = DetectionCriterion(model, run.hyp, options.imgsz, options.amp)
+    run.train(model, criterion)
 
 
 def build_model(options: argparse.Namespace, nc: int, resumed):

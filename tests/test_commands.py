@@ -32,9 +32,9 @@ from utils.distillation.hint import Hint
 from utils.distillation.recipe import load_recipe
 from utils.icdar import ICDARMetrics, read_ground_truth
 from utils.trainer import Trainer
-from utils.training import Session
+from utils.training import TrainingRun
 
-LAYERS = {  # DESIGN.md, section 4
+LAYERS = {  # the published combinations
     'ln_4maskdiff': {'mask': [13, 17, 20, 23]},
     'ln_4maskdiff_Hint': {'mask': [13, 17, 20, 23], 'hint': [4, 6, 9]},
     'xn_maskdiff': {'mask': [17, 20, 23]},
@@ -391,7 +391,7 @@ def test_sigterm_then_resume(world, tmp_path):
 
 def test_interrupted_while_reporting(world, tmp_path, mistake):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Session, '_report', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(TrainingRun, '_report', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         world.train(tmp_path / 'run', '--epochs', 1)
     again = ('--resume', tmp_path / 'run/weights/last.pt', '--device', 'cpu')
     call(train.main, 'train.py', *again)

@@ -330,7 +330,7 @@ def test_weights_warm_up(distiller):
     assert start['box'] == end['box']
 
 
-# DESIGN's table: which methods, on which layers.
+# The published combinations: which methods, on which layers.
 NECK, ALL = [17, 20, 23], [13, 17, 20, 23]
 RECIPES = {
     'ln_4maskdiff': ('l', {'mask': ALL}),

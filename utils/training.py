@@ -25,7 +25,7 @@ from utils.trainer import Trainer
 VAL_BATCH = 32  # of a run whose --batch-size is -1
 
 
-class Session:
+class TrainingRun:
     """A training run from its options to its report. train.py and distill.py add models and criterion.
 
     Args:
@@ -84,7 +84,7 @@ class Session:
         """Judge a model on the validation split, float32."""
         return evaluate(model, build_loader(self.val_set, self.val_batch), self.device, title=title)
 
-    def run(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
+    def train(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
         """Train and report; returns the run's folder.
 
         Args:
