@@ -17,7 +17,7 @@ from utils.cli import run_command
 ROOT = Path(__file__).resolve().parent
 TEACHER, START = 'teacher/demo/yolov5s.pt', 'teacher/demo/yolov5n.pt'
 SHARED = (
-    '--data data/demo.yaml --imgsz 512 --nominal-batch 16 --optimizer AdamW --lr0 0.001 --cos-lr --cache --workers 1'
+    '--data data/demo.yaml --imgsz 512 --nominal-batch 16 --optimizer AdamW --lr0 0.0003 --cos-lr --cache --workers 1'
 )
 ROWS = {
     'teacher (YOLOv5-S)': ('demo_teacher', TEACHER),
