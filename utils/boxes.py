@@ -110,3 +110,9 @@ def non_max_suppression(
         keep = class_nms(boxes, confidence, category, iou_thres)[:max_det]
         result.append(torch.cat((boxes[keep], confidence[keep, None], category[keep, None].float()), 1))
     return result
+
+
+def union_by_image(masks: Tensor, image: Tensor, batch: int) -> Tensor:
+    """Union of masks (K, h, w) bool by the picture that each belongs to: (batch, h, w) bool."""
+    count = masks.new_zeros((batch, *masks.shape[1:]), dtype=torch.float32)
+    return count.index_add_(0, image, masks.float()) > 0

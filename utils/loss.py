@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
 from models.yolo import DetectionModel
-from utils.boxes import xywh_to_xyxy
+from utils.boxes import union_by_image, xywh_to_xyxy
 
 OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # weights of strides 8, 16 and 32 (YOLOv5)
 FOCAL_ALPHA = 0.25  # Lin et al. 2017, section 4.1
@@ -141,10 +141,4 @@ def centres_inside(regions: Tensor, batch: int, size: tuple[int, int]) -> Tensor
     y = (torch.arange(h, device=regions.device) + 0.5) / h
     in_x = (x >= corners[:, 0:1]) & (x <= corners[:, 2:3])  # (K, w)
     in_y = (y >= corners[:, 1:2]) & (y <= corners[:, 3:4])  # (K, h)
-    return _any_of_image(in_y[:, :, None] & in_x[:, None, :], regions[:, 0].long(), batch)
-
-
-def _any_of_image(masks: Tensor, image: Tensor, batch: int) -> Tensor:
-    """Union of masks (K, h, w) bool by the picture that each belongs to: (batch, h, w) bool."""
-    count = masks.new_zeros((batch, *masks.shape[1:]), dtype=torch.float32)
-    return count.index_add_(0, image, masks.float()) > 0
+    return union_by_image(in_y[:, :, None] & in_x[:, None, :], regions[:, 0].long(), batch)

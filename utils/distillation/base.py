@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 from models.yolo import DetectionModel
-from utils.boxes import xywh_to_xyxy
+from utils.boxes import union_by_image, xywh_to_xyxy
 
 
 @dataclass
@@ -109,8 +109,7 @@ def overlapped_cells(boxes: Tensor, batch: int, size: tuple[int, int]) -> Tensor
     x, y = torch.arange(w, device=boxes.device), torch.arange(h, device=boxes.device)
     in_x = (x >= start[:, 0:1]) & (x < end[:, 0:1])  # (N, w)
     in_y = (y >= start[:, 1:2]) & (y < end[:, 1:2])  # (N, h)
-    cells = (in_y[:, :, None] & in_x[:, None, :]).float()
-    return torch.zeros(batch, h, w, device=boxes.device).index_add_(0, boxes[:, 0].long(), cells) > 0
+    return union_by_image(in_y[:, :, None] & in_x[:, None, :], boxes[:, 0].long(), batch)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
