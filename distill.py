@@ -1,6 +1,8 @@
 """Distil a large, frozen teacher into a small student.
 
     python distill.py --recipe recipes/xn_maskdiff_PFI.yaml --data data/ICDAR.yaml --name xn_maskdiff_PFI
+    python distill.py --methods mask,pfi=20,cwd=auto
+    python distill.py --list-methods
 
 The five published recipes have scripts of their own (distill_xn_maskdiff_PFI.py ...) that take the same flags.
 The control of a comparison is train.py with the same options and seed: it starts from the same student.
@@ -16,6 +18,7 @@ from utils.options import add_training_options, check_training_options
 SAME_SCORE = 0.002  # rounding on another machine moves a teacher's figures by less
 DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
 WEIGHT_FLAGS = {'mask_diff': 'mask', 'PFI_diff': 'pfi', 'feature_diff': 'hint'}
+DECAYS = ('constant', 'linear', 'cosine')
 REPLACED = {
     'cfg_teacher': 'teacher',
     'cfg_student': 'student',
@@ -30,7 +33,16 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     models = parser.add_argument_group('models and methods (defaults: the recipe)')
     if recipe is None:
-        models.add_argument('--recipe', default=DEFAULT_RECIPE, metavar='YAML', help='(%(default)s)')
+        which = models.add_mutually_exclusive_group()
+        which.add_argument('--recipe', metavar='YAML', help=f'({DEFAULT_RECIPE})')
+        which.add_argument(
+            '--methods',
+            metavar='LIST',
+            help="such as mask,pfi=20,cwd=auto: these methods with their default layers, and the default recipe's "
+            'models; a number is the weight of the first term (the others keep their ratio), auto: weights that bring '
+            "the gradients to 0.3 of the detection loss's in the first batch, auto:R to R",
+        )
+        which.add_argument('--list-methods', action='store_true', help='show all methods, a line each')
     models.add_argument('--cfg_teacher', '--cfg-teacher', metavar='YAML', help="the teacher's model yaml")
     models.add_argument('--cfg_student', '--cfg-student', metavar='YAML', help="the student's model yaml")
     models.add_argument(
@@ -50,11 +62,34 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
     )
     models.add_argument('--PFI_diff', type=float, metavar='WEIGHT', help='weight of the PFI term')
     models.add_argument('--feature_diff', type=float, metavar='WEIGHT', help='weight of the hint term')
+    models.add_argument('--kd_warmup', type=float, metavar='EPOCHS', help='distillation weights grow from 0 over these')
+    models.add_argument('--kd_decay', choices=DECAYS, help='distillation weights stay, or fall to 0 by the end')
+    models.add_argument(
+        '--teacher_imgsz',
+        type=int,
+        metavar='PX',
+        help="longer side of the teacher's pictures (--imgsz); methods that compare predictions refuse another",
+    )
+    models.add_argument(
+        '--unlabelled',
+        metavar='DIR',
+        help='more pictures, in a folder or named by a list file, for the terms that need no labels',
+    )
     add_training_options(parser)
     options = parser.parse_args()
+    if recipe is None and options.list_methods:
+        from utils.distillation import list_methods
+
+        print(list_methods())
+        sys.exit()
+    vars(options).pop('list_methods', None)
     check_training_options(parser, options)
-    options.recipe = recipe or options.recipe
-    options.name = options.name or Path(options.recipe).stem
+    if options.teacher_imgsz is not None and (options.teacher_imgsz < 64 or options.teacher_imgsz % 32):
+        parser.error('--teacher_imgsz: a multiple of 32, at least 64')
+    options.methods = None if recipe else options.methods
+    options.recipe = recipe or options.recipe or DEFAULT_RECIPE
+    shorthand = options.methods and options.methods.replace(',', '+').replace('=', '').replace(':', '')
+    options.name = options.name or shorthand or Path(options.recipe).stem
     return options
 
 
@@ -73,7 +108,7 @@ def main(recipe: str | None = None) -> None:
     from utils.training import TrainingRun, seed_everything
 
     run = TrainingRun('distill', options)
-    if recipe and run.options.recipe != recipe:
+    if recipe and (run.options.recipe != recipe or run.options.methods):
         raise UserError(f'{run.checkpoint.path} is of {run.options.recipe}, this script of {recipe}')
     options = run.options
     if run.checkpoint is not None:
@@ -84,21 +119,45 @@ def main(recipe: str | None = None) -> None:
     scores = judge_teacher(run, teacher)
     if run.checkpoint is not None:
         require_same_teacher(scores, options.teacher_scores, content.teacher_weights)
-    criterion = Distiller(student, teacher, content, run.hyp, options.imgsz, options.amp, options.seed)
+    criterion = Distiller(
+        student,
+        teacher,
+        content,
+        run.hyp,
+        options.imgsz,
+        options.amp,
+        options.seed,
+        options.epochs,
+        options.teacher_imgsz,
+    )
     run.train(student, criterion, recipe_content=content.as_dict(), teacher_scores=scores)
 
 
 def read_recipe(options: argparse.Namespace):
-    """The recipe with the command's overrides."""
-    from utils.distillation.recipe import load_recipe
+    """The recipe with the command's overrides. Raises UserError."""
+    import yaml
 
-    recipe = load_recipe(options.recipe)
+    from models.errors import UserError
+    from utils.distillation.recipe import parse_recipe, read_shorthand
+    from utils.hyp import read_yaml
+
+    content, source = read_yaml(options.recipe), options.recipe
+    if options.methods:
+        content['methods'], source = read_shorthand(options.methods), f'--methods {options.methods}'
+    for flag, key in (('kd_warmup', 'warmup_epochs'), ('kd_decay', 'decay')):
+        if getattr(options, flag) is not None:
+            content[key] = getattr(options, flag)
+    recipe = parse_recipe(content, source)
     for flag, field in REPLACED.items():
         if getattr(options, flag) is not None:
             setattr(recipe, field, getattr(options, flag))
     for flag, method in WEIGHT_FLAGS.items():
         if getattr(options, flag) is not None:
+            if options.methods and any(entry.startswith(f'{method}=') for entry in options.methods.split(',')):
+                raise UserError(f'--{flag} contradicts --methods {options.methods}: both give a weight of {method}')
             recipe.override(f'--{flag}', method, getattr(options, flag))
+    if options.methods:
+        print(yaml.safe_dump(recipe.as_dict(), sort_keys=False), end='')
     return recipe
 
 
@@ -135,7 +194,7 @@ def load_teacher(run, recipe):
 
 def judge_teacher(run, teacher) -> dict[str, float]:
     """The teacher's own scores on the validation split, before the first epoch."""
-    scores = run.evaluate_val(teacher, 'judging the teacher').scores
+    scores = run.evaluate_val(teacher, 'judging the teacher', run.teacher_imgsz).scores
     print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
     return scores
 

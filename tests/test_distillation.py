@@ -13,9 +13,8 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.dataset import Batch
 from utils.distillation import find_method, method_names
-from utils.distillation.base import Signals, make_adapter, masked_mean, overlapped_cells
+from utils.distillation.base import Signals, make_adapter, masked_mean, overlapped_cells, scores
 from utils.distillation.distiller import Distiller, freeze_teacher
-from utils.distillation.pfi import scores
 from utils.distillation.recipe import load_recipe, parse_recipe
 from utils.hyp import DEFAULTS
 

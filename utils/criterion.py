@@ -31,6 +31,9 @@ class DetectionCriterion(nn.Module):
             maps = model(images)
         return self.loss(maps, batch.targets, batch.ignore)
 
+    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
+        """Called once, with the first batch, before the first step. Must leave the model as it is."""
+
     def weights(self, epoch: float) -> dict[str, float]:
         """The weight of every term at a time, in epochs."""
         return self.gains

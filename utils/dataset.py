@@ -3,6 +3,7 @@
 import os
 import signal
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,17 +116,23 @@ def list_pictures(data: DataConfig, split: str) -> list[Path]:
     pictures = {}
     for source in entry if isinstance(entry, list) else [entry]:
         place = data.path / source
-        if place.is_dir():
-            found = sorted(file for file in place.rglob('*') if file.suffix.lower() in SUFFIXES)
-        elif place.suffix == '.txt' and place.is_file():
-            rows = map(str.strip, place.read_text('utf-8-sig', errors='replace').splitlines())
-            found = [place.parent / row for row in rows if row]
-        else:
+        found = _pictures_at(place)
+        if found is None:
             raise UserError(f'{data.file}: {split} names {place}, which is neither a folder nor a list file{hint}')
         if not found:
             raise UserError(f'{data.file}: there are no pictures of the split {split!r} in {place}{hint}')
         pictures.update(dict.fromkeys(found))
     return list(pictures)
+
+
+def _pictures_at(place: Path) -> list[Path] | None:
+    """The pictures in a folder or of a list file; None if the place is neither."""
+    if place.is_dir():
+        return sorted(file for file in place.rglob('*') if file.suffix.lower() in SUFFIXES)
+    if place.suffix == '.txt' and place.is_file():
+        rows = map(str.strip, place.read_text('utf-8-sig', errors='replace').splitlines())
+        return [place.parent / row for row in rows if row]
+    return None
 
 
 def probe_picture(file: Path) -> tuple[int, int]:
@@ -178,6 +185,7 @@ class Sample(NamedTuple):
     path: str
     shape: tuple[int, int]  # original (height, width)
     letterbox: Letterbox
+    labelled: bool  # False: nobody has said what is in it
 
 
 class Batch(NamedTuple):
@@ -190,6 +198,7 @@ class Batch(NamedTuple):
     paths: list[str]
     shapes: list[tuple[int, int]]  # original (height, width)
     letterboxes: list[Letterbox]  # from original to input pixels; meaningless after augmentation
+    labelled: Tensor | None = None  # (B,) bool; None: all pictures have labels
 
 
 class TextDataset(Dataset):
@@ -197,6 +206,7 @@ class TextDataset(Dataset):
 
     `dataset[epoch, index]` is a pure function of (seed, epoch, index). A picture without a label file is background.
     Targets that augmentation cuts or shrinks too much become don't-care regions, whatever `dont_care` says.
+    Unlabelled pictures come after the others; a mosaic is of one kind.
 
     Args:
         data: the data yaml's content.
@@ -211,6 +221,7 @@ class TextDataset(Dataset):
         pad: with rect, extra border as a share of stride.
         cache: hold all resized pictures in memory that worker processes share.
         dont_care: 'ignore' or 'text'; None: what data says.
+        unlabelled: a folder or a list file of more pictures, of which nothing is known; label files are not read.
 
     Attributes:
         files: n pictures (Path).
@@ -238,6 +249,7 @@ class TextDataset(Dataset):
         pad: float = 0.0,
         cache: bool = False,
         dont_care: str | None = None,
+        unlabelled: Path | str | None = None,
     ):
         if imgsz < stride or imgsz % stride:
             raise UserError(f'the image size is {imgsz}, expected a multiple of {stride}')
@@ -249,6 +261,9 @@ class TextDataset(Dataset):
         self.imgsz, self.augment, self.seed, self.rect = imgsz, augment, seed, rect
         self.hyp = check_hyp(hyp or {})
         self._scan(data, split, dont_care)
+        self.labelled = len(self.files)
+        if unlabelled:
+            self._add_unlabelled(Path(unlabelled))
         if rect:
             self._sort_by_aspect()
         self.labels = [a[~a.dont_care].rows(1, 1) for a in self.annotations]
@@ -262,18 +277,12 @@ class TextDataset(Dataset):
         pictures = list_pictures(data, split)
 
         def examine(file: Path):
-            try:
-                shape = probe_picture(file)
-            except FileNotFoundError:
-                return None, None, [f'{file}: missing'], 0
-            except Exception as error:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error
-                return None, None, [f'{file}: broken ({error})'], 0
-            annotations, skipped, labelled = _read_annotations(file, data.nc, dont_care)
-            return shape, annotations, skipped, labelled
+            shape, problem = _measure(file)
+            if problem:
+                return None, None, [problem], 0
+            return shape, *_read_annotations(file, data.nc, dont_care)
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            progress = tqdm(pool.map(examine, pictures), f'reading {split}', len(pictures), leave=False, delay=2)
-            found = list(progress)
+        found = _map_files(examine, pictures, f'reading {split}')
         usable = [(file, *rest) for file, rest in zip(pictures, found, strict=True) if rest[0] is not None]
         broken = [rest[2][0] for rest in found if rest[0] is None]
         bad_rows = [message for _, _, _, skipped, _ in usable for message in skipped]
@@ -288,17 +297,28 @@ class TextDataset(Dataset):
         self.annotations = [row[2] for row in usable]
         self.summary = self._summarise(split, len(self.files) - labelled, broken, bad_rows)
 
+    def _add_unlabelled(self, place: Path) -> None:
+        """Append pictures without annotations. Raises UserError if there are none."""
+        pictures = _pictures_at(place)
+        if not pictures:
+            raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
+        found = list(zip(pictures, _map_files(_measure, pictures, 'reading unlabelled pictures'), strict=True))
+        usable = [(file, shape) for file, (shape, _) in found if shape]
+        broken = [problem for _, (_, problem) in found if problem]
+        if not usable:
+            raise UserError(f'unlabelled pictures: none of the {len(pictures)} of {place} is usable: {broken[0]}')
+        self.files += [file for file, _ in usable]
+        self.shapes = np.concatenate((self.shapes, np.array([shape for _, shape in usable])))
+        self.annotations += [Annotations.build([], [])] * len(usable)
+        self.summary += '\n' + '\n'.join([f'unlabelled: {len(usable)} pictures', *_skipped('pictures', broken)])
+
     def _summarise(self, split: str, unlabelled: int, broken: list[str], bad_rows: list[str]) -> str:
         marks = np.concatenate([a.dont_care for a in self.annotations])
         lines = [
             f"{split}: {len(self.files)} pictures, {(~marks).sum()} targets, {marks.sum()} don't-care regions, "
             f'{unlabelled} pictures without a label file (background)'
         ]
-        for what, messages in (('broken or missing pictures', broken), ('bad label rows', bad_rows)):
-            if messages:
-                more = [f'... and {len(messages) - NAMED} more'] if len(messages) > NAMED else []
-                lines.append(f'skipped {len(messages)} {what}: ' + '; '.join(messages[:NAMED] + more))
-        return '\n'.join(lines)
+        return '\n'.join(lines + _skipped('broken or missing pictures', broken) + _skipped('bad label rows', bad_rows))
 
     def _sort_by_aspect(self) -> None:
         order = np.argsort(self.shapes[:, 1] / self.shapes[:, 0], kind='stable')
@@ -366,7 +386,8 @@ class TextDataset(Dataset):
             (image, annotations), letterbox = self._letterboxed(index)
         planes = np.empty((3, *image.shape[:2]), np.uint8)
         cv2.split(image, list(planes))
-        return Sample(torch.from_numpy(planes), annotations, str(self.files[index]), (height, width), letterbox)
+        path, labelled = str(self.files[index]), index < self.labelled
+        return Sample(torch.from_numpy(planes), annotations, path, (height, width), letterbox, labelled)
 
     def _input_size(self, index: int) -> tuple[int, int]:
         """(width, height) of a picture's network input."""
@@ -384,19 +405,47 @@ class TextDataset(Dataset):
         hyp = self.hyp
         example = self._composed(rng, index)
         if not self.rect and rng.random() < hyp['mixup']:
-            example = augment.blend(rng, example, self._composed(rng, int(rng.integers(len(self)))))
+            example = augment.blend(rng, example, self._composed(rng, int(self._others(rng, index, 1)[0])))
         image = augment.jitter_hsv(rng, example[0], hyp['hsv_h'], hyp['hsv_s'], hyp['hsv_v'])
         return augment.random_flips(rng, (image, example[1]), hyp['flipud'], hyp['fliplr'])
+
+    def _others(self, rng: np.random.Generator, index: int, count: int) -> list[int]:
+        """Pictures of the same kind, labelled or not, to compose with."""
+        least, most = (0, self.labelled) if index < self.labelled else (self.labelled, len(self))
+        return rng.integers(least, most, size=count).tolist()
 
     def _composed(self, rng: np.random.Generator, index: int) -> Example:
         """A mosaic, or the letterboxed picture alone, through one random projection."""
         if not self.rect and rng.random() < self.hyp['mosaic']:
-            others = rng.integers(len(self), size=3).tolist()
-            example = augment.compose_mosaic(rng, [self.example(i) for i in (index, *others)], self.imgsz)
+            pictures = (index, *self._others(rng, index, 3))
+            example = augment.compose_mosaic(rng, [self.example(i) for i in pictures], self.imgsz)
         else:
             example, _ = self._letterboxed(index)
         source, target = example[0].shape[1::-1], self._input_size(index)
         return augment.project(example, augment.random_projection(rng, self.hyp, source, target), target)
+
+
+def _measure(file: Path) -> tuple[tuple[int, int] | None, str]:
+    """((width, height), '') of a picture, or None and what is wrong with it."""
+    try:
+        return probe_picture(file), ''
+    except FileNotFoundError:
+        return None, f'{file}: missing'
+    except Exception as error:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error
+        return None, f'{file}: broken ({error})'
+
+
+def _map_files(examine: Callable, files: list[Path], title: str) -> list:
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(tqdm(pool.map(examine, files), title, len(files), leave=False, delay=2))
+
+
+def _skipped(what: str, messages: list[str]) -> list[str]:
+    """A line that says what was skipped, if anything was."""
+    if not messages:
+        return []
+    more = [f'... and {len(messages) - NAMED} more'] if len(messages) > NAMED else []
+    return [f'skipped {len(messages)} {what}: ' + '; '.join(messages[:NAMED] + more)]
 
 
 def _read_annotations(picture: Path, nc: int, dont_care: str) -> tuple[Annotations, list[str], bool]:
@@ -448,6 +497,7 @@ def collate(samples: list[Sample]) -> Batch:
         [sample.path for sample in samples],
         [sample.shape for sample in samples],
         [sample.letterbox for sample in samples],
+        None if all(sample.labelled for sample in samples) else torch.tensor([sample.labelled for sample in samples]),
     )
 
 

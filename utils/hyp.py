@@ -42,6 +42,17 @@ RANGES = {
 DEFAULTS = {name: default for name, (default, _, _) in RANGES.items()}
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a mapping in which a key stands twice: one of the values would be lost."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value if key.tag != 'tag:yaml.org,2002:merge']
+        twice = next((key for key, _ in node.value if keys.count(key.value) > 1), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f'{twice.value!r} stands there twice', problem_mark=twice.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(file: Path | str) -> dict:
     """The mapping in a yaml file.
 
@@ -50,7 +61,7 @@ def read_yaml(file: Path | str) -> dict:
     """
     file = Path(file)
     try:
-        values = yaml.safe_load(file.read_text('utf-8-sig'))
+        values = yaml.load(file.read_text('utf-8-sig'), UniqueKeys)  # noqa: S506  a SafeLoader
     except FileNotFoundError:
         raise UserError(f'{file}: no such file') from None
     except (OSError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ from models.checkpoint import save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.criterion import DetectionCriterion, weighted_sum
-from utils.dataset import BatchLoader
+from utils.dataset import Batch, BatchLoader
 from utils.ema import ModelEMA
 from utils.evaluate import Evaluation, evaluate, to_network
 from utils.run import command_line, versions, write_rows
@@ -121,9 +121,9 @@ class Trainer:
             now = epoch + number / batches
             accumulate = self._schedule(now, epoch, batches)
             images = to_network(batch.images, self.device)
-            batch = batch._replace(  # noqa: PLW2901
-                targets=batch.targets.to(self.device), ignore=batch.ignore.to(self.device)
-            )
+            batch = to_device(batch, self.device)  # noqa: PLW2901
+            if epoch == number == 0:
+                self.criterion.prepare(self.model, images, batch)
             terms = self.criterion(self.model, images, batch)
             weights = self.criterion.weights(now)
             total = weighted_sum(terms, weights)
@@ -158,9 +158,10 @@ class Trainer:
         return max(1, round(1 + (self.accumulate - 1) * share))
 
     def _step(self) -> None:
-        parameters = [p for group in self.optimizer.param_groups for p in group['params']]
         try:
-            nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT, error_if_nonfinite=True)
+            # Apart, so that the adapters' gradients never shrink the student's step.
+            for module in (self.model, self.criterion):
+                nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT, error_if_nonfinite=True)
         except RuntimeError:
             raise UserError(
                 'a gradient is not finite; the weights are those before this step. A lower lr0 may help'
@@ -250,6 +251,12 @@ class Trainer:
         finished = self.start_epoch >= self.epochs or self._stalled(self.start_epoch)
         if finished and (self.folder / 'metrics.json').is_file():  # else only the report is left to do
             raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """What the criterion computes with; pictures and plain lists stay."""
+    moved = {name: getattr(batch, name) for name in ('targets', 'ignore', 'labelled')}
+    return batch._replace(**{name: value.to(device) for name, value in moved.items() if value is not None})
 
 
 def build_optimizer(

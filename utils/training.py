@@ -50,15 +50,27 @@ class TrainingRun:
         self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
         self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else self._read_hyp()
+        more = vars(options)  # of distill.py alone
+        self.teacher_imgsz = more.get('teacher_imgsz') or options.imgsz
         self.train_set = TextDataset(
-            self.data, 'train', options.imgsz, self.hyp, augment=True, seed=options.seed, cache=options.cache
+            self.data,
+            'train',
+            max(options.imgsz, self.teacher_imgsz),
+            self.hyp,
+            augment=True,
+            seed=options.seed,
+            cache=options.cache,
+            unlabelled=more.get('unlabelled'),
         )
-        self.val_set = TextDataset(
-            self.data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=self.val_batch, cache=options.cache
-        )
+        self.val_set = self._val_set(options.imgsz)
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
         precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
         print(f'device: {describe(self.device)}; the network trains in {precision}')
+
+    def _val_set(self, imgsz: int) -> TextDataset:
+        return TextDataset(
+            self.data, 'val', imgsz, rect=True, pad=0.5, batch_size=self.val_batch, cache=self.options.cache
+        )
 
     def _read_resumed(self, path: Path) -> Checkpoint:
         checkpoint = read_checkpoint(path)
@@ -80,9 +92,10 @@ class TrainingRun:
         model.names = dict(self.data.names)
         return model.to(self.device, memory_format=torch.channels_last)
 
-    def evaluate_val(self, model: DetectionModel, title: str):
-        """Judge a model on the validation split, float32."""
-        return evaluate(model, build_loader(self.val_set, self.val_batch), self.device, title=title)
+    def evaluate_val(self, model: DetectionModel, title: str, imgsz: int | None = None):
+        """Judge a model on the validation split, float32; imgsz: in place of the training's."""
+        dataset = self.val_set if imgsz in (None, self.options.imgsz) else self._val_set(imgsz)
+        return evaluate(model, build_loader(dataset, self.val_batch), self.device, title=title)
 
     def train(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
         """Train and report; returns the run's folder.
@@ -103,7 +116,7 @@ class TrainingRun:
         hint = '' if share > 0.95 else '; the others cannot be learnt: a larger --imgsz or other anchors may help'
         print(f'anchors: {share:.1%} of the targets are within a factor of {self.hyp["anchor_t"]:g} of one{hint}')
         if options.batch_size == -1:
-            options.batch_size = fit_batch_size(model, criterion, options.imgsz)
+            options.batch_size = fit_batch_size(model, criterion, self.train_set.imgsz)
             print(f'--batch-size -1: {options.batch_size}')
         loaders = (
             build_loader(self.train_set, options.batch_size, options.workers, shuffle=True, seed=options.seed),

@@ -9,12 +9,23 @@ from pathlib import Path
 
 from models.errors import UserError
 
-INFRASTRUCTURE = {'__init__', 'base', 'distiller', 'recipe'}
+INFRASTRUCTURE = {'__init__', 'balance', 'base', 'distiller', 'recipe'}
 
 
 def method_names() -> list[str]:
     """The names of all methods."""
     return sorted(file.stem for file in Path(__file__).parent.glob('*.py') if file.stem not in INFRASTRUCTURE)
+
+
+def list_methods() -> str:
+    """All methods, a line each: name, terms with default weights, and what it does."""
+    rows = []
+    for name in method_names():
+        module = importlib.import_module(f'utils.distillation.{name}')
+        title = module.__doc__.strip().splitlines()[0].rstrip('.')
+        terms = ', '.join(f'{term} {weight:g}' for term, weight in module.METHOD.TERMS.items())
+        rows.append(f'{name:<9} {title}. Weights: {terms}')
+    return '\n'.join(rows)
 
 
 def find_method(name: str) -> type:

@@ -1,14 +1,30 @@
-"""What every distillation method is given and shares: signals, adapters, the normalised squared difference, masks."""
+"""What every distillation method is given and shares: signals, options, adapters, the normalised squared difference,
+masks."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import UserError
+from models.layers import Detect
 from models.yolo import DetectionModel
-from utils.boxes import union_by_image, xywh_to_xyxy
+from utils.boxes import non_max_suppression, union_by_image, xywh_to_xyxy
+from utils.device import autocast
+
+
+class Option(NamedTuple):
+    """A setting of a method: a number from `least` to `greatest`, or one of `choices`."""
+
+    default: float | str
+    help: str
+    least: float = 0.0
+    greatest: float = math.inf
+    choices: tuple[str, ...] = ()
 
 
 @dataclass
@@ -16,11 +32,14 @@ class Signals:
     """Everything of one batch that a method may look at.
 
     Attributes:
-        size: (H, W) of the network's input in pixels.
+        size: (H, W) of the student's input in pixels.
         targets: (N, 6) image, class, x, y, w, h (0..1).
         ignore: (K, 6), the same form: don't-care regions.
         student_maps, teacher_maps: raw maps, one a level, (B, 3, h, w, 5 + nc).
         student_features, teacher_features: {layer: (B, C, h, w)}.
+        head: the student's head, for anchors and strides, which the teacher shares.
+        anchor_t: largest factor between the sides of a target and of an anchor that answers for it.
+        teacher_size: (H, W) of the teacher's input; None: that of the student.
     """
 
     size: tuple[int, int]
@@ -30,6 +49,49 @@ class Signals:
     teacher_maps: list[Tensor]
     student_features: dict[int, Tensor]
     teacher_features: dict[int, Tensor]
+    head: Detect | None = None
+    anchor_t: float = 4.0
+    teacher_size: tuple[int, int] | None = None
+
+    def select(self, pictures: Tensor) -> 'Signals':
+        """The signals of some pictures; (B,) bool."""
+        number = pictures.cumsum(0) - 1  # the new number of each picture that stays
+
+        def rows(boxes: Tensor) -> Tensor:
+            image = boxes[:, 0].long()
+            return torch.cat((number[image, None].to(boxes), boxes[:, 1:]), 1)[pictures[image]]
+
+        def part(features: dict) -> dict:
+            return {layer: feature[pictures] for layer, feature in features.items()}
+
+        return replace(
+            self,
+            targets=rows(self.targets),
+            ignore=rows(self.ignore),
+            student_maps=[raw[pictures] for raw in self.student_maps],
+            teacher_maps=[raw[pictures] for raw in self.teacher_maps],
+            student_features=part(self.student_features),
+            teacher_features=part(self.teacher_features),
+        )
+
+    @torch.no_grad()
+    def teacher_boxes(self, confidence: float, overlap: float = 0.45) -> Tensor:
+        """The teacher's detections, in the form of targets.
+
+        Args:
+            confidence: that a detection must exceed, 0..1.
+            overlap: IoU with a better one above which a detection is dropped.
+
+        Returns:
+            (n, 6) image, class, x, y, w, h (0..1).
+        """
+        height, width = self.teacher_size or self.size
+        found = non_max_suppression(self.head.decode(self.teacher_maps), confidence, overlap)
+        image = torch.cat([boxes.new_full((len(boxes), 1), i) for i, boxes in enumerate(found)])
+        boxes = torch.cat(found)
+        limit = boxes.new_tensor([width, height])
+        start, end = boxes[:, :2].clamp(min=0).minimum(limit), boxes[:, 2:4].clamp(min=0).minimum(limit)
+        return torch.cat((image, boxes[:, 5:6], (start + end) / 2 / limit, (end - start) / limit), 1)
 
 
 class Method(nn.Module):
@@ -37,39 +99,98 @@ class Method(nn.Module):
 
     Subclasses set:
         TERMS: {term: default weight}.
-        LAYERS: the layers that they look at by default.
+        LAYERS: the layers that they look at by default; empty for a method that looks at the raw maps alone.
+        OPTIONS: {name: Option}.
+        NEEDS_LABELS: whether it says nothing of pictures without labels.
+        SAME_SIZE: whether it compares predictions cell by cell, so that both models must see the same size.
+        ADAPTS: whether it brings the student's features to the teacher's channels by 1x1 convolutions.
 
     Args:
         student, teacher: the two models; only their real channel counts and the heads' inputs are read.
         layers: numbers of the layers to look at.
         generator: draws the adapters' weights, so that the student's random numbers are not shifted.
+        options: values in place of the defaults.
+
+    Attributes:
+        options: {name: value}, complete.
+        needs_labels: NEEDS_LABELS, unless the options change it.
     """
 
     TERMS: dict[str, float] = {}
     LAYERS: tuple[int, ...] = (17, 20, 23)
+    OPTIONS: dict[str, Option] = {}
+    NEEDS_LABELS = False
+    SAME_SIZE = False
+    ADAPTS = True
 
     def __init__(
-        self, student: DetectionModel, teacher: DetectionModel, layers: Sequence[int], generator: torch.Generator
+        self,
+        student: DetectionModel,
+        teacher: DetectionModel,
+        layers: Sequence[int],
+        generator: torch.Generator,
+        options: dict | None = None,
     ):
         super().__init__()
-        self.layers = check_layers(layers, student, teacher)
+        self.layers = check_layers(layers, student, teacher) if self.LAYERS else []
+        self.options = {name: option.default for name, option in self.OPTIONS.items()} | (options or {})
+        self.needs_labels = self.NEEDS_LABELS
+        adapted = self.layers if self.ADAPTS else []
         self.adapters = nn.ModuleDict(
-            {str(i): make_adapter(student.channels[i], teacher.channels[i], generator) for i in self.layers}
+            {str(i): make_adapter(student.channels[i], teacher.channels[i], generator) for i in adapted}
         )
+
+    def features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
+        """The adapted student's and the teacher's features of a layer, both (B, C, h, w) float32 on the student's
+        grid: a teacher that saw another size is averaged (or interpolated) to it. The teacher's are detached."""
+        student, teacher = signals.student_features[layer], signals.teacher_features[layer].detach().float()
+        if student.shape[2:] != teacher.shape[2:]:
+            if signals.teacher_size in (None, signals.size):
+                raise UserError(
+                    f'layer {layer}: the student has a map of {tuple(student.shape[2:])} cells, the teacher of '
+                    f'{tuple(teacher.shape[2:])}'
+                )
+            teacher = resize(teacher, student.shape[2:])
+        return self.adapt(student, layer), teacher
+
+    def adapt(self, student: Tensor, layer: int) -> Tensor:
+        """a(S) of a layer: (B, C, h, w) in the student's channels -> in the teacher's, float32."""
+        with autocast(student.device, student.dtype == torch.bfloat16):  # as fast as the network itself
+            return self.adapters[str(layer)](student).float()
 
     def difference(self, signals: Signals, layer: int) -> Tensor:
         """E of a layer, (B, h, w) float32: the squared difference of adapted student and teacher, mean over channels,
         in units of the teacher's mean square there (detached, per picture). The normalisation is ours."""
-        student, teacher = signals.student_features[layer], signals.teacher_features[layer]
-        if student.shape[2:] != teacher.shape[2:]:
-            raise UserError(
-                f'layer {layer}: the student has a map of {tuple(student.shape[2:])} cells, the teacher of '
-                f'{tuple(teacher.shape[2:])}'
-            )
-        adapted = self.adapters[str(layer)](student).float()
-        teacher = teacher.detach().float()
-        scale = teacher.square().mean((1, 2, 3)).clamp(min=1e-12)
-        return (adapted - teacher).square().mean(1) / scale[:, None, None]
+        adapted, teacher = self.features(signals, layer)
+        return (adapted - teacher).square().mean(1) / mean_square(teacher)[:, None, None]
+
+
+def mean_square(teacher: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B,): the unit of squared differences of features, never 0."""
+    return teacher.square().mean((1, 2, 3)).clamp(min=1e-12)
+
+
+def resize(features: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size): means over cells when it shrinks, bilinear when it grows."""
+    if size[0] <= features.shape[2] and size[1] <= features.shape[3]:
+        return F.adaptive_avg_pool2d(features, size)
+    return F.interpolate(features, size=tuple(size), mode='bilinear', align_corners=False)
+
+
+def scores(raw: Tensor) -> Tensor:
+    """Raw map (B, 3, h, w, 5 + nc) -> predicted scores (B, 3, h, w, nc), float32: sigmoid(obj) * sigmoid(cls), for one
+    class sigmoid(obj) alone, as its class branch is untrained."""
+    objectness, classes = raw[..., 4:5].float().sigmoid(), raw[..., 5:].float().sigmoid()
+    return objectness if classes.shape[-1] == 1 else objectness * classes
+
+
+def levels_of(name: str, student: DetectionModel, layers: Sequence[int]) -> dict[int, int]:
+    """{layer: the head's level that it feeds}. Raises UserError for layers that do not feed the head."""
+    feeding = student.sources[-1]
+    strangers = [i for i in layers if i not in feeding]
+    if strangers:
+        raise UserError(f'{name}: layers {strangers} do not feed the head; its layers are among {feeding}')
+    return {layer: feeding.index(layer) for layer in layers}
 
 
 def check_layers(layers: Sequence[int], student: DetectionModel, teacher: DetectionModel) -> list[int]:

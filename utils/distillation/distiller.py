@@ -1,14 +1,18 @@
 """The criterion of distillation: the detection loss and the terms of the recipe's methods."""
 
+import math
 from types import MethodType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.yolo import DetectionModel
-from utils.criterion import DetectionCriterion
+from utils.criterion import DetectionCriterion, weighted_sum
 from utils.dataset import Batch
 from utils.device import autocast, has_bfloat16
+from utils.distillation import balance
 from utils.distillation.base import Signals
 from utils.distillation.recipe import Recipe
 
@@ -32,6 +36,12 @@ class Distiller(DetectionCriterion):
         recipe: methods, layers, weights.
         hyp, imgsz, amp: see DetectionCriterion.
         seed: of the adapters' weights.
+        epochs: of the whole training, for weights that decay.
+        teacher_imgsz: longer side of the teacher's pictures in pixels; None: imgsz. forward() takes pictures of the
+            larger of both sizes.
+
+    Raises:
+        UserError: a method that cannot compare models that see different sizes.
     """
 
     def __init__(
@@ -43,50 +53,135 @@ class Distiller(DetectionCriterion):
         imgsz: int,
         amp: bool = True,
         seed: int = 0,
+        epochs: int = 1,
+        teacher_imgsz: int | None = None,
     ):
         super().__init__(student, hyp, imgsz, amp)
         device = next(student.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         self.methods = nn.ModuleDict(
-            {name: use.method(student, teacher, use.layers, generator) for name, use in recipe.methods.items()}
+            {name: u.method(student, teacher, u.layers, generator, u.options) for name, u in recipe.methods.items()}
         ).to(device, memory_format=torch.channels_last)
-        self.kd_weights = {term: w for use in recipe.methods.values() for term, w in use.weights.items()}
-        clash = self.kd_weights.keys() & self.gains.keys()
+        self.imgsz, self.teacher_imgsz = imgsz, teacher_imgsz or imgsz
+        self._refuse_sizes()
+        weights = {term: weight for use in recipe.methods.values() for term, weight in use.weights.items()}
+        clash = weights.keys() & self.gains.keys()
         if clash:
             raise ValueError(f'terms of methods must not be named as the detection loss: {sorted(clash)}')
-        self.warmup_epochs = recipe.warmup_epochs
+        self.given_weights, self.auto_ratios = weights, recipe.auto_ratios()
+        # Found in the first batch, then kept, by checkpoints too; on the CPU, as they are read in every step.
+        self.register_buffer('auto_weights', torch.zeros(len(self.auto_ratios)) if self.auto_ratios else None)
+        self.warmup_epochs, self.decay, self.epochs = recipe.warmup_epochs, recipe.decay, epochs
         self.taps = sorted({layer for use in recipe.methods.values() for layer in use.layers})
+        self._head, self.anchor_t = (student.head,), hyp['anchor_t']
         if amp and has_bfloat16(device):
             # Its weights never change: cast once, not in every step. The head's anchors are not used here.
             teacher.to(torch.bfloat16)
-        self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module, as it does the head
         self.teacher_dtype = next(teacher.parameters()).dtype
 
     @property
     def teacher(self) -> DetectionModel:
         return self._teacher[0]
 
+    def _refuse_sizes(self) -> None:
+        strict = [name for name, method in self.methods.items() if method.SAME_SIZE]
+        if strict and self.teacher_imgsz != self.imgsz:
+            raise UserError(
+                f'the teacher sees {self.teacher_imgsz} pixels, the student {self.imgsz}: {", ".join(strict)} '
+                f'compares predictions cell by cell and needs the same size'
+            )
+
     def forward(self, model: DetectionModel, images: Tensor, batch: Batch) -> dict[str, Tensor]:
+        signals = self._signals(model, images, batch)
+        every = batch.labelled is None or bool(batch.labelled.all())
+        labelled, share = signals, 1.0
+        if not every:
+            labelled = signals.select(batch.labelled)
+            share = len(labelled.student_maps[0]) / len(images)  # terms stay means over all pictures
+        terms = {}
+        if share:
+            terms = self.loss(labelled.student_maps, labelled.targets, labelled.ignore)
+        for method in self.methods.values():
+            if not method.needs_labels:
+                terms |= method(signals)
+            elif share:
+                terms |= {name: term * share for name, term in method(labelled).items()}
+        return terms if every else self._completed(terms, share, images)
+
+    def _completed(self, terms: dict, share: float, images: Tensor) -> dict[str, Tensor]:
+        """Every term that needs labels, also for a batch without any."""
+        zero = images.new_zeros((), dtype=torch.float32)
+        detection = {name: terms[name] * share if share else zero for name in self.gains}
+        missing = {} if share else {t: zero for m in self.methods.values() if m.needs_labels for t in m.TERMS}
+        return terms | detection | missing
+
+    def _signals(self, model: DetectionModel, images: Tensor, batch: Batch) -> Signals:
+        """Run both networks; images are of the larger of their sizes."""
+        larger = max(self.imgsz, self.teacher_imgsz)
         with torch.no_grad():
-            (_, teacher_maps), teacher_features = self.teacher(images.to(self.teacher_dtype), self.taps)
+            seen = shrink(images, self.teacher_imgsz / larger).to(self.teacher_dtype)
+            (_, teacher_maps), teacher_features = self._run(self.teacher, seen)
+        own = shrink(images, self.imgsz / larger)
         with autocast(images.device, self.amp):
-            maps, features = model(images, self.taps)
-        signals = Signals(
-            size=tuple(images.shape[2:]),
+            maps, features = self._run(model, own)
+        return Signals(
+            size=tuple(own.shape[2:]),
             targets=batch.targets,
             ignore=batch.ignore,
             student_maps=maps,
             teacher_maps=teacher_maps,
             student_features=features,
             teacher_features=teacher_features,
+            head=self._head[0],
+            anchor_t=self.anchor_t,
+            teacher_size=tuple(seen.shape[2:]),
         )
-        terms = self.loss(maps, batch.targets, batch.ignore)
-        for method in self.methods.values():
-            with autocast(images.device, self.amp):
-                terms |= method(signals)
-        return terms
+
+    def _run(self, model: DetectionModel, images: Tensor):
+        """The model's output and {layer: features}, also for a recipe whose methods look at no features."""
+        return model(images, self.taps) if self.taps else (model(images), {})
+
+    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
+        """Before the first step: print how the terms pull at the student, and set the automatic weights."""
+        with balance.buffers_kept(model, self):
+            terms = self(model, images, batch)
+        kd = {name: term for name, term in terms.items() if name not in self.gains}
+        total = weighted_sum({name: terms[name] for name in self.gains}, self.gains)
+        norms = balance.gradient_norms(model, kd | {'detection': total})
+        detection = norms.pop('detection')
+        for number, (term, ratio) in enumerate(self.auto_ratios.items()):
+            self.auto_weights[number] = balance.automatic_weight(ratio, detection, norms.get(term, 0.0))
+        print(
+            balance.describe(
+                {name: float(term.detach()) for name, term in kd.items()}, self.kd_weights, norms, detection
+            )
+        )
+
+    @property
+    def kd_weights(self) -> dict[str, float]:
+        """The full weight of every distillation term."""
+        found = self.auto_weights.tolist() if self.auto_ratios else []
+        return self.given_weights | dict(zip(self.auto_ratios, found, strict=True))
 
     def weights(self, epoch: float) -> dict[str, float]:
-        """Detection gains, and distillation weights that grow from 0 over the warm-up."""
-        share = min(epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        """Detection gains, and distillation weights by their schedule; epoch in passes since the start."""
+        share = self.schedule(epoch)
         return self.gains | {name: weight * share for name, weight in self.kd_weights.items()}
+
+    def schedule(self, epoch: float) -> float:
+        """The distillation weights' share, 0..1: it grows over the warm-up, then stays or falls to 0 at the end."""
+        if epoch < self.warmup_epochs:
+            return epoch / self.warmup_epochs
+        if self.decay == 'constant':
+            return 1.0
+        done = min((epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9), 1.0)
+        return 1 - done if self.decay == 'linear' else (1 + math.cos(math.pi * done)) / 2
+
+
+def shrink(images: Tensor, share: float) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, share H, share W): each pixel the mean of those that it replaces."""
+    if share == 1:
+        return images
+    height, width = images.shape[2:]
+    return F.interpolate(images, size=(round(height * share), round(width * share)), mode='area')

@@ -1,4 +1,4 @@
-"""A recipe: teacher, student and the distillation methods with layers and weights, read from recipes/*.yaml."""
+"""A recipe: teacher, student and the distillation methods with layers, weights and options, from a yaml or a flag."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,14 @@ from pathlib import Path
 
 from models.errors import UserError
 from utils.distillation import find_method
+from utils.distillation.base import Option
 from utils.hyp import check_keys, read_yaml
 
-KEYS = ('teacher', 'teacher_weights', 'student', 'student_weights', 'warmup_epochs', 'methods')
-METHOD_KEYS = ('layers', 'weights')
+KEYS = ('teacher', 'teacher_weights', 'student', 'student_weights', 'warmup_epochs', 'decay', 'methods')
+METHOD_KEYS = ('layers', 'weights', 'options')
+DECAYS = ('constant', 'linear', 'cosine')
+AUTO = 'auto'
+AUTO_TOTAL = 0.3  # of the detection loss's gradient, for all terms of weight 'auto' together
 
 
 @dataclass
@@ -18,7 +22,8 @@ class MethodUse:
 
     method: type
     layers: list[int]
-    weights: dict[str, float]  # one for each of the method's terms
+    weights: dict[str, float | str]  # one for each of the method's terms: a number, or 'auto' or 'auto:RATIO'
+    options: dict[str, float | str]  # those that differ from the method's defaults
 
 
 @dataclass
@@ -29,6 +34,7 @@ class Recipe:
         teacher, student: model yamls.
         teacher_weights, student_weights: checkpoints ('' for a student from scratch).
         warmup_epochs: over which distillation weights grow from 0.
+        decay: how they end: 'constant', or falling to 0 along a line ('linear') or half a cosine ('cosine').
         methods: {name: MethodUse}.
     """
 
@@ -37,13 +43,14 @@ class Recipe:
     student: str
     student_weights: str
     warmup_epochs: float
+    decay: str
     methods: dict[str, MethodUse]
 
     def override(self, flag: str, method: str, value: float) -> None:
         """Set a method's weight from a command's flag: its first term gets the value, the others keep their ratio.
 
         Raises:
-            UserError: the recipe does not use the method.
+            UserError: the recipe does not use the method, or has no ratio to keep.
         """
         if method not in self.methods:
             raise UserError(
@@ -52,21 +59,60 @@ class Recipe:
         if not 0 <= value < math.inf:
             raise UserError(f'{flag} {value}: a weight is 0 or more')
         weights = self.methods[method].weights
-        first = next(iter(weights))
-        if weights[first] == 0:
-            raise UserError(f'{flag}: the recipe gives {first} the weight 0, of which no ratio can be kept')
-        factor = value / weights[first]
-        self.methods[method].weights = {term: weight * factor for term, weight in weights.items()}
+        self.methods[method].weights = scaled_weights(weights, value, flag)
 
     def as_dict(self) -> dict:
         """The recipe as its yaml has it."""
-        methods = {name: {'layers': use.layers, 'weights': use.weights} for name, use in self.methods.items()}
+        methods = {}
+        for name, use in self.methods.items():
+            parts = {'layers': use.layers, 'weights': use.weights, 'options': use.options}
+            methods[name] = {key: value for key, value in parts.items() if value}
         return {key: getattr(self, key) for key in KEYS[:-1]} | {'methods': methods}
+
+    def auto_ratios(self) -> dict[str, float]:
+        """{term: wanted gradient norm relative to the detection loss's} of the terms whose weight is automatic."""
+        wanted = {t: w for use in self.methods.values() for t, w in use.weights.items() if isinstance(w, str)}
+        share = AUTO_TOTAL / max(sum(weight == AUTO for weight in wanted.values()), 1)
+        return {term: share if weight == AUTO else _auto_ratio(weight) for term, weight in wanted.items()}
+
+
+def scaled_weights(weights: dict, value: float, flag: str) -> dict[str, float]:
+    """The weights with the first one at `value` and the others in the same ratio to it. Raises UserError."""
+    first = next(iter(weights))
+    if any(isinstance(weight, str) for weight in weights.values()):
+        if len(weights) > 1:
+            raise UserError(f'{flag}: the recipe has automatic weights for {first}, of which no ratio can be kept')
+        return {first: value}
+    if weights[first] == 0:
+        raise UserError(f'{flag}: the recipe gives {first} the weight 0, of which no ratio can be kept')
+    return {term: weight * value / weights[first] for term, weight in weights.items()}
 
 
 def load_recipe(file: str | Path) -> Recipe:
     """Read a recipe's yaml; see parse_recipe."""
     return parse_recipe(read_yaml(file), file)
+
+
+def read_shorthand(text: str) -> dict:
+    """'mask,pfi=20,cwd=auto' -> the `methods` of a recipe: each method with its defaults; a number is the weight of its
+    first term, the others keep their ratio to it. Raises UserError."""
+    methods = {}
+    for entry in text.split(','):
+        name, given, value = (part.strip() for part in entry.partition('='))
+        if name in methods:
+            raise UserError(f'--methods {text}: {name} stands there twice')
+        terms = find_method(name).TERMS
+        if not given:
+            weights = {}
+        elif value.split(':')[0] == AUTO:
+            weights = dict.fromkeys(terms, value)
+        else:
+            try:
+                weights = scaled_weights(terms, float(value), '--methods')
+            except ValueError:
+                raise UserError(f'--methods: {entry}: expected a number, or auto, after "="') from None
+        methods[name] = {'weights': weights}
+    return methods
 
 
 def parse_recipe(values: dict, file: str | Path) -> Recipe:
@@ -77,7 +123,7 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
         file: what errors name.
 
     Raises:
-        UserError: unknown keys, methods or terms, or values of another form.
+        UserError: unknown keys, methods, terms or options, or values of another form.
     """
     check_keys(values, KEYS, file)
     missing = [key for key in ('teacher', 'student', 'methods') if not values.get(key)]
@@ -85,15 +131,18 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
         raise UserError(f'{file}: {", ".join(missing)} missing or empty')
     if not isinstance(values['methods'], dict):
         raise UserError(f'{file}: methods must be rows of the form "mask: {{layers: [17, 20, 23]}}"')
-    warmup = values.get('warmup_epochs', 3)
+    warmup, decay = values.get('warmup_epochs', 3), values.get('decay', DECAYS[0])
     if not isinstance(warmup, int | float) or not 0 <= warmup < math.inf:
         raise UserError(f'{file}: warmup_epochs is {warmup!r}, expected a number of epochs, 0 or more')
+    if decay not in DECAYS:
+        raise UserError(f'{file}: decay is {decay!r}, expected one of {", ".join(DECAYS)}')
     return Recipe(
         teacher=str(values['teacher']),
         teacher_weights=str(values.get('teacher_weights') or ''),
         student=str(values['student']),
         student_weights=str(values.get('student_weights') or ''),
         warmup_epochs=warmup,
+        decay=decay,
         methods={name: _read_use(name, use or {}, file) for name, use in values['methods'].items()},
     )
 
@@ -101,16 +150,51 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
 def _read_use(name: str, use: dict, file: str | Path) -> MethodUse:
     method = find_method(name)
     if not isinstance(use, dict):
-        raise UserError(f'{file}: {name} must hold layers and weights')
+        raise UserError(f'{file}: {name} must hold layers, weights and options')
     check_keys(use, METHOD_KEYS, f'{file}: {name}')
-    given = use.get('weights') or {}
-    if not isinstance(given, dict):
-        raise UserError(f'{file}: weights of {name} must be rows of the form "{next(iter(method.TERMS))}: 0.04"')
+    for key in ('weights', 'options'):
+        if not isinstance(use.get(key) or {}, dict):
+            raise UserError(f'{file}: {key} of {name} must be rows of the form "name: value"')
+    given, options = use.get('weights') or {}, use.get('options') or {}
     check_keys(given, method.TERMS, f'{file}: weights of {name}')
     for term, weight in given.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise UserError(f'{file}: the weight of {term} is {weight!r}, expected a number, 0 or more')
+        _check_weight(term, weight, file)
+    check_keys(options, method.OPTIONS, f'{file}: options of {name}')
+    for key, value in options.items():
+        _check_option(f'{file}: {key} of {name}', value, method.OPTIONS[key])
     layers = use.get('layers', list(method.LAYERS))
     if not isinstance(layers, list):
         raise UserError(f'{file}: layers of {name} must be a list of layer numbers')
-    return MethodUse(method, layers, method.TERMS | given)
+    if layers and not method.LAYERS:
+        raise UserError(f"{file}: {name} looks at the heads' maps, it takes no layers")
+    return MethodUse(method, layers, method.TERMS | given, options)
+
+
+def _check_weight(term: str, weight, file: str | Path) -> None:
+    if isinstance(weight, str) and (weight == AUTO or _auto_ratio(weight) is not None):
+        return
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+        raise UserError(
+            f"{file}: the weight of {term} is {weight!r}, expected a number, 0 or more, or 'auto' or 'auto:RATIO'"
+        )
+
+
+def _auto_ratio(weight: str) -> float | None:
+    """'auto:0.2' -> 0.2; None for anything else."""
+    name, _, number = weight.partition(':')
+    try:
+        ratio = float(number)
+    except ValueError:
+        return None
+    return ratio if name == AUTO and 0 < ratio < math.inf else None
+
+
+def _check_option(what: str, value, option: Option) -> None:
+    if option.choices:
+        if value not in option.choices:
+            raise UserError(f'{what} is {value!r}, expected one of {", ".join(option.choices)}')
+        return
+    number = isinstance(value, int if isinstance(option.default, int) else int | float) and not isinstance(value, bool)
+    if not number or not option.least <= value <= option.greatest:
+        kind = 'a whole number' if isinstance(option.default, int) else 'a number'
+        raise UserError(f'{what} is {value!r}, expected {kind} from {option.least:g} to {option.greatest:g}')

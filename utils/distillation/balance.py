@@ -1,0 +1,57 @@
+"""How strongly each term pulls at the student, next to the detection loss; and weights chosen by that."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from models.yolo import DetectionModel
+
+
+@contextlib.contextmanager
+def buffers_kept(*modules: nn.Module) -> Iterator[None]:
+    """Undo what a forward pass changes in buffers (statistics of normalisation, counters of steps)."""
+    saved = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in saved:
+                buffer.copy_(value)
+
+
+def gradient_norms(model: DetectionModel, parts: dict[str, Tensor]) -> dict[str, float]:
+    """Norm of each scalar's gradient on the model's layers before the head; 0 where it does not depend on them.
+
+    Frees the graph.
+    """
+    parameters = [p for layer in model.model[:-1] for p in layer.parameters() if p.requires_grad]
+    norms = {}
+    for number, (name, part) in enumerate(parts.items()):
+        norms[name] = 0.0
+        if part.requires_grad:
+            last = number == len(parts) - 1
+            found = torch.autograd.grad(part, parameters, retain_graph=not last, allow_unused=True)
+            squares = [gradient.float().square().sum() for gradient in found if gradient is not None]
+            norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return norms
+
+
+def automatic_weight(ratio: float, detection: float, term: float) -> float:
+    """The weight that brings a term's gradient norm (at weight 1) to `ratio` of the detection loss's; 0 for a term
+    without gradient."""
+    return ratio * detection / term if term > 0 else 0.0
+
+
+def describe(terms: dict[str, float], weights: dict[str, float], norms: dict[str, float], detection: float) -> str:
+    """The first batch's balance as a table: value, weight, and gradient norm relative to the detection loss."""
+    rows = [f'{"first batch":<16} {"value":>10} {"weight":>10} {"gradient / detection":>21}']
+    for name, norm in norms.items():
+        share = weights[name] * norm / max(detection, 1e-12)
+        rows.append(f'{name:<16} {terms[name]:>10.4g} {weights[name]:>10.4g} {share:>21.3f}')
+    rows.append(
+        "(full weights, on the student's backbone and neck; the adapters are still random, and these shares usually "
+        'fall in the first epochs)'
+    )
+    return '\n'.join(rows)
