@@ -82,8 +82,8 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
 
         print(list_methods())
         sys.exit()
-    vars(options).pop('list_methods', None)
     check_training_options(parser, options)
+    vars(options).pop('list_methods', None)  # no setting of a run
     if options.teacher_imgsz is not None and (options.teacher_imgsz < 64 or options.teacher_imgsz % 32):
         parser.error('--teacher_imgsz: a multiple of 32, at least 64')
     options.methods = None if recipe else options.methods

@@ -27,6 +27,7 @@ from models.checkpoint import load_model, save_checkpoint
 from models.yolo import DetectionModel
 from utils.cli import run_command
 from utils.criterion import DetectionCriterion
+from utils.distillation import find_method, method_names
 from utils.distillation.distiller import Distiller
 from utils.distillation.hint import Hint
 from utils.distillation.recipe import load_recipe
@@ -450,7 +451,7 @@ def test_every_recipe_trains(world, tmp_path, recipe):
 
 def test_weights_0_are_the_control(world, tmp_path):
     """With no weight on its terms, distillation is plain training, bit for bit."""
-    zero = {'mask': {'weights': {'mask_obj': 0, 'mask_bg': 0}}, 'hint': {'weights': {'hint': 0}}}
+    zero = {name: {'weights': dict.fromkeys(find_method(name).TERMS, 0)} for name in method_names()}
     recipe = {'teacher': 'models/yolov5x.yaml', 'student': str(world.student), 'methods': zero}
     flags = ('--recipe', world.write('zero.yaml', recipe), '--epochs', 2, '--no-amp')
     run = world.distill(tmp_path / 'run', *flags)
@@ -473,6 +474,53 @@ def test_student_weights(world, tmp_path, trained):
         states = spy_start(patch)
         world.distill(tmp_path / 'run', '--epochs', 1, '--student_weights', trained / 'weights/best.pt')
     assert_equal(load(trained / 'weights/best.pt')['model'], states[0])
+
+
+def test_shorthand_prints_the_recipe_and_takes_unlabelled_pictures(world, tmp_path, capsys):
+    pictures = Path(yaml.safe_load(world.data.read_text())['path']) / 'images/test_icdar'
+    models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
+    flags = (*SMALL, *models, '--data', world.data, *place(tmp_path / 'run'), '--epochs', 2)
+    more = ('--kd_decay', 'linear', '--kd_warmup', 0.5, '--unlabelled', pictures)
+    call(distill.main, 'distill.py', '--methods', 'hint=0.1,mask=auto', *flags, *more)
+    printed = capsys.readouterr().out
+    assert 'mask_obj: auto' in printed and 'hint: 0.1' in printed
+    assert 'unlabelled: 6 pictures' in printed and 'gradient / detection' in printed
+    content = yaml.safe_load((tmp_path / 'run/opt.yaml').read_text())['recipe_content']
+    assert (content['decay'], content['warmup_epochs']) == ('linear', 0.5)
+    first, second = ({key: float(value) for key, value in row.items()} for row in rows_of(tmp_path / 'run'))
+    assert first['weighted/mask_obj'] > second['weighted/mask_obj'] > 0
+    auto = load(tmp_path / 'run/weights/last.pt')['resume']['criterion']['auto_weights']
+    assert len(auto) == 2 and (auto > 0).all()
+
+
+@pytest.mark.parametrize('method', sorted({*method_names()} - {'mask', 'pfi', 'hint'}))
+def test_every_method_trains(world, tmp_path, method):
+    models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
+    flags = (*SMALL, *models, '--data', world.data, *place(tmp_path / 'run'), '--epochs', 1)
+    call(distill.main, 'distill.py', '--methods', method, *flags)
+    (row,) = rows_of(tmp_path / 'run')
+    for term in set(find_method(method).TERMS) - {'logit_cls'}:
+        assert 0 <= float(row[f'train/{term}']) < math.inf
+
+
+def test_teacher_of_another_size(world, tmp_path, capsys, mistake):
+    run = world.distill(tmp_path / 'run', '--epochs', 1, '--teacher_imgsz', 128, recipe='xn_maskdiff')
+    assert yaml.safe_load((run / 'opt.yaml').read_text())['teacher_imgsz'] == 128
+    assert float(rows_of(run)[0]['train/mask_obj']) > 0
+    flags = (*SMALL, *world.distillation('xn_maskdiff_PFI'), *place(tmp_path / 'other'), '--teacher_imgsz', 128)
+    assert 'pfi compares predictions cell by cell' in mistake(distill.main, 'distill.py', *flags)
+
+
+def test_contradictions(world, mistake):
+    models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
+    flags = ('--methods', 'mask=2', '--mask_diff', 1, *SMALL, *models, '--data', world.data)
+    assert '--mask_diff contradicts --methods mask=2' in mistake(distill.main, 'distill.py', *flags)
+
+
+def test_list_of_methods():
+    result = run_script('distill.py', '--list-methods')
+    assert result.returncode == 0, result.stderr
+    assert [row.split()[0] for row in result.stdout.splitlines()] == method_names()
 
 
 # --- the published scripts --------------------------------------------------------------------------------------------

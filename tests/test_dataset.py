@@ -501,3 +501,52 @@ def test_samples_do_not_depend_on_the_process(data):
     sample = TextDataset(data, 'train', 96, WILD, augment=True, seed=9)[4, 3]
     assert int(there[0]) == int(sample.image.long().sum())
     assert float(there[1]) == sample.annotations.polygons.sum().item()
+
+
+# --- pictures without labels ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_kinds(tmp_path):
+    """Three labelled grey pictures (value 50), and four of unknown content (200), one of them broken."""
+    for split, count, value in (('train', 3, 50), ('more', 3, 200)):
+        folder = tmp_path / 'images' / split
+        folder.mkdir(parents=True)
+        for number in range(count):
+            cv2.imwrite(str(folder / f'{number}.png'), np.full((64, 96, 3), value, np.uint8))
+    (tmp_path / 'images/more/broken.png').write_bytes(b'nothing')
+    for split in ('train', 'more'):  # labels of the unlabelled must not be read
+        (tmp_path / 'labels' / split).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / f'labels/{split}/{number}.txt').write_text('0 0.5 0.5 0.6 0.6\n')
+    (tmp_path / 'data.yaml').write_text(f'path: {tmp_path}\ntrain: images/train\nval: images/train\nnames: [text]\n')
+    return tmp_path
+
+
+def test_unlabelled_pictures_are_kept_apart(two_kinds):
+    data, more = load_data_config(two_kinds / 'data.yaml'), two_kinds / 'images/more'
+    hyp = {'mosaic': 1.0, 'mixup': 1.0, 'hsv_v': 0.0, 'hsv_s': 0.0, 'hsv_h': 0.0, 'scale': 0.0, 'translate': 0.0}
+    dataset = TextDataset(data, 'train', 64, hyp, augment=True, unlabelled=more)
+    assert (len(dataset), dataset.labelled) == (6, 3)
+    assert 'unlabelled: 3 pictures' in dataset.summary
+    assert 'skipped 1 pictures' in dataset.summary and 'broken.png' in dataset.summary
+    for index in range(6):
+        sample = dataset[0, index]
+        values = np.unique(sample.image.numpy())
+        assert sample.labelled == (index < 3)
+        assert (50 if index < 3 else 200) in values and (200 if index < 3 else 50) not in values
+        assert index < 3 or len(sample.annotations.rows(64, 64)) == 0
+    batch = collate([dataset[0, index] for index in (0, 4, 1)])
+    assert batch.labelled.tolist() == [True, False, True]
+    assert collate([dataset[0, 0]]).labelled is None
+
+    alone = TextDataset(data, 'train', 64, hyp, augment=True)  # others change nothing for the labelled
+    assert all(torch.equal(alone[2, i].image, dataset[2, i].image) for i in range(3))
+
+
+def test_unlabelled_place_without_pictures(two_kinds):
+    data = load_data_config(two_kinds / 'data.yaml')
+    with pytest.raises(UserError, match='no folder or list file'):
+        TextDataset(data, 'train', 64, unlabelled=two_kinds / 'nowhere')
+    with pytest.raises(UserError, match='no folder or list file of pictures'):
+        TextDataset(data, 'train', 64, unlabelled=two_kinds / 'labels')

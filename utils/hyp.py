@@ -46,10 +46,11 @@ class UniqueKeys(yaml.SafeLoader):
     """A safe loader that refuses a mapping in which a key stands twice: one of the values would be lost."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value if key.tag != 'tag:yaml.org,2002:merge']
-        twice = next((key for key, _ in node.value if keys.count(key.value) > 1), None)
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f'{twice.value!r} stands there twice', problem_mark=twice.start_mark)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f'{key.value!r} stands there twice', problem_mark=key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 

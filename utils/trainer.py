@@ -161,7 +161,8 @@ class Trainer:
         try:
             # Apart, so that the adapters' gradients never shrink the student's step.
             for module in (self.model, self.criterion):
-                nn.utils.clip_grad_norm_(module.parameters(), MAX_GRADIENT, error_if_nonfinite=True)
+                if parameters := list(module.parameters()):
+                    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT, error_if_nonfinite=True)
         except RuntimeError:
             raise UserError(
                 'a gradient is not finite; the weights are those before this step. A lower lr0 may help'

@@ -16,14 +16,15 @@ class CWD(Method):
     The layers are those that feed the head: there a channel's peaks are where the objects are.
     """
 
-    TERMS = {'cwd': 0.1}
+    TERMS = {'cwd': 0.2}
     LAYERS = (17, 20, 23)
     OPTIONS = {'tau': Option(1.0, 'temperature: larger ones look at more than the peaks', 0.01, 100)}
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         tau, terms = self.options['tau'], []
         for layer in self.layers:
-            student, teacher = ((x / tau).flatten(2).log_softmax(2) for x in self.features(signals, layer))  # (B, C, hw)
+            # (B, C, h w): log of each channel's distribution over the cells
+            student, teacher = ((x / tau).flatten(2).log_softmax(2) for x in self.features(signals, layer))
             terms.append((teacher.exp() * (teacher - student)).sum(2).mean() * tau**2)
         return {'cwd': mean_of(terms)}
 

@@ -26,7 +26,7 @@ class DeFeat(Method):
     An empty side gives 0. The layers are the neck's maps that feed the head. Options: `temperature` T.
     """
 
-    TERMS = {'defeat_obj': 0.04, 'defeat_bg': 0.02, 'defeat_pos': 0.04, 'defeat_neg': 1.0}
+    TERMS = {'defeat_obj': 0.04, 'defeat_bg': 0.02, 'defeat_pos': 0.05, 'defeat_neg': 5.0}
     LAYERS = (17, 20, 23)
     OPTIONS = {'temperature': Option(1.0, 'temperature of the predicted objectness and classes', 0.01, 100)}
     NEEDS_LABELS = True
@@ -34,18 +34,42 @@ class DeFeat(Method):
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         inside, outside = decoupled_difference(self, signals, signals.targets)
-        positive = assigned_cells(signals, signals.targets)
-        cared = torch.cat([level[:, None].expand_as(raw[..., 0]).flatten(1) for level, raw in self._cared(signals)], 1)
-        # Logits of all levels together: (B, M, 5 + nc).
-        student = torch.cat([raw.flatten(1, 3) for raw in signals.student_maps], 1).float()
-        teacher = torch.cat([raw.flatten(1, 3) for raw in signals.teacher_maps], 1).detach().float()
+        student, teacher = flat(signals.student_maps).float(), flat(signals.teacher_maps).detach().float()
         divergence = binary_divergence(student[..., 4:], teacher[..., 4:], self.options['temperature'])
-        negative_cost = positive_cost = divergence[..., 0]  # (B, M)
-        if signals.head.nc > 1:
-            positive_cost = positive_cost + divergence[..., 1:].mean(2)
+        objectness = divergence[..., 0]  # (B, M)
+        classes = divergence[..., 1:].mean(2) if signals.head.nc > 1 else 0  # untrained for one class
+        positive, cared = assigned_cells(signals, signals.targets), cared_cells(signals)  # (B, M)
         return {
             'defeat_obj': inside,
             'defeat_bg': outside,
-            'defeat_pos': masked_mean(positive_cost[:, None], (positive & cared)[:, None]),
-            'defeat_neg': masked_mean(negative_cost[:, None], (~positive & cared)[:, None]),
+            'defeat_pos': masked_mean((objectness + classes)[:, None], (positive & cared)[:, None]),
+            'defeat_neg': masked_mean(objectness[:, None], (~positive & cared)[:, None]),
         }
+
+
+def flat(maps: list[Tensor]) -> Tensor:
+    """Maps (B, 3, h, w, ...), one a level -> (B, M, ...): the anchor-cells of all levels in a row."""
+    return torch.cat([level.flatten(1, 3) for level in maps], 1)
+
+
+def assigned_cells(signals: Signals, targets: Tensor) -> Tensor:
+    """Anchor-cells that answer for any of (N, 6) targets: (B, M) bool, in the order of `flat`."""
+    masks = []
+    for raw, anchors in zip(signals.student_maps, signals.head.anchors.float(), strict=True):
+        cells, _ = assign(targets.float(), anchors, raw.shape[2:4], signals.anchor_t)
+        mask = torch.zeros(raw.shape[:4], dtype=torch.bool, device=raw.device)
+        mask[cells] = True
+        masks.append(mask)
+    return flat(masks)
+
+
+def cared_cells(signals: Signals) -> Tensor:
+    """Anchor-cells that no don't-care region overlaps: (B, M) bool, in the order of `flat`."""
+    masks = []
+    for raw in signals.student_maps:
+        ignored = overlapped_cells(signals.ignore, len(raw), raw.shape[2:4])
+        masks.append(~ignored[:, None].expand(raw.shape[:4]))
+    return flat(masks)
+
+
+METHOD = DeFeat

@@ -146,9 +146,9 @@ class Distiller(DetectionCriterion):
         """Before the first step: print how the terms pull at the student, and set the automatic weights."""
         with balance.buffers_kept(model, self):
             terms = self(model, images, batch)
-        kd = {name: term for name, term in terms.items() if name not in self.gains}
-        total = weighted_sum({name: terms[name] for name in self.gains}, self.gains)
-        norms = balance.gradient_norms(model, kd | {'detection': total})
+            kd = {name: term for name, term in terms.items() if name not in self.gains}
+            total = weighted_sum({name: terms[name] for name in self.gains}, self.gains)
+            norms = balance.gradient_norms(model, kd | {'detection': total})
         detection = norms.pop('detection')
         for number, (term, ratio) in enumerate(self.auto_ratios.items()):
             self.auto_weights[number] = balance.automatic_weight(ratio, detection, norms.get(term, 0.0))

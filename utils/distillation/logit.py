@@ -20,13 +20,13 @@ from utils.distillation.base import Method, Signals, mean_of
 
 
 class Logit(Method):
-    """'logit_box': mean of o_T (1 - CIoU); 'logit_obj': mean of KL(o_T || o_S); 'logit_cls': mean of o_T KL(p_T || p_S).
+    """'logit_box': mean of o_T (1 - CIoU); 'logit_obj': of KL(o_T || o_S); 'logit_cls': of o_T KL(p_T || p_S).
 
     Means over the anchor-cells (and classes) of a level, then over the levels. 'logit_cls' needs several classes. It
     looks at the heads' maps alone: no layers.
     """
 
-    TERMS = {'logit_box': 10.0, 'logit_obj': 1.0, 'logit_cls': 10.0}
+    TERMS = {'logit_box': 20.0, 'logit_obj': 3.0, 'logit_cls': 10.0}
     LAYERS = ()
     SAME_SIZE = True
     ADAPTS = False
@@ -37,14 +37,13 @@ class Logit(Method):
             signals.student_maps, signals.teacher_maps, signals.head.anchors, strict=True
         ):
             student, teacher = student.float(), teacher.detach().float()  # noqa: PLW2901  (B, 3, h, w, 5 + nc)
-            objectness = teacher[..., 4].sigmoid()  # (B, 3, h, w)
-            box.append((objectness * box_miss(student, teacher, anchors)).mean())
+            objectness = teacher[..., 4:5].sigmoid()  # (B, 3, h, w, 1)
+            box.append((objectness[..., 0] * box_miss(student, teacher, anchors)).mean())
             obj.append(binary_divergence(student[..., 4], teacher[..., 4]).mean())
-            cls.append((objectness[..., None] * binary_divergence(student[..., 5:], teacher[..., 5:])).mean())
-        terms = {'logit_box': mean_of(box), 'logit_obj': mean_of(obj), 'logit_cls': mean_of(cls)}
-        if signals.head.nc == 1:
-            del terms['logit_cls']  # the class branches are untrained
-        return terms
+            cls.append((objectness * binary_divergence(student[..., 5:], teacher[..., 5:])).mean())
+        terms = {'logit_box': mean_of(box), 'logit_obj': mean_of(obj)}
+        # For one class the class branches are untrained.
+        return terms if signals.head.nc == 1 else terms | {'logit_cls': mean_of(cls)}
 
 
 def binary_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -74,8 +73,8 @@ def box_miss(student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:
     def boxes(raw: Tensor) -> Tensor:
         s = raw[..., :4].sigmoid()
         # Both boxes are of one cell, so its place does not matter; the least size keeps CIoU's aspect term finite.
-        size = ((2 * s[..., 2:]).square() * anchors.float()[:, None, None]).clamp(min=1e-4)
-        return xywh_to_xyxy(torch.cat((2 * s[..., :2], size), -1))
+        size = ((2 * s[..., 2:]).square() * anchors.float()[:, None, None]).clamp(min=1e-3)
+        return xywh_to_xyxy(torch.cat((2 * s[..., :2], size), -1)) * 1000  # torchvision adds 1e-7 to areas
 
     return complete_box_iou_loss(boxes(student), boxes(teacher))
 

@@ -28,7 +28,7 @@ class Mask(Method):
     TERMS = {'mask_obj': 0.04, 'mask_bg': 0.02}
     LAYERS = (17, 20, 23)
     OPTIONS = {
-        'region': Option('ground-truth', "the boxes that are objects: labels, the teacher's detections or both", 0, 0, REGIONS),
+        'region': Option('ground-truth', 'whose boxes are the objects: of labels, teacher or both', choices=REGIONS),
         'confidence': CONFIDENCE,
     }
 

@@ -33,7 +33,11 @@ class PFI(Method):
     TERMS = {'pfi': 20.0}
     LAYERS = (17, 20, 23)
     OPTIONS = {
-        'region': Option('everywhere', "the cells that count: all, or those of labels, of the teacher's detections or both", 0, 0, ('everywhere', *REGIONS)),
+        'region': Option(
+            'everywhere',
+            'the cells that count: all, or under boxes of labels, teacher or both',
+            choices=('everywhere', *REGIONS),
+        ),
         'confidence': CONFIDENCE,
     }
     SAME_SIZE = True  # P compares the two heads cell by cell

@@ -21,7 +21,7 @@ class PKD(Method):
     feed the head, as in the paper's feature pyramids.
     """
 
-    TERMS = {'pkd': 0.2}
+    TERMS = {'pkd': 0.6}
     LAYERS = (17, 20, 23)
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:

@@ -1,0 +1,78 @@
+"""Masked generative distillation: from a part of the student's cells, generate all of the teacher's.
+
+Yang et al., Masked Generative Distillation (MGD), ECCV 2022 (arXiv 2205.01529), section 3: cells of the adapted student
+are dropped at random with probability lambda (one mask for all channels), two 3x3 convolutions with a ReLU between
+generate the teacher's features from what is left, and the squared difference to the teacher is minimised. lambda 0.65
+is the paper's for one-stage detectors.
+
+Differences: the squared difference is a mean, in units of the teacher's mean square (see Method.difference), where the
+paper sums. The mask is a function of a seed and a step counter that checkpoints keep, so that resuming is exact on
+every device. A student that equals its teacher does not cost 0: the generator has to fill the gaps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.yolo import DetectionModel
+from utils.device import autocast
+from utils.distillation.base import Method, Option, Signals, mean_of, mean_square
+
+
+class MGD(Method):
+    """'mgd': half the mean over h, w of the generated features' E, mean over the layers.
+
+    The layers feed the head, as in the paper's feature pyramids. Option: `ratio`, the share of dropped cells. The
+    generator has 18 C^2 weights for a teacher with C channels: 30 million for YOLOv5-X at stride 32.
+    """
+
+    TERMS = {'mgd': 0.04}
+    LAYERS = (17, 20, 23)
+    OPTIONS = {'ratio': Option(0.65, 'share of the cells that are dropped', 0, 1)}
+
+    def __init__(
+        self,
+        student: DetectionModel,
+        teacher: DetectionModel,
+        layers: Sequence[int],
+        generator: torch.Generator,
+        options: dict | None = None,
+    ):
+        super().__init__(student, teacher, layers, generator, options)
+        self.generators = nn.ModuleDict({str(i): make_generator(teacher.channels[i], generator) for i in self.layers})
+        self.register_buffer('seed', torch.randint(2**31, (), generator=generator))
+        self.register_buffer('step', torch.zeros((), dtype=torch.long))
+
+    def forward(self, signals: Signals) -> dict[str, Tensor]:
+        # Drawn on the CPU, where a seed gives the same numbers on every machine.
+        random = torch.Generator().manual_seed(int(self.seed) + int(self.step))
+        terms = []
+        for layer in self.layers:
+            adapted, teacher = self.features(signals, layer)
+            batch, _, *size = adapted.shape
+            kept = torch.rand(batch, 1, *size, generator=random) >= self.options['ratio']
+            with autocast(adapted.device, signals.student_features[layer].dtype == torch.bfloat16):
+                generated = self.generators[str(layer)](adapted * kept.to(adapted)).float()
+            cost = (generated - teacher).square().mean((1, 2, 3)) / mean_square(teacher)
+            terms.append(cost.mean() / 2)
+        if self.training:
+            self.step += 1
+        return {'mgd': mean_of(terms)}
+
+
+def make_generator(channels: int, generator: torch.Generator) -> nn.Sequential:
+    """Two 3x3 convolutions with a ReLU between, He-initialised from the generator."""
+    state = torch.get_rng_state()  # see make_adapter
+    layers = nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+    )
+    torch.set_rng_state(state)
+    with torch.no_grad():
+        for convolution in (layers[0], layers[2]):
+            convolution.weight.normal_(0, (2 / (9 * channels)) ** 0.5, generator=generator)
+            convolution.bias.zero_()
+    return layers
+
+
+METHOD = MGD
