@@ -39,17 +39,8 @@ class Scene:
     """One picture as both models see it."""
 
     def __init__(self, folder: Path):
-        command = [
-            sys.executable,
-            str(ROOT / 'data/synthtext.py'),
-            '--out',
-            str(folder),
-            '--train',
-            '10',
-            '--test',
-            '2',
-        ]
-        subprocess.run([*command, '--size', f'{WIDTH}x{HEIGHT}', '--seed', '11'], check=True, cwd=ROOT)
+        command = [sys.executable, ROOT / 'data/synthtext.py', '--out', folder, '--size', f'{WIDTH}x{HEIGHT}']
+        subprocess.run([*map(str, command), '--train', '10', '--test', '2', '--seed', '11'], check=True, cwd=ROOT)
         yaml = folder / 'data.yaml'
         yaml.write_text(f'path: {folder}\ntrain: train.txt\nval: val.txt\nnames: [text]\n')
         dataset = TextDataset(load_data_config(yaml), 'train', WIDTH, rect=True, batch_size=1)
@@ -178,6 +169,28 @@ def draw_pkd(scene, axes):
     show(axes[0], scene, f'teacher, channel {channel}, standardised', teacher[0, channel])
     show(axes[1], scene, 'student, adapted, standardised', student[0, channel])
     show(axes[2], scene, 'half the squared difference, all channels', (student - teacher).square().mean(1)[0] / 2)
+
+
+@torch.no_grad()
+def draw_mgd(scene, axes):
+    method = scene.method('mgd')
+    random = torch.Generator().manual_seed(int(method.seed))
+    for axis, (layer, stride) in zip(axes, NECK.items(), strict=True):
+        kept = torch.rand(HEIGHT // stride, WIDTH // stride, generator=random) >= method.options['ratio']
+        show(axis, scene, f'the cells that are kept, layer {layer}', kept.float())
+
+
+@torch.no_grad()
+def draw_fgd(scene, axes):
+    from utils.distillation.fgd import scale_masks
+
+    method = scene.method('fgd')
+    adapted, teacher = method.features(scene.signals, 17)
+    (attention, _), (own, _) = method._attention(teacher), method._attention(adapted)
+    objects, _ = scale_masks(scene.signals.targets, scene.signals.ignore, attention.shape)
+    show(axes[0], scene, "A^S, teacher's, layer 17", attention[0])
+    show(axes[1], scene, "A^S, the adapted student's", own[0])
+    show(axes[2], scene, 'S on the foreground', objects[0])
 
 
 @torch.no_grad()

@@ -214,8 +214,9 @@ def test_mean_over_pictures(pair, name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_half_precision(pair, name):
-    terms = build(name, pair)(signals(pair, dtype=torch.bfloat16))
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision(pair, name, dtype):
+    terms = build(name, pair)(signals(pair, dtype=dtype))
     assert all(term.dtype == torch.float32 and torch.isfinite(term) for term in terms.values())
 
 

@@ -14,7 +14,7 @@ from models.errors import UserError
 from models.layers import Detect
 from models.yolo import DetectionModel
 from utils.boxes import non_max_suppression, union_by_image, xywh_to_xyxy
-from utils.device import autocast
+from utils.device import autocast, has_bfloat16
 
 
 class Option(NamedTuple):
@@ -155,8 +155,9 @@ class Method(nn.Module):
 
     def adapt(self, student: Tensor, layer: int) -> Tensor:
         """a(S) of a layer: (B, C, h, w) in the student's channels -> in the teacher's, float32."""
-        with autocast(student.device, student.dtype == torch.bfloat16):  # as fast as the network itself
-            return self.adapters[str(layer)](student).float()
+        fast = student.dtype == torch.bfloat16 and has_bfloat16(student.device)  # as the network itself
+        with autocast(student.device, fast):
+            return self.adapters[str(layer)](student if fast else student.float()).float()
 
     def difference(self, signals: Signals, layer: int) -> Tensor:
         """E of a layer, (B, h, w) float32: the squared difference of adapted student and teacher, mean over channels,
