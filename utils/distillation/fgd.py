@@ -124,7 +124,7 @@ def scale_masks(targets: Tensor, ignore: Tensor, shape: Sequence[int]) -> tuple[
     objects = targets.new_zeros(batch, *size, dtype=torch.float32)
     # The smallest object has the greatest inverse.
     objects = objects.scatter_reduce(0, image[:, None, None].expand_as(inverse), inverse, 'amax')
-    count = torch.bincount(image, minlength=batch).clamp(min=1)
+    count = inverse.new_zeros(batch).index_add(0, image, inverse.new_ones(len(targets))).clamp(min=1)
     cared = ~overlapped_cells(ignore, batch, size)
     background = (cared & (objects == 0)).float()
     background = background / background.sum((1, 2), keepdim=True).clamp(min=1)

@@ -45,15 +45,15 @@ class MGD(Method):
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
-        # Drawn on the CPU, where a seed gives the same numbers on every machine.
-        random = torch.Generator().manual_seed(int(self.seed) + int(self.step))
+        # Drawn on the CPU, where a seed gives the same numbers on every machine. Levels and pictures follow each other.
+        random = torch.Generator().manual_seed(int(self.seed + self.step))
         terms = []
         for layer in self.layers:
             adapted, teacher = self.features(signals, layer)
             batch, _, *size = adapted.shape
-            kept = torch.rand(batch, 1, *size, generator=random) >= self.options['ratio']
+            kept = torch.rand(batch, 1, *size, generator=random) >= self.options['ratio']  # one for all channels
             with autocast(adapted.device, signals.student_features[layer].dtype == torch.bfloat16):
-                generated = self.generators[str(layer)](adapted * kept.to(adapted)).float()
+                generated = self.generators[str(layer)](adapted * kept.to(adapted, non_blocking=True)).float()
             cost = (generated - teacher).square().mean((1, 2, 3)) / mean_square(teacher)
             terms.append(cost.mean() / 2)
         if self.training:

@@ -1,9 +1,11 @@
 """Pearson distillation: features imitated up to scale and shift of each channel.
 
-Cao et al., PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient, NeurIPS 2022,
-section 3: features are standardised per channel over the batch and its cells, and half the mean squared difference of
-both, which is 1 - r, is minimised. As published the statistics are of the whole batch: the one term here that depends
-on which pictures share a batch. With an adapter to the teacher's channels.
+Cao et al., PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient, NeurIPS 2022
+(arXiv 2207.02039), section 3: features are standardised per channel over the batch and its cells, and half the mean
+squared difference of both, which is 1 - r, is minimised. As published the statistics are of the whole batch: the one
+term here that depends on which pictures share a batch.
+
+Differences: an adapter to the teacher's channels always; the mean over layers where the paper sums.
 """
 
 import torch
