@@ -125,7 +125,9 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
-    from utils.comparison import Comparison, Runner, unlike
+    from utils.comparison.comparison import Comparison
+    from utils.comparison.runner import Runner
+    from utils.comparison.runs import unlike
     from utils.dataset import list_pictures, load_data_config
     from utils.device import select_device
 

@@ -18,19 +18,12 @@ import compare
 from models.checkpoint import save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
-from utils.comparison import (
-    Comparison,
-    Job,
-    Runner,
-    fingerprint,
-    first_difference,
-    last_error,
-    mean_sd,
-    paired_difference,
-    summarise,
-    table_lines,
-    unlike,
-)
+from utils.comparison.comparison import Comparison
+from utils.comparison.runner import Runner, last_error
+from utils.comparison.runs import Job, unlike
+from utils.comparison.settings import fingerprint, first_difference
+from utils.comparison.statistics import mean_sd, paired_difference
+from utils.comparison.table import summarise, table_lines
 
 SMALL = ('--imgsz', 64, '--epochs', 1, '--batch-size', 8, '--nominal-batch', 8, '--workers', 0)
 SMALL += ('--device', 'cpu', '--noplots')
@@ -403,7 +396,7 @@ def test_published_rows_for_icdar2015_alone(place):
 
 
 def test_a_failing_job_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('utils.comparison.ROOT', tmp_path)
+    monkeypatch.setattr('utils.comparison.runner.ROOT', tmp_path)
     (tmp_path / 'bad.py').write_text("print('error: the first reason\\nmore'); raise SystemExit(1)")
     good = "import json, sys; json.dump({'map50': .5, 'map50_95': .2}, open(sys.argv[1], 'w'))"
     (tmp_path / 'good.py').write_text(good)
@@ -424,7 +417,7 @@ def test_last_error_of_the_last_command(tmp_path):
 
 
 def test_an_interruption_ends_the_children(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr('utils.comparison.ROOT', tmp_path)
+    monkeypatch.setattr('utils.comparison.runner.ROOT', tmp_path)
     (tmp_path / 'slow.py').write_text("import time; print('begun', flush=True); time.sleep(60)")
     jobs = [Job(name, [['slow.py']], tmp_path / f'{name}.log', tmp_path / name) for name in 'abc']
     runner = Runner(jobs, 2, lambda: None)

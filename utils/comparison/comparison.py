@@ -1,0 +1,229 @@
+"""A comparison as a whole: its rows, its runs, its folder."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_figures, read_json
+from utils.comparison.settings import fingerprint, machine, settings_of, shared_options
+from utils.comparison.statistics import FIGURES
+from utils.comparison.table import OTHER_PROTOCOL, PUBLISHED, draw_table, summarise, table_lines
+from utils.dataset import DataConfig, load_data_config
+from utils.hyp import check_hyp, load_hyp, read_yaml
+from utils.run import command_line, versions, write_json, write_rows, write_text, write_yaml
+
+
+class Comparison:
+    """The rows and runs of a comparison, its folder and its table.
+
+    Args:
+        options: of compare.py.
+        flags: the training options, as train.py and distill.py take them.
+    """
+
+    def __init__(self, options: argparse.Namespace, flags: list[str]):
+        self.options, self.flags = options, flags
+        self.folder = Path(options.project) / options.name
+        self.place = self.folder / 'runs'
+        self.data: DataConfig = load_data_config(options.data)
+        given = {'lr0': options.lr0, 'label_smoothing': options.label_smoothing}
+        self.hyp = check_hyp(load_hyp(options.hyp) | {key: v for key, v in given.items() if v is not None}, 'options')
+        self.entries: list[Entry] = []
+        self.teachers: list[Teacher] = []
+        self.command = command_line()
+
+    def add(self, label: str, kind: str, flags: list[str], **opt) -> None:
+        """Add a row; `opt` are the entries of opt.yaml that are its own."""
+        self.entries.append(Entry(label, kind, flags, opt))
+
+    def add_teacher(self, cfg: str, weights: str) -> None:
+        size = self.options.teacher_imgsz or self.options.imgsz
+        teacher = Teacher(cfg, weights, size, self.place, self.options.task)
+        if teacher.name not in [known.name for known in self.teachers]:
+            self.teachers.append(teacher)
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed, so that an early table has every row."""
+        return [self.run(entry, seed) for seed in self.options.seeds for entry in self.entries]
+
+    def run(self, entry: Entry, seed: int) -> Run:
+        settings = settings_of(vars(self.options) | {'seed': seed} | entry.opt, self.hyp)
+        return Run(entry, seed, self.place, settings, self.options.task)
+
+    def save(self) -> None:
+        """Write comparison.yaml, and the settings of runs that were made by hand, as of now."""
+        content = {
+            'command': self.command,
+            'versions': versions(),
+            'machine': machine(self.options.device),
+            'options': {key: value for key, value in vars(self.options).items() if key != 'table'},
+            'rows': {entry.label: {'kind': entry.kind, 'flags': entry.flags} for entry in self.entries},
+            'teachers': {teacher.weights: fingerprint(teacher.weights) for teacher in self.teachers},
+        }
+        write_yaml(self.folder / 'comparison.yaml', content)
+        for run in self.runs:
+            found = run.read_settings()
+            if found is not None and not run.record.is_file():
+                write_json(run.record, {'settings': found})
+
+    def jobs(self) -> list[Job]:
+        """What is left to do, the teachers first."""
+        jobs = [
+            Job(teacher.name, [self.judge(teacher)], self.place / f'{teacher.name}.log', teacher.judgement)
+            for teacher in self.teachers
+            if not teacher.judgement.is_file()
+        ]
+        return jobs + [self.job(run) for run in self.runs if not run.judged]
+
+    @property
+    def size(self) -> int:
+        return len(self.teachers) + len(self.runs)
+
+    def job(self, run: Run) -> Job:
+        """The commands that complete a run."""
+        job = Job(run.name, [], run.place / f'{run.name}.log', run.judgement)
+        if not run.trained:
+            resumed = run.last.is_file()
+            results = run.folder / 'results.csv'
+            if resumed:
+                device = ['--device', self.options.device] if self.options.device else []
+                step = [run.entry.script, '--resume', str(run.last), *device]
+            else:
+                where = ['--seed', str(run.seed), '--project', str(run.place), '--name', run.name, '--exist-ok']
+                step = [run.entry.script, *run.entry.flags, *self.flags, *where]
+            epochs = self.options.epochs - (len(column(results, 'epoch')) if resumed else 0)
+            content = {'command': shlex.join(['python', *step]), 'settings': run.settings, 'versions': versions()}
+            content['machine'] = machine(self.options.device)
+            record = None if resumed else (run.record, content)
+            job = Job(run.name, [step], job.log, run.judgement, results, epochs, record)
+        job.steps.append(self.judge(run))
+        return job
+
+    def judge(self, of: Run | Teacher) -> list[str]:
+        """val.py's command for a run's best.pt or a teacher."""
+        options = self.options
+        weights, size = (of.weights, of.imgsz) if isinstance(of, Teacher) else (str(of.best), options.imgsz)
+        command = ['val.py', '--weights', weights, '--data', options.data, '--task', options.task]
+        command += ['--imgsz', str(size), '--workers', str(options.workers), '--device', options.device]
+        command += ['--noplots'] * options.noplots
+        return [*command, '--project', str(self.place / of.name), '--name', options.task, '--exist-ok']
+
+    # The table
+
+    def rows(self) -> list[dict]:
+        """The table, a dict a row; None where there is no figure."""
+        found = {entry.label: self._found(entry) for entry in self.entries}
+        control = found[next(entry.label for entry in self.entries if entry.kind == 'control')]
+        rows = [
+            summarise(entry.label, entry.kind, found[entry.label], control if entry.kind == 'recipe' else {})
+            for entry in self.entries
+        ]
+        for teacher in self.teachers:
+            figures = {0: read_figures(teacher.judgement)} if teacher.judgement.is_file() else {}
+            rows.append(summarise(teacher.label, 'teacher', figures, {}) | {'seeds': None})
+        if self.data.path.name == 'ICDAR2015' and self.options.task == 'test':
+            for label, (map50, map50_95) in PUBLISHED.items():
+                figures = {0: {'map50': map50, 'map50_95': map50_95}}
+                rows.append(summarise(f'published: {label}', 'published, other protocol', figures, {}))
+        return rows
+
+    def _found(self, entry: Entry) -> dict[int, dict[str, float]]:
+        """{seed: figures} of the runs that are judged."""
+        found = {seed: self.run(entry, seed).figures() for seed in self.options.seeds}
+        return {seed: figures for seed, figures in found.items() if figures}
+
+    def write_table(self) -> None:
+        """Write table.md, table.csv, table.png and runs.csv of what is there."""
+        write_text(self.folder / 'table.md', self.markdown())
+        rows = self.rows()
+        write_rows(self.folder / 'table.csv', rows)
+        write_rows(self.folder / 'runs.csv', self.run_rows())
+        draw_table(rows, self.folder / 'table.png', self.options.task)
+
+    def run_rows(self) -> list[dict]:
+        """A row per run; figures are None where it is missing."""
+        rows = []
+        for run in self.runs:
+            figures = run.figures() or {}
+            names = (*FIGURES, 'conf_threshold', 'seconds')
+            row = {'recipe': run.entry.label, 'kind': run.entry.kind, 'seed': run.seed, 'folder': str(run.folder)}
+            rows.append(row | {name: figures.get(name) for name in names})
+        return rows
+
+    def markdown(self) -> str:
+        """The table with all that a reader needs to judge it."""
+        rows = self.rows()
+        missing = [run.name for run in self.runs if not run.judged]
+        missing += [teacher.label for teacher in self.teachers if not teacher.judgement.is_file()]
+        lines = [f'# Comparison {self.options.name}', '', *self.head(), '', *table_lines(rows), '', *self.notes()]
+        if missing:
+            lines += ['', f'**Missing** (not finished, or failed): {", ".join(missing)}.']
+        if any(row['kind'].startswith('published') for row in rows):
+            lines += ['', OTHER_PROTOCOL]
+        return '\n'.join(lines) + '\n'
+
+    def head(self) -> list[str]:
+        """One line each for data, split, protocol, settings, versions, command, machine."""
+        records = [read_json(run.record) for run in self.runs if run.judged and run.record.is_file()]
+        file = self.folder / 'comparison.yaml'
+        saved = read_yaml(file) if file.is_file() else {}
+        judged = [read_json(run.judgement) for run in self.runs if run.judged]
+        first = judged[0] if judged else {}
+        of_machine = distinct(record.get('machine') for record in records) or [machine(self.options.device)]
+        of_versions = distinct(record.get('versions') for record in records) or [versions()]
+        threshold = distinct(content.get('conf_threshold_from') for content in judged) or ['-']
+        on_test = self.data.splits['val'] == self.data.splits.get('test')
+        best = 'best.pt is of the last epoch' if self.options.noval else 'the epoch of best.pt is chosen on val'
+        warning = '; val here is the test split: what is chosen on val is selected on test' if on_test else ''
+        return [
+            f'- data: {self.options.data} ({self.data.path})',
+            f'- split: {self.options.task}, {first.get("pictures", "-")} pictures',
+            f'- protocol: dont_care: {self.data.dont_care}; {best}; threshold of hmean: '
+            f'{"; ".join(threshold)}{warning}. {first.get("protocol", "")}'.rstrip(),
+            f'- settings: {self.describe_settings()}',
+            f'- versions: {"; ".join(named(content) for content in of_versions)}',
+            f'- command: `{saved.get("command", self.command)}`',
+            f'- machine: {"; ".join(of_machine)} ({self.options.jobs} at a time)',
+        ]
+
+    def describe_settings(self) -> str:
+        """The options and models, in one line."""
+        options = vars(self.options)
+        shared = {name: options[name] for name in options if name in shared_options() - {'data', 'seed'}}
+        own = {name: options.get(name) for name in ('kd_warmup', 'kd_decay', 'teacher_imgsz', 'unlabelled')}
+        start = self.entries[0].opt
+        shared |= {'lr0': self.hyp['lr0'], 'label_smoothing': self.hyp['label_smoothing'], 'hyp': options['hyp']}
+        shared |= {'student': start['weights'] or start['cfg']}
+        shared |= {f'{name} (recipes only)': value for name, value in own.items() if value is not None}
+        teachers = [f'{teacher.weights} ({fingerprint(teacher.weights)})' for teacher in self.teachers]
+        return named(shared | ({'teacher': ', '.join(teachers)} if teachers else {}))
+
+    def notes(self) -> list[str]:
+        """How to read the table."""
+        seeds = ', '.join(map(str, self.options.seeds))
+        number = len(self.options.seeds)
+        return [
+            f'{number} {"seed" if number == 1 else "seeds"} ({seeds}). mean ± sample standard deviation over seeds. Δ: '
+            'mean difference to the control of the same seed, with its 95 % confidence interval (Student t). A recipe '
+            'may be called better than the control only where the interval excludes 0 (bold); where nothing differs, '
+            'one interval of twenty still does. With one seed there is no interval, and nothing can be claimed.',
+            '',
+            'The control is the same student without a teacher: it got the same options, seeds, initial weights and '
+            'pictures in the same order.'
+            + (' The recipes alone saw the unlabelled pictures.' if self.options.unlabelled else '')
+            + (' Baselines are trained from scratch.' if self.options.baselines else ''),
+        ]
+
+
+def distinct(values) -> list:
+    """The values that are not None, each once."""
+    found = []
+    for value in values:
+        if value is not None and value not in found:
+            found.append(value)
+    return found
+
+
+def named(content: dict) -> str:
+    return ', '.join(f'{key.replace("_", "-")} {value}' for key, value in content.items())

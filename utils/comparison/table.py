@@ -1,0 +1,111 @@
+"""A comparison's table: rows, Markdown, and the bar chart."""
+
+import io
+import math
+from pathlib import Path
+
+from utils.comparison.statistics import COMPARED, FIGURES, Difference, mean_sd, paired_difference
+from utils.run import write_bytes
+from utils.trainer import duration
+
+# mAP50, mAP50-95 on ICDAR2015's test pictures, published with these recipes and teachers.
+PUBLISHED = {
+    'YOLOv5-X': (0.5646, 0.2759),
+    'YOLOv5-L': (0.5466, 0.2672),
+    'YOLOv5-N': (0.4673, 0.2016),
+    'xn_maskdiff_PFI_Hint': (0.4740, 0.2025),
+    'xn_maskdiff_PFI': (0.4716, 0.2082),
+    'xn_maskdiff': (0.4594, 0.1993),
+    'ln_maskdiff': (0.4657, 0.2019),
+    'ln_maskdiff_Hint': (0.4704, 0.2051),
+}
+OTHER_PROTOCOL = (
+    'Published figures are of another protocol and cannot be compared with the other rows: dont_care: text, the epoch '
+    'selected on the test pictures, 640 px, 300 epochs, one run each.'
+)
+
+
+def summarise(label: str, kind: str, ours: dict[int, dict], control: dict[int, dict]) -> dict:
+    """One row of the table: plain numbers, None where there is none.
+
+    Args:
+        ours: {seed: figures}; a figure may be lacking.
+        control: the same of the control, {} for no differences.
+    """
+    row = {'recipe': label, 'kind': kind, 'seeds': len(ours)}
+    for name in FIGURES:
+        row[f'{name}_mean'], row[f'{name}_sd'] = mean_sd([run[name] for run in ours.values() if name in run])
+    for name in COMPARED:
+        pair = ({seed: run[name] for seed, run in runs.items() if name in run} for runs in (ours, control))
+        found = paired_difference(*pair) or Difference(None, None, None, 0)
+        parts = {'difference': found.mean, 'low': found.low, 'high': found.high, 'pairs': found.pairs}
+        row |= {f'{name}_{part}': value for part, value in parts.items()}
+    row['seconds_mean'] = mean_sd([run['seconds'] for run in ours.values() if 'seconds' in run])[0]
+    return row
+
+
+def table_lines(rows: list[dict]) -> list[str]:
+    """The rows in Markdown; columns that no row fills are left out."""
+    figures = [name for name in FIGURES if any(row[f'{name}_mean'] is not None for row in rows)]
+    compared = [name for name in COMPARED if name in figures]
+    header = ['row', 'kind', 'seeds', *(FIGURES[name] for name in figures)]
+    header += [*(f'Δ {FIGURES[name]} [95 %]' for name in compared), 'training']
+    lines = [header, ['---'] * len(header)]
+    for row in rows:
+        seeds, seconds = row['seeds'], row['seconds_mean']
+        cells = [row['recipe'], row['kind'], '-' if seeds is None else str(seeds)]
+        cells += [mean_cell(row, name) for name in figures] + [difference_cell(row, name) for name in compared]
+        lines.append([*cells, '-' if seconds is None else duration(seconds)])
+    return [f'| {" | ".join(cells)} |' for cells in lines]
+
+
+def mean_cell(row: dict, name: str) -> str:
+    mean, sd = row[f'{name}_mean'], row[f'{name}_sd']
+    if mean is None:
+        return '-'
+    return f'{mean:.4f}' if row['kind'].startswith(('teacher', 'published')) else f'{mean:.4f} ± {number(sd)}'
+
+
+def difference_cell(row: dict, name: str) -> str:
+    """'+0.0123 [+0.0021, +0.0225]', bold where the interval excludes 0."""
+    mean, low, high = (row[f'{name}_{part}'] for part in ('difference', 'low', 'high'))
+    if mean is None:
+        return '-'
+    if low is None:
+        return f'{mean:+.4f} [-]'
+    text = f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]'
+    return f'**{text}**' if low > 0 or high < 0 else text
+
+
+def number(value: float | None) -> str:
+    return '-' if value is None else f'{value:.4f}'
+
+
+def draw_table(rows: list[dict], file: Path, task: str) -> None:
+    """A bar and its standard deviation for each row, mAP50 and hmean, the control's mean drawn across."""
+    from matplotlib.figure import Figure
+
+    colors = {'control': '#888888', 'recipe': '#1f6fb4', 'baseline': '#0a9a74', 'teacher': '#e07b00'}
+    rows = [row for row in rows if row['kind'] in colors and row['map50_mean'] is not None][::-1]
+    names = [name for name in ('map50', 'icdar_hmean') if any(row[f'{name}_mean'] is not None for row in rows)]
+    figure = Figure(figsize=(2.4 + 4 * max(len(names), 1), 1.4 + 0.42 * max(len(rows), 1)), layout='constrained')
+    panels = figure.subplots(1, max(len(names), 1), squeeze=False, sharey=True)[0]
+    for panel, name in zip(panels, names, strict=False):
+        values = [row[f'{name}_mean'] or 0 for row in rows]
+        errors = [math.nan if row[f'{name}_sd'] is None else row[f'{name}_sd'] for row in rows]  # NaN: no mark
+        labels = [row['recipe'] for row in rows]
+        positions = range(len(rows))
+        panel.barh(positions, values, xerr=errors, capsize=3, color=[colors[row['kind']] for row in rows])
+        panel.set_yticks(positions, labels, fontsize=8)
+        panel.set_title(f'{FIGURES[name]}, {task}: mean and standard deviation over seeds', fontsize=9)
+        for row in rows:
+            if row['kind'] == 'control' and row[f'{name}_mean'] is not None:
+                panel.axvline(row[f'{name}_mean'], color='#444444', linewidth=1, linestyle='--')
+        panel.grid(alpha=0.25, linewidth=0.6, axis='x')
+        panel.set_axisbelow(True)
+        panel.spines[['top', 'right']].set_visible(False)
+    if not names:
+        panels[0].text(0.5, 0.5, 'no results yet', ha='center', va='center')
+    picture = io.BytesIO()
+    figure.savefig(picture, format='png', dpi=150)
+    write_bytes(file, picture.getvalue())
