@@ -18,7 +18,7 @@ from pathlib import Path
 
 from models.errors import UserError
 from utils.cli import run_command
-from utils.options import add_training_options, check_training_options
+from utils.options import add_distillation_options, add_training_options, check_training_options
 
 DEFAULT_RECIPES = 'control,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint'
 CONTROL = 'control'
@@ -65,10 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name in MODELS:
         kind = 'PT' if name.endswith('weights') else 'YAML'
         models.add_argument(f'--{name}', f'--{name.replace("_", "-")}', metavar=kind, help="in place of the recipes'")
-    models.add_argument('--kd_warmup', type=float, metavar='EPOCHS', help='distillation weights grow from 0 over these')
-    models.add_argument('--kd_decay', metavar='HOW', help='constant, linear or cosine')
-    models.add_argument('--teacher_imgsz', type=int, metavar='PX', help="longer side of the teacher's pictures")
-    models.add_argument('--unlabelled', metavar='DIR', help='more pictures for the recipes; the control has none')
+    add_distillation_options(models)
     add_training_options(parser)
     for action in parser._actions:
         if action.dest in REFUSED:
@@ -111,8 +108,6 @@ def parse_options() -> argparse.Namespace:
         parser.error('--batch-size -1: another number for each recipe would be no comparison; give one')
     if options.jobs < 1:
         parser.error('--jobs: at least 1')
-    if options.teacher_imgsz is not None and (options.teacher_imgsz < 64 or options.teacher_imgsz % 32):
-        parser.error('--teacher_imgsz: a multiple of 32, at least 64')
     saved = Path(options.project) / options.name / 'comparison.yaml'
     if options.table and given <= {'table', 'name', 'project'} and saved.is_file():
         from utils.hyp import read_yaml

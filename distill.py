@@ -13,12 +13,11 @@ import sys
 from pathlib import Path
 
 from utils.cli import run_command
-from utils.options import add_training_options, check_training_options
+from utils.options import add_distillation_options, add_training_options, check_training_options
 
 SAME_SCORE = 0.002  # rounding on another machine moves a teacher's figures by less
 DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
 WEIGHT_FLAGS = {'mask_diff': 'mask', 'PFI_diff': 'pfi', 'feature_diff': 'hint'}
-DECAYS = ('constant', 'linear', 'cosine')
 REPLACED = {
     'cfg_teacher': 'teacher',
     'cfg_student': 'student',
@@ -62,19 +61,7 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
     )
     models.add_argument('--PFI_diff', type=float, metavar='WEIGHT', help='weight of the PFI term')
     models.add_argument('--feature_diff', type=float, metavar='WEIGHT', help='weight of the hint term')
-    models.add_argument('--kd_warmup', type=float, metavar='EPOCHS', help='distillation weights grow from 0 over these')
-    models.add_argument('--kd_decay', choices=DECAYS, help='distillation weights stay, or fall to 0 by the end')
-    models.add_argument(
-        '--teacher_imgsz',
-        type=int,
-        metavar='PX',
-        help="longer side of the teacher's pictures (--imgsz); methods that compare predictions refuse another",
-    )
-    models.add_argument(
-        '--unlabelled',
-        metavar='DIR',
-        help='more pictures, in a folder or named by a list file, for the terms that need no labels',
-    )
+    add_distillation_options(models)
     add_training_options(parser)
     options = parser.parse_args()
     if recipe is None and options.list_methods:
@@ -84,8 +71,6 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
         sys.exit()
     check_training_options(parser, options)
     vars(options).pop('list_methods', None)  # no setting of a run
-    if options.teacher_imgsz is not None and (options.teacher_imgsz < 64 or options.teacher_imgsz % 32):
-        parser.error('--teacher_imgsz: a multiple of 32, at least 64')
     options.methods = None if recipe else options.methods
     options.recipe = recipe or options.recipe or DEFAULT_RECIPE
     shorthand = options.methods and options.methods.replace(',', '+').replace('=', '').replace(':', '')

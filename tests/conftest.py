@@ -44,6 +44,15 @@ def tiny_data(tmp_path_factory) -> Path:
     return yaml
 
 
+@pytest.fixture(scope='module')
+def one_thread():
+    """Small networks gain nothing from more, and bits depend on the number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def nano() -> DetectionModel:
     """YOLOv5-N for one class, the same random weights every time."""

@@ -30,7 +30,8 @@ from utils.criterion import DetectionCriterion
 from utils.distillation import find_method, method_names
 from utils.distillation.distiller import Distiller
 from utils.distillation.hint import Hint
-from utils.distillation.recipe import load_recipe
+from utils.distillation.recipe import parse_recipe
+from utils.hyp import read_yaml
 from utils.icdar import ICDARMetrics, read_ground_truth
 from utils.trainer import Trainer
 from utils.training import TrainingRun
@@ -98,13 +99,7 @@ def place(folder: Path) -> tuple:
     return ('--project', folder.parent, '--name', folder.name)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    """Small networks gain nothing from more, and bits depend on the number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')
@@ -531,7 +526,7 @@ def test_published_script(recipe, tmp_path, mistake):
     script = ROOT / f'distill_{recipe}.py'
     text = script.read_text()
     assert len(text.splitlines()) < 40 and f"main('recipes/{recipe}.yaml')" in text
-    content = load_recipe(ROOT / f'recipes/{recipe}.yaml')
+    content = parse_recipe(read_yaml(ROOT / f'recipes/{recipe}.yaml'), recipe)
     assert {name: use.layers for name, use in content.methods.items()} == LAYERS[recipe]
     size = recipe[0]
     assert content.teacher == f'models/yolov5{size}.yaml' and content.student == 'models/yolov5n.yaml'

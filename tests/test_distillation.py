@@ -13,10 +13,10 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.dataset import Batch
 from utils.distillation import find_method, method_names
-from utils.distillation.base import Signals, make_adapter, masked_mean, overlapped_cells, scores
+from utils.distillation.base import Signals, make_convolution, masked_mean, overlapped_cells, scores
 from utils.distillation.distiller import Distiller, freeze_teacher
-from utils.distillation.recipe import load_recipe, parse_recipe
-from utils.hyp import DEFAULTS
+from utils.distillation.recipe import parse_recipe
+from utils.hyp import DEFAULTS, read_yaml
 
 NONE = torch.zeros(0, 6)
 SIZE = (64, 160)  # height, width of the pictures: not square, so that swapped axes show
@@ -253,9 +253,9 @@ def test_adapters_do_not_shift_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = make_adapter(4, 8, torch.Generator().manual_seed(1))
+    first = make_convolution(4, 8, torch.Generator().manual_seed(1))
     assert torch.equal(torch.rand(3), expected)
-    second = make_adapter(4, 8, torch.Generator().manual_seed(1))
+    second = make_convolution(4, 8, torch.Generator().manual_seed(1))
     assert torch.equal(first.weight, second.weight)
     assert first.weight.shape == (8, 4, 1, 1)
 
@@ -343,7 +343,7 @@ RECIPES = {
 @pytest.mark.parametrize('name', RECIPES)
 def test_published_recipes(name):
     teacher, methods = RECIPES[name]
-    recipe = load_recipe(ROOT / f'recipes/{name}.yaml')
+    recipe = parse_recipe(read_yaml(ROOT / f'recipes/{name}.yaml'), name)
     assert recipe.teacher == f'models/yolov5{teacher}.yaml'
     assert recipe.teacher_weights == f'teacher/{teacher}/weights/best.pt'
     assert recipe.student == 'models/yolov5n.yaml'
@@ -353,7 +353,8 @@ def test_published_recipes(name):
 
 
 def test_every_method_file_is_found():
-    assert {'hint', 'mask', 'pfi', 'cwd', 'gid'} <= set(method_names())
+    names = 'cwd defeat fgd gid hint logit mask mgd pfi pkd rank score_l2'
+    assert method_names() == names.split()
     with pytest.raises(UserError, match="unknown distillation method 'maks', did you mean 'mask'"):
         find_method('maks')
 

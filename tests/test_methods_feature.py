@@ -28,13 +28,7 @@ TARGETS = torch.tensor(
 IGNORE = torch.tensor([[0, 0, 0.9, 0.8, 0.15, 0.3], [1, 0, 0.7, 0.6, 0.05, 0.5]])
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _one_thread():
-    """Tensors are so small here that threads would wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

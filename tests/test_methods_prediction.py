@@ -34,13 +34,7 @@ every_method = pytest.mark.parametrize(('name', 'options'), METHODS + REGIONAL)
 all_classes = pytest.mark.parametrize('nc', [1, 3])
 
 
-@pytest.fixture(autouse=True, scope='module')
-def _one_thread():
-    """Tensors are so small here that threads would wait for each other longer than they work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def models(nc):

@@ -117,3 +117,10 @@ def check_hyp(values: dict, source: Path | str = 'hyp') -> dict[str, float]:
 def load_hyp(file: Path | str) -> dict[str, float]:
     """Read a hyperparameter yaml; see `check_hyp`."""
     return check_hyp(read_yaml(file), file)
+
+
+def hyp_of(options) -> dict[str, float]:
+    """The hyperparameters of a command: the file of --hyp under --lr0 and --label-smoothing. Raises UserError."""
+    given = {'lr0': options.lr0, 'label_smoothing': options.label_smoothing}
+    values = load_hyp(options.hyp) | {key: value for key, value in given.items() if value is not None}
+    return check_hyp(values, 'options')

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models.errors import UserError
 
+DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
 OPTIMIZERS = ('SGD', 'AdamW')
 RESUME_TAKES = ('help', 'resume', 'device', 'project')
 
@@ -89,6 +90,23 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_distillation_options(group: argparse._ArgumentGroup) -> None:
+    """Add what distill.py and compare.py let a recipe's runs have beyond plain training."""
+    group.add_argument('--kd_warmup', type=float, metavar='EPOCHS', help='distillation weights grow from 0 over these')
+    group.add_argument('--kd_decay', choices=DECAYS, help='distillation weights stay, or fall to 0 by the end')
+    group.add_argument(
+        '--teacher_imgsz',
+        type=int,
+        metavar='PX',
+        help="longer side of the teacher's pictures (--imgsz); methods that compare predictions refuse another",
+    )
+    group.add_argument(
+        '--unlabelled',
+        metavar='DIR',
+        help='more pictures, in a folder or named by a list file, for the terms that need no labels',
+    )
+
+
 def check_training_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with status 2 for values that cannot be meant."""
     if options.resume is not None:
@@ -104,6 +122,9 @@ def check_training_options(parser: argparse.ArgumentParser, options: argparse.Na
         parser.error('--nominal-batch: at least 1')
     if options.imgsz < 64 or options.imgsz % 32:
         parser.error('--imgsz: a multiple of 32, at least 64')
+    teacher_imgsz = getattr(options, 'teacher_imgsz', None)  # train.py has none
+    if teacher_imgsz is not None and (teacher_imgsz < 64 or teacher_imgsz % 32):
+        parser.error('--teacher_imgsz: a multiple of 32, at least 64')
     if min(options.workers, options.freeze, options.save_period, options.patience, options.seed) < 0:
         parser.error('--workers, --freeze, --save-period, --patience and --seed: 0 or more')
 

@@ -52,6 +52,8 @@ class Trainer:
         self.epochs, self.batch_size = options['epochs'], options['batch_size']
         self.accumulate = max(round(options['nominal_batch'] / self.batch_size), 1)
         self.optimizer = build_optimizer(model, criterion, hyp, options['optimizer'], self.batch_size * self.accumulate)
+        # Apart, so that the adapters' gradients never shrink the student's step; plain training has no adapters.
+        self.clipped = [p for p in (list(model.parameters()), list(criterion.parameters())) if p]
         self.ema = ModelEMA(model)
         self.frozen = freeze(model, options['freeze'])
         self.rows: list[dict] = []
@@ -159,10 +161,8 @@ class Trainer:
 
     def _step(self) -> None:
         try:
-            # Apart, so that the adapters' gradients never shrink the student's step.
-            for module in (self.model, self.criterion):
-                if parameters := list(module.parameters()):
-                    nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT, error_if_nonfinite=True)
+            for parameters in self.clipped:
+                nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT, error_if_nonfinite=True)
         except RuntimeError:
             raise UserError(
                 'a gradient is not finite; the weights are those before this step. A lower lr0 may help'

@@ -16,7 +16,7 @@ from utils.criterion import DetectionCriterion
 from utils.dataset import TextDataset, build_loader, load_data_config
 from utils.device import describe, has_bfloat16, select_device
 from utils.evaluate import evaluate
-from utils.hyp import check_hyp, load_hyp
+from utils.hyp import hyp_of
 from utils.options import find_resumable
 from utils.report import anchor_recall, choose_threshold, figures, print_scores, write_report
 from utils.run import make_run_folder, write_yaml
@@ -49,7 +49,7 @@ class TrainingRun:
         vars(options).setdefault('val_batch', 2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
         self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
-        self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else self._read_hyp()
+        self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else hyp_of(options)
         more = vars(options)  # of distill.py alone
         self.teacher_imgsz = more.get('teacher_imgsz') or options.imgsz
         self.train_set = TextDataset(
@@ -81,11 +81,6 @@ class TrainingRun:
             raise UserError(f'{path} belongs to a run of {options.get("kind")}.py')
         self.folder = path.resolve().parents[1]
         return checkpoint
-
-    def _read_hyp(self) -> dict:
-        hyp = load_hyp(self.options.hyp)
-        given = {'lr0': self.options.lr0, 'label_smoothing': self.options.label_smoothing}
-        return check_hyp(hyp | {key: value for key, value in given.items() if value is not None}, 'options')
 
     def name_classes(self, model: DetectionModel) -> DetectionModel:
         """Give a model the data's class names and move it to the device."""

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from functools import cached_property
 from pathlib import Path
 
 from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_figures, read_json
@@ -9,7 +10,7 @@ from utils.comparison.settings import fingerprint, machine, settings_of, shared_
 from utils.comparison.statistics import FIGURES
 from utils.comparison.table import OTHER_PROTOCOL, PUBLISHED, draw_table, summarise, table_lines
 from utils.dataset import DataConfig, load_data_config
-from utils.hyp import check_hyp, load_hyp, read_yaml
+from utils.hyp import hyp_of, read_yaml
 from utils.run import command_line, versions, write_json, write_rows, write_text, write_yaml
 
 
@@ -26,8 +27,7 @@ class Comparison:
         self.folder = Path(options.project) / options.name
         self.place = self.folder / 'runs'
         self.data: DataConfig = load_data_config(options.data)
-        given = {'lr0': options.lr0, 'label_smoothing': options.label_smoothing}
-        self.hyp = check_hyp(load_hyp(options.hyp) | {key: v for key, v in given.items() if v is not None}, 'options')
+        self.hyp = hyp_of(options)
         self.entries: list[Entry] = []
         self.teachers: list[Teacher] = []
         self.command = command_line()
@@ -42,9 +42,9 @@ class Comparison:
         if teacher.name not in [known.name for known in self.teachers]:
             self.teachers.append(teacher)
 
-    @property
+    @cached_property
     def runs(self) -> list[Run]:
-        """All runs, seed by seed, so that an early table has every row."""
+        """All runs, seed by seed, so that an early table has every row; asked for once all rows are added."""
         return [self.run(entry, seed) for seed in self.options.seeds for entry in self.entries]
 
     def run(self, entry: Entry, seed: int) -> Run:
@@ -130,7 +130,7 @@ class Comparison:
 
     def _found(self, entry: Entry) -> dict[int, dict[str, float]]:
         """{seed: figures} of the runs that are judged."""
-        found = {seed: self.run(entry, seed).figures() for seed in self.options.seeds}
+        found = {run.seed: run.figures() for run in self.runs if run.entry is entry}
         return {seed: figures for seed, figures in found.items() if figures}
 
     def write_table(self) -> None:

@@ -137,8 +137,12 @@ class Method(nn.Module):
         self.needs_labels = self.NEEDS_LABELS
         adapted = self.layers if self.ADAPTS else []
         self.adapters = nn.ModuleDict(
-            {str(i): make_adapter(student.channels[i], teacher.channels[i], generator) for i in adapted}
+            {str(i): make_convolution(student.channels[i], teacher.channels[i], generator) for i in adapted}
         )
+        self.build(student, teacher, generator)
+
+    def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
+        """What a method sets up of its own, once layers, options and adapters are there."""
 
     def features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
         """The adapted student's and the teacher's features of a layer, both (B, C, h, w) float32 on the student's
@@ -203,15 +207,15 @@ def check_layers(layers: Sequence[int], student: DetectionModel, teacher: Detect
     return list(layers)
 
 
-def make_adapter(student: int, teacher: int, generator: torch.Generator) -> nn.Conv2d:
-    """A 1x1 convolution from the student's channels to the teacher's, He-initialised from the generator."""
+def make_convolution(c_in: int, c_out: int, generator: torch.Generator, kernel: int = 1) -> nn.Conv2d:
+    """A convolution that keeps the size of its input, He-initialised from the generator."""
     state = torch.get_rng_state()  # a convolution draws its first weights from the global generator; undo that
-    adapter = nn.Conv2d(student, teacher, 1)
+    convolution = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2)
     torch.set_rng_state(state)
     with torch.no_grad():
-        adapter.weight.normal_(0, (2 / student) ** 0.5, generator=generator)
-        adapter.bias.zero_()
-    return adapter
+        convolution.weight.normal_(0, (2 / (c_in * kernel**2)) ** 0.5, generator=generator)
+        convolution.bias.zero_()
+    return convolution
 
 
 def overlapped_cells(boxes: Tensor, batch: int, size: tuple[int, int]) -> Tensor:

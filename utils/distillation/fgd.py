@@ -12,7 +12,7 @@ background cells elsewhere, so that objects count alike.
 Differences: squared differences are means over channels in units of the teacher's mean square (see Method.difference),
 and L_global a mean over cells, where the paper sums; the foreground is divided by the number of objects, so that a
 picture with many does not count more; l1 is a mean; attention maps of the adapted student; cells that a don't-care
-region overlaps are neither foreground nor background.
+region overlaps are neither foreground nor background (an object wholly under one still counts in that number).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from models.yolo import DetectionModel
-from utils.distillation.base import Method, Option, Signals, mean_of, mean_square, overlapped_cells
+from utils.distillation.base import Method, Option, Signals, make_convolution, mean_of, mean_square, overlapped_cells
 
 
 class FGD(Method):
@@ -37,15 +37,7 @@ class FGD(Method):
     OPTIONS = {'temperature': Option(0.5, 'temperature of the attention', 0.01, 100)}
     NEEDS_LABELS = True
 
-    def __init__(
-        self,
-        student: DetectionModel,
-        teacher: DetectionModel,
-        layers: Sequence[int],
-        generator: torch.Generator,
-        options: dict | None = None,
-    ):
-        super().__init__(student, teacher, layers, generator, options)
+    def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         sizes = {str(i): teacher.channels[i] for i in self.layers}
         self.student_context = nn.ModuleDict({i: ContextBlock(c, generator) for i, c in sizes.items()})
         self.teacher_context = nn.ModuleDict({i: ContextBlock(c, generator) for i, c in sizes.items()})
@@ -85,18 +77,14 @@ class ContextBlock(nn.Module):
 
     def __init__(self, channels: int, generator: torch.Generator):
         super().__init__()
-        state, hidden = torch.get_rng_state(), max(channels // 2, 1)  # see make_adapter
-        self.key = nn.Conv2d(channels, 1, 1)
-        self.transform = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), nn.LayerNorm([hidden, 1, 1]), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
+        hidden = max(channels // 2, 1)
+        first, self.key, last = (
+            make_convolution(channels, hidden, generator),
+            make_convolution(channels, 1, generator),
+            make_convolution(hidden, channels, generator),
         )
-        torch.set_rng_state(state)
-        with torch.no_grad():
-            for convolution in (self.key, self.transform[0]):
-                convolution.weight.normal_(0, (2 / channels) ** 0.5, generator=generator)
-                convolution.bias.zero_()
-            self.transform[3].weight.zero_()
-            self.transform[3].bias.zero_()
+        nn.init.zeros_(last.weight)
+        self.transform = nn.Sequential(first, nn.LayerNorm([hidden, 1, 1]), nn.ReLU(), last)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> the same."""

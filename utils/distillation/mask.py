@@ -32,8 +32,7 @@ class Mask(Method):
         'confidence': CONFIDENCE,
     }
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def build(self, *_) -> None:
         self.needs_labels = reads_labels('mask', self.options)
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:

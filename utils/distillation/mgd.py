@@ -10,14 +10,12 @@ paper sums. The mask is a function of a seed and a step counter that checkpoints
 every device. A student that equals its teacher does not cost 0: the generator has to fill the gaps.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from models.yolo import DetectionModel
 from utils.device import autocast
-from utils.distillation.base import Method, Option, Signals, mean_of, mean_square
+from utils.distillation.base import Method, Option, Signals, make_convolution, mean_of, mean_square
 
 
 class MGD(Method):
@@ -31,15 +29,7 @@ class MGD(Method):
     LAYERS = (17, 20, 23)
     OPTIONS = {'ratio': Option(0.65, 'share of the cells that are dropped', 0, 1)}
 
-    def __init__(
-        self,
-        student: DetectionModel,
-        teacher: DetectionModel,
-        layers: Sequence[int],
-        generator: torch.Generator,
-        options: dict | None = None,
-    ):
-        super().__init__(student, teacher, layers, generator, options)
+    def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         self.generators = nn.ModuleDict({str(i): make_generator(teacher.channels[i], generator) for i in self.layers})
         self.register_buffer('seed', torch.randint(2**31, (), generator=generator))
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
@@ -62,17 +52,9 @@ class MGD(Method):
 
 
 def make_generator(channels: int, generator: torch.Generator) -> nn.Sequential:
-    """Two 3x3 convolutions with a ReLU between, He-initialised from the generator."""
-    state = torch.get_rng_state()  # see make_adapter
-    layers = nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
-    )
-    torch.set_rng_state(state)
-    with torch.no_grad():
-        for convolution in (layers[0], layers[2]):
-            convolution.weight.normal_(0, (2 / (9 * channels)) ** 0.5, generator=generator)
-            convolution.bias.zero_()
-    return layers
+    """Two 3x3 convolutions with a ReLU between."""
+    first, second = (make_convolution(channels, channels, generator, 3) for _ in range(2))
+    return nn.Sequential(first, nn.ReLU(), second)
 
 
 METHOD = MGD

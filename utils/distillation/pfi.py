@@ -42,8 +42,7 @@ class PFI(Method):
     }
     SAME_SIZE = True  # P compares the two heads cell by cell
 
-    def __init__(self, student: DetectionModel, teacher: DetectionModel, *args, **kwargs):
-        super().__init__(student, teacher, *args, **kwargs)
+    def build(self, student: DetectionModel, *_) -> None:
         self.levels = levels_of('pfi', student, self.layers)
         self.needs_labels = reads_labels('pfi', self.options)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from models.errors import UserError
 from utils.distillation import find_method
 from utils.distillation.base import Option
-from utils.hyp import check_keys, read_yaml
+from utils.hyp import check_keys
+from utils.options import DECAYS
 
 KEYS = ('teacher', 'teacher_weights', 'student', 'student_weights', 'warmup_epochs', 'decay', 'methods')
 METHOD_KEYS = ('layers', 'weights', 'options')
-DECAYS = ('constant', 'linear', 'cosine')
 AUTO = 'auto'
 AUTO_TOTAL = 0.3  # of the detection loss's gradient, for all terms of weight 'auto' together
 
@@ -86,11 +86,6 @@ def scaled_weights(weights: dict, value: float, flag: str) -> dict[str, float]:
     if weights[first] == 0:
         raise UserError(f'{flag}: the recipe gives {first} the weight 0, of which no ratio can be kept')
     return {term: weight * value / weights[first] for term, weight in weights.items()}
-
-
-def load_recipe(file: str | Path) -> Recipe:
-    """Read a recipe's yaml; see parse_recipe."""
-    return parse_recipe(read_yaml(file), file)
 
 
 def read_shorthand(text: str) -> dict:

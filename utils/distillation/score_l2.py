@@ -26,8 +26,7 @@ class ScoreL2(Method):
     TERMS = {'score_l2': 0.005}
     LAYERS = (17, 20, 23)
 
-    def __init__(self, student: DetectionModel, teacher: DetectionModel, *args, **kwargs):
-        super().__init__(student, teacher, *args, **kwargs)
+    def build(self, student: DetectionModel, *_) -> None:
         self.levels = levels_of('score_l2', student, self.layers)
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
