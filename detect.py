@@ -121,10 +121,13 @@ class Detector:
         import torch
 
         from models.checkpoint import load_model
-        from utils.device import select_device
+        from utils.device import network_dtype, select_device
 
         self.device = select_device(device)
-        self.model = load_model(weights, self.device, fuse=True).to(memory_format=torch.channels_last)
+        self.model = load_model(weights, self.device)
+        self.dtype = network_dtype(self.device, amp=True)
+        if self.dtype == torch.bfloat16:
+            self.model.to_bfloat16()  # cast once, not for every picture
         self.names = self.model.names
         self.imgsz = imgsz
         self.stride = int(self.model.stride.max())
@@ -148,16 +151,14 @@ class Detector:
         import torch
 
         from utils import augment, boxes  # noqa: F401  imported before the clock starts
-        from utils.device import autocast
 
         clock = [time.perf_counter()]
         with torch.inference_mode():
             padded, letterbox = self._place(image)
-            batch = torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float() / 255  # (1, 3, h, w)
-            batch = batch.contiguous(memory_format=torch.channels_last)
+            batch = torch.from_numpy(padded)[None].to(self.device).permute(0, 3, 1, 2)  # (1, 3, h, w), channels last
+            batch = batch.to(self.dtype).div_(255)
             clock.append(self._now())
-            with autocast(self.device):
-                decoded, _ = self.model(batch)
+            decoded, _ = self.model(batch)
             clock.append(self._now())
             found = self._select(decoded, letterbox, *image.shape[:2])
             clock.append(self._now())

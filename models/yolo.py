@@ -104,6 +104,12 @@ class DetectionModel(nn.Module):
             In train mode the raw maps, a list of (B, 3, H/s, W/s, 5 + nc); in eval mode (decoded (B, M, 5 + nc) with
             x, y, w, h in pixels, raw maps). With taps: that and {layer: feature map (B, C, h, w)}.
         """
+        maps, features = self.raw_maps(images, taps)
+        result = maps if self.training else (self.head.decode(maps), maps)
+        return (result, features) if taps else result
+
+    def raw_maps(self, images: Tensor, taps: Sequence[int] = ()) -> tuple[list[Tensor], dict[int, Tensor]]:
+        """(raw maps, {layer: feature map}) in either mode, without decoding; see forward()."""
         outputs: list[Tensor | None] = []
         features = {}
         x = images
@@ -117,8 +123,7 @@ class DetectionModel(nn.Module):
                 features[index] = x
         if len(features) != len(set(taps)) or len(self.model) - 1 in taps:
             raise ValueError(f'taps {list(taps)} are not all layers 0..{len(self.model) - 2}')
-        result = x if self.training else (self.head.decode(x), x)
-        return (result, features) if taps else result
+        return x, features
 
     def fuse(self) -> 'DetectionModel':
         """Fold every batch normalisation into its convolution; leaves the model in eval mode, cannot be undone."""
@@ -127,6 +132,12 @@ class DetectionModel(nn.Module):
             if isinstance(module, Conv):
                 module.fuse()
         return self.eval()  # what was put in place of the normalisation too
+
+    def to_bfloat16(self) -> 'DetectionModel':
+        """Cast the weights of a fused model once; the head's anchors stay float32, as what it decodes does."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
+        return self
 
     def _initialise(self) -> None:
         """Head biases so that a fresh detector expects about 8 objects a 640-pixel picture and each class at 0.6/nc."""

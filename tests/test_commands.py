@@ -307,7 +307,7 @@ def test_freeze_keeps_weights_and_statistics(world, tmp_path):
 
 
 def test_cache_changes_nothing(world, tmp_path):
-    runs = [world.train(tmp_path / name, '--epochs', 2, *flags) for name, flags in (('a', ()), ('b', ('--cache',)))]
+    runs = [world.train(tmp_path / name, '--epochs', 2, *flags) for name, flags in (('a', ()), ('b', ('--no-cache',)))]
     assert_same_run(*runs)
 
 

@@ -13,7 +13,15 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.dataset import Batch
 from utils.distillation import find_method, method_names
-from utils.distillation.base import Signals, make_convolution, masked_mean, overlapped_cells, scores
+from utils.distillation.base import (
+    Signals,
+    SquaredDifference,
+    make_convolution,
+    masked_mean,
+    mean_square,
+    overlapped_cells,
+    scores,
+)
 from utils.distillation.distiller import Distiller, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.hyp import DEFAULTS, read_yaml
@@ -64,6 +72,33 @@ def test_hint_by_the_letter(pair):
     method, s = build('hint', pair, [4, 6, 9]), signals(pair)
     expected = np.mean([energy(method, s, layer).mean().item() / 2 for layer in (4, 6, 9)])
     assert method(s)['hint'].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_squared_difference_and_its_gradient():
+    generator = torch.Generator().manual_seed(0)
+    a, t = (torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    t[0, :, 0, 0] = a[0, :, 0, 0]  # where both agree, the gradient is 0, not 0/0
+    expected = [
+        [[((a[b, :, y, x] - t[b, :, y, x]) ** 2).mean().item() for x in range(4)] for y in range(3)] for b in (0, 1)
+    ]
+    assert torch.allclose(SquaredDifference.apply(a, t), torch.tensor(expected, dtype=torch.float64))
+    a.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: SquaredDifference.apply(a, t), (a,))
+    SquaredDifference.apply(a, t).sum().backward()
+    assert (a.grad[0, :, 0, 0] == 0).all()
+
+
+def test_squared_difference_of_bfloat16_is_summed_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    a, t = (torch.randn(2, 320, 6, 10, generator=generator).bfloat16() for _ in range(2))
+    found, exact = SquaredDifference.apply(a, t), (a.double() - t.double()).square().mean(1)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), exact, rtol=2e-3)
+    assert torch.allclose(mean_square(t).double(), t.double().square().mean((1, 2, 3)), rtol=1e-5)
+    a.requires_grad_()
+    SquaredDifference.apply(a, t).sum().backward()
+    assert a.grad.dtype == torch.bfloat16
+    assert torch.allclose(a.grad.double(), 2 * (a - t).double() / 320, rtol=2e-2)
 
 
 def test_overlapped_cells_by_hand():

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from tqdm import tqdm
 
 from models.errors import UserError
@@ -33,7 +33,7 @@ FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a comp
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 NAMED = 5  # skipped files and rows that a summary names
-MEMORY_SHARE = 0.8  # of the free memory that a cache may take
+MEMORY_SHARE = 0.5  # of the free memory that a cache may take
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -479,7 +479,7 @@ def free_memory() -> int:
 
 def collate(samples: list[Sample]) -> Batch:
     """Join samples of one size; annotations become shares of the input, targets apart from don't-care regions."""
-    images = torch.stack([sample.image for sample in samples])
+    images = default_collate([sample.image for sample in samples])  # a worker writes into shared memory at once
     height, width = images.shape[2:]
     targets, ignore, polygons = [], [], []
     for number, sample in enumerate(samples):

@@ -23,8 +23,14 @@ class ModelEMA:
         """Take one step towards the model's present weights and running statistics."""
         self.updates += 1
         share = 1 - self.decay * (1 - math.exp(-self.updates / self.tau))
-        own, new = self.model.state_dict(), model.state_dict()
-        floats = [key for key, value in own.items() if value.is_floating_point()]
-        torch._foreach_lerp_([own[key] for key in floats], [new[key] for key in floats], share)
-        for key in own.keys() - set(floats):
-            own[key].copy_(new[key])
+        own, new = self._tensors(self.model), self._tensors(model)
+        torch._foreach_lerp_(own[True], new[True], share)
+        torch._foreach_copy_(own[False], new[False])
+
+    @staticmethod
+    def _tensors(model: DetectionModel) -> dict[bool, list[torch.Tensor]]:
+        """A model's parameters and buffers, those of floating point (True) apart from counters (False)."""
+        found = {True: [], False: []}
+        for tensor in (*model.parameters(), *model.buffers()):
+            found[tensor.is_floating_point()].append(tensor)
+        return found

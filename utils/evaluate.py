@@ -12,7 +12,7 @@ from tqdm import tqdm
 from models.yolo import DetectionModel
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.dataset import Batch, BatchLoader
-from utils.device import autocast
+from utils.device import autocast, network_dtype
 from utils.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.labels import companion_file
 from utils.loss import DetectionLoss
@@ -96,7 +96,7 @@ def evaluate(
     for batch in tqdm(loader, title, unit='batch', leave=False, delay=2, disable=None):
         clock['load'] += time.perf_counter() - start
         start = time.perf_counter()
-        images = to_network(batch.images, device)
+        images = to_network(batch.images, device, amp)
         with autocast(device, amp):
             decoded, maps = model(images)
         if loss is not None:
@@ -127,10 +127,11 @@ def evaluate(
     )
 
 
-def to_network(images: Tensor, device: torch.device) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 0..1 on the device, channels last."""
+def to_network(images: Tensor, device: torch.device, amp: bool = False) -> Tensor:
+    """(B, 3, H, W) uint8 -> 0..1 on the device, channels last; with amp in bfloat16 where the device has it, which is
+    what the first convolution would round them to."""
     images = images.to(device, non_blocking=True)
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return images.to(network_dtype(device, amp), memory_format=torch.channels_last).div_(255)
 
 
 def _wait(device: torch.device) -> None:

@@ -1,5 +1,7 @@
 """YOLOv5's detection loss: which cells answer for which target, and the box, objectness and class terms."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -58,18 +60,15 @@ class DetectionLoss:
         box = obj = cls = maps[0].new_zeros((), dtype=torch.float32)
         for level, raw in enumerate(maps):
             raw = raw.float()  # noqa: PLW2901
-            cells, row = assign(targets, anchors[level], raw.shape[2:4], self.anchor_t)
-            wanted = torch.zeros_like(raw[..., 0])
-            assigned = torch.zeros_like(wanted, dtype=torch.bool)
-            if len(row):
-                image, anchor, y, x = cells
-                predicted = raw[image, anchor, y, x]  # (n, 5 + nc)
-                miss = self._box_miss(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
-                box = box + miss.mean()
-                wanted[image, anchor, y, x] = (1 - miss.detach()).clamp(min=0)
-                assigned[image, anchor, y, x] = True
-                if self.nc > 1:
-                    cls = cls + self._class_loss(predicted[:, 5:], targets[row, 1].long())
+            (image, anchor, y, x), row, valid = candidates(targets, anchors[level], raw.shape[2:4], self.anchor_t)
+            count = valid.sum().clamp(min=1)
+            predicted = raw[image, anchor, y, x]  # (n, 5 + nc)
+            miss = self._box_miss(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
+            box = box + torch.where(valid, miss, 0).sum() / count
+            wanted, assigned = self._wanted(raw.shape[:4], (image, anchor, y, x), miss.detach(), valid)
+            if self.nc > 1:
+                cost = self._class_loss(predicted[:, 5:], targets[row, 1].long())
+                cls = cls + torch.where(valid, cost, 0).sum() / count
             cost = self._entropy(raw[..., 4], wanted, self.obj_pw)
             if ignore is not None and len(ignore):
                 inside = centres_inside(ignore.to(raw.device), raw.shape[0], raw.shape[2:4])
@@ -87,10 +86,24 @@ class DetectionLoss:
         aim = torch.cat((targets[:, 2:4] * grid, targets[:, 4:6] * grid), 1)
         return complete_box_iou_loss(xywh_to_xyxy(torch.cat((centre, size_), 1)), xywh_to_xyxy(aim))
 
+    @staticmethod
+    def _wanted(shape: tuple, cells: tuple, miss: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, A, h, w) the objectness that each prediction should have (its CIoU), and whether a target is its own."""
+        _, anchors, h, w = shape
+        image, anchor, y, x = cells
+        size = math.prod(shape)
+        place = torch.where(valid, ((image * anchors + anchor) * h + y) * w + x, size)  # one cell more takes the rest
+        wanted = miss.new_zeros(size + 1)
+        wanted[place] = (1 - miss).clamp(min=0)
+        assigned = valid.new_zeros(size + 1)
+        assigned[place] = True
+        return wanted[:-1].view(shape), assigned[:-1].view(shape)
+
     def _class_loss(self, logits: Tensor, category: Tensor) -> Tensor:
+        """(n, nc) logits -> (n,) mean over the classes."""
         wanted = torch.full_like(logits, self.negative)
         wanted.scatter_(1, category[:, None], self.positive)
-        return self._entropy(logits, wanted, self.cls_pw).mean()
+        return self._entropy(logits, wanted, self.cls_pw).mean(1)
 
     def _entropy(self, logits: Tensor, wanted: Tensor, positive_weight: float) -> Tensor:
         """Binary cross entropy of each element, modulated to the focal loss (Lin 2017) if gamma > 0."""
@@ -104,11 +117,13 @@ class DetectionLoss:
         return cost
 
 
-def assign(targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: float) -> tuple[tuple, Tensor]:
-    """The cells of one level that answer for each target.
+def candidates(
+    targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: float
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
+    """The cells of one level that may answer for each target, and which of them do.
 
     A target belongs to every anchor whose width and height differ from its own by less than a factor `anchor_t`, in
-    its own cell and in up to two neighbours.
+    its own cell and in up to two neighbours. How many these are is never asked: a GPU would have to be waited for.
 
     Args:
         targets: (N, 6) image, class, x, y, w, h (0..1).
@@ -116,7 +131,8 @@ def assign(targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: fl
         size: (h, w) of the map.
 
     Returns:
-        ((image, anchor, y, x), each (n,) int64), and (n,) the rows of `targets` that they belong to.
+        ((image, anchor, y, x), each (n,) int64 and inside the map), (n,) the rows of `targets` that they belong to,
+        and (n,) bool, whether they answer; n = 5 A N.
     """
     h, w = size
     grid = targets.new_tensor([w, h])
@@ -127,10 +143,21 @@ def assign(targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: fl
     near_low = (before % 1 < 0.5) & (before > 1)  # (N, 2): the left / upper neighbour is the nearer one
     near_high = (after % 1 < 0.5) & (after > 1)
     neighbour = torch.stack((torch.ones_like(near_low[:, 0]), *near_low.T, *near_high.T))  # (5, N)
-    offset, anchor, row = (neighbour[:, None] & fits[None]).nonzero(as_tuple=True)
-    cell = (centre[row] - centre.new_tensor(OFFSETS)[offset]).long()
-    x, y = cell[:, 0].clamp(0, w - 1), cell[:, 1].clamp(0, h - 1)
-    return (targets[row, 0].long(), anchor, y, x), row
+    valid = neighbour[:, None] & fits[None]  # (5, A, N)
+
+    cell = (centre - centre.new_tensor(OFFSETS)[:, None]).long()  # (5, N, 2)
+    x, y = cell[..., 0].clamp(0, w - 1), cell[..., 1].clamp(0, h - 1)
+    row = torch.arange(len(targets), device=targets.device)
+    anchor = torch.arange(len(anchors), device=targets.device)
+    parts = (targets[:, 0].long(), anchor[:, None], y[:, None], x[:, None], row)
+    image, anchor, y, x, row = (part.expand(valid.shape).flatten() for part in parts)
+    return (image, anchor, y, x), row, valid.flatten()
+
+
+def assign(targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: float) -> tuple[tuple, Tensor]:
+    """Those of the `candidates` that answer: ((image, anchor, y, x), each (n,)), and (n,) rows of `targets`."""
+    cells, row, valid = candidates(targets, anchors, size, anchor_t)
+    return tuple(part[valid] for part in cells), row[valid]
 
 
 def centres_inside(regions: Tensor, batch: int, size: tuple[int, int]) -> Tensor:

@@ -19,7 +19,12 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         '--imgsz', '--img', '--img-size', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)'
     )
-    data.add_argument('--cache', action='store_true', help='keep the decoded pictures in memory')
+    data.add_argument(
+        '--cache',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='keep the decoded pictures in memory, where they fit into half of what is free (yes)',
+    )
     data.add_argument(
         '--workers', type=int, default=min(8, os.cpu_count() or 1), help='loading processes (%(default)s)'
     )

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,20 +118,21 @@ class Trainer:
         sums: dict[str, torch.Tensor] = {}
         pictures = pending = 0
         title = f'epoch {epoch + 1}/{self.epochs}'
-        bar = tqdm(self.loader, title, unit='batch', leave=False, mininterval=1, disable=None)  # not into a log file
+        bar = tqdm(
+            ahead(self.loader, self.device), title, batches, unit='batch', leave=False, mininterval=1, disable=None
+        )
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(bar):
             now = epoch + number / batches
             accumulate = self._schedule(now, epoch, batches)
-            images = to_network(batch.images, self.device)
-            batch = to_device(batch, self.device)  # noqa: PLW2901
+            images = to_network(batch.images, self.device, self.criterion.amp)
             if epoch == number == 0:
                 self.criterion.prepare(self.model, images, batch)
             terms = self.criterion(self.model, images, batch)
             weights = self.criterion.weights(now)
             total = weighted_sum(terms, weights)
-            self._check_finite(total, terms, epoch, number)
             (total * len(images)).backward()
+            self._check_finite(total, terms, epoch, number)  # asks the device, which by now has enough to do
             pending += 1
             # Every epoch ends with a step, so that a checkpoint between epochs needs no gradients.
             if pending >= accumulate or number == batches - 1:
@@ -254,10 +256,42 @@ class Trainer:
             raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
 
 
+def ahead(loader: BatchLoader, device: torch.device) -> Iterator[Batch]:
+    """The loader's batches on the device; a GPU copies each while it computes with the one before."""
+    if device.type != 'cuda':
+        yield from loader
+        return
+    stream = torch.cuda.Stream(device)
+    waiting = None
+    for batch in loader:
+        with torch.cuda.stream(stream):
+            copied = to_device(batch, device)
+        if waiting is not None:
+            yield _arrived(waiting, stream, device)
+        waiting = copied
+    if waiting is not None:
+        yield _arrived(waiting, stream, device)
+
+
+def _arrived(batch: Batch, stream, device: torch.device) -> Batch:
+    """A batch that a side stream copied, safe to compute with."""
+    now = torch.cuda.current_stream(device)
+    now.wait_stream(stream)
+    for value in batch:
+        if isinstance(value, torch.Tensor):
+            value.record_stream(now)  # its memory must not be given away before the computation is over
+    return batch
+
+
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """What the criterion computes with; pictures and plain lists stay."""
-    moved = {name: getattr(batch, name) for name in ('targets', 'ignore', 'labelled')}
-    return batch._replace(**{name: value.to(device) for name, value in moved.items() if value is not None})
+    """The batch with its tensors on the device; plain lists stay."""
+    return batch._replace(
+        **{
+            name: value.to(device, non_blocking=True)
+            for name, value in batch._asdict().items()
+            if isinstance(value, torch.Tensor)
+        }
+    )
 
 
 def build_optimizer(
@@ -281,8 +315,8 @@ def build_optimizer(
         if parameters
     ]
     if name == 'AdamW':
-        return torch.optim.AdamW(parts, lr=hyp['lr0'], betas=(hyp['momentum'], 0.999))
-    return torch.optim.SGD(parts, lr=hyp['lr0'], momentum=hyp['momentum'], nesterov=True)
+        return torch.optim.AdamW(parts, lr=hyp['lr0'], betas=(hyp['momentum'], 0.999), fused=True)
+    return torch.optim.SGD(parts, lr=hyp['lr0'], momentum=hyp['momentum'], nesterov=True, fused=True)
 
 
 def learning_rate_share(epoch: int, epochs: int, final: float, cosine: bool) -> float:

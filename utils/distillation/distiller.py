@@ -75,8 +75,7 @@ class Distiller(DetectionCriterion):
         self.taps = sorted({layer for use in recipe.methods.values() for layer in use.layers})
         self._head, self.anchor_t = (student.head,), hyp['anchor_t']
         if amp and has_bfloat16(device):
-            # Its weights never change: cast once, not in every step. The head's anchors are not used here.
-            teacher.to(torch.bfloat16)
+            teacher.to_bfloat16()  # its weights never change: cast once, not in every step
         self._teacher = (teacher,)  # a tuple hides it from nn.Module, as it does the head
         self.teacher_dtype = next(teacher.parameters()).dtype
 
@@ -121,10 +120,10 @@ class Distiller(DetectionCriterion):
         larger = max(self.imgsz, self.teacher_imgsz)
         with torch.no_grad():
             seen = shrink(images, self.teacher_imgsz / larger).to(self.teacher_dtype)
-            (_, teacher_maps), teacher_features = self._run(self.teacher, seen)
+            teacher_maps, teacher_features = self.teacher.raw_maps(seen, self.taps)
         own = shrink(images, self.imgsz / larger)
         with autocast(images.device, self.amp):
-            maps, features = self._run(model, own)
+            maps, features = model(own, self.taps) if self.taps else (model(own), {})
         return Signals(
             size=tuple(own.shape[2:]),
             targets=batch.targets,
@@ -137,10 +136,6 @@ class Distiller(DetectionCriterion):
             anchor_t=self.anchor_t,
             teacher_size=tuple(seen.shape[2:]),
         )
-
-    def _run(self, model: DetectionModel, images: Tensor):
-        """The model's output and {layer: features}, also for a recipe whose methods look at no features."""
-        return model(images, self.taps) if self.taps else (model(images), {})
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
         """Before the first step: print how the terms pull at the student, and set the automatic weights."""
