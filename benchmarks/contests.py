@@ -1,0 +1,300 @@
+"""What run.py times: each contestant in a process of its own, set up once, then asked for one round after the other.
+
+A contestant is a class with a round() that does a fixed amount of work, after which the device is idle again.
+"""
+
+import contextlib
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import torch
+import torchvision  # noqa: F401  part of every contestant's memory alike
+from torch import nn
+from torch.utils.data import DataLoader
+
+from benchmarks import plain
+from detect import Detector
+from models.checkpoint import load_model
+from models.layers import BN_MOMENTUM
+from models.yolo import DetectionModel
+from utils.criterion import DetectionCriterion
+from utils.dataset import TextDataset, build_loader, collate, list_pictures, load_data_config
+from utils.device import has_bfloat16, keep_freed_memory, select_device
+from utils.distillation.distiller import Distiller, freeze_teacher
+from utils.distillation.recipe import parse_recipe
+from utils.evaluate import evaluate, to_network
+from utils.hyp import load_hyp, read_yaml
+from utils.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = {'x': 'recipes/xn_maskdiff_PFI.yaml', 'l': 'recipes/ln_4maskdiff.yaml'}
+CONFIDENCE = 0.25
+ENDLESS = 10_000  # epochs: the schedule does not matter here
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all contestants of a run share.
+
+    Attributes:
+        data: data yaml, with train and test pictures.
+        weights: YOLOv5-N checkpoint for validation and detection.
+        device: as of --device.
+        imgsz: pixels.
+        batch: pictures a training step.
+        steps: training steps a round.
+        workers: loading processes.
+    """
+
+    data: str
+    weights: str
+    device: str
+    imgsz: int
+    batch: int
+    steps: int
+    workers: int
+
+    @property
+    def hyp(self) -> dict:
+        return load_hyp(ROOT / 'data/hyps/text.yaml')
+
+
+class Batches:
+    """Loaded beforehand: steps are timed without loading. Has what the trainer asks of a loader."""
+
+    def __init__(self, settings: Settings):
+        data = load_data_config(settings.data)
+        dataset = TextDataset(data, 'train', settings.imgsz, settings.hyp, augment=True)
+        samples = [dataset[0, i % len(dataset)] for i in range(settings.batch * settings.steps)]
+        self.batches = [collate(samples[i :: settings.steps]) for i in range(settings.steps)]
+        self.sampler = SimpleNamespace(epoch=0)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def new_model(size: str, device: torch.device) -> DetectionModel:
+    """Random weights, the same every time, and running statistics that keep the scale of activations."""
+    torch.manual_seed(0)
+    model = DetectionModel(ROOT / f'models/yolov5{size}.yaml', nc=1)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.rand(2, 3, 128, 128))
+    for norm in norms:
+        norm.momentum = BN_MOMENTUM
+    return model.to(device)
+
+
+def recipe_of(teacher: str):
+    return parse_recipe(read_yaml(ROOT / RECIPES[teacher]), RECIPES[teacher])
+
+
+def plain_device(spec: str, keep_memory: bool = False) -> torch.device:
+    """The device without what select_device() sets up besides; keep_memory: but with the allocator's setting."""
+    if keep_memory:
+        keep_freed_memory()
+    if spec in ('', 'cpu') and not (spec == '' and torch.cuda.is_available()):
+        return torch.device('cpu')
+    return torch.device(f'cuda:{spec or 0}')
+
+
+class Training:
+    """The product's training step, run by its own trainer.
+
+    Args:
+        student: size.
+        teacher: size, or '' for plain training.
+        amp: bfloat16 where the device has it.
+    """
+
+    def __init__(self, settings: Settings, student: str = 'n', teacher: str = '', amp: bool = True):
+        self.device = select_device(settings.device)
+        self.batches = Batches(settings)
+        model = new_model(student, self.device).to(memory_format=torch.channels_last)
+        hyp = settings.hyp
+        if teacher:
+            frozen = freeze_teacher(new_model(teacher, self.device).to(memory_format=torch.channels_last))
+            self.criterion = Distiller(model, frozen, recipe_of(teacher), hyp, settings.imgsz, amp)
+        else:
+            self.criterion = DetectionCriterion(model, hyp, settings.imgsz, amp)
+        options = {'epochs': ENDLESS, 'batch_size': settings.batch, 'nominal_batch': settings.batch}
+        options |= {'optimizer': 'SGD', 'freeze': 0, 'cos_lr': False, 'noval': True, 'patience': 0}
+        self.folder = tempfile.TemporaryDirectory()
+        loaders = (self.batches, self.batches)
+        self.trainer = Trainer(model, self.criterion, loaders, options, hyp, Path(self.folder.name))
+        self.epoch = 0
+
+    def round(self) -> dict:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            means = self.trainer._train_epoch(self.epoch)
+        self.epoch += 1
+        return {name[6:]: value for name, value in means.items() if name.startswith('train/')}
+
+
+class PlainTraining:
+    """The same step, plainly. The weights of student, teacher and adapters are those of `Training`."""
+
+    def __init__(self, settings: Settings, student: str = 'n', teacher: str = '', keep_memory: bool = False):
+        device = plain_device(settings.device, keep_memory)
+        self.batches = Batches(settings)
+        model, adapters, weights, frozen = new_model(student, device), {}, {}, None
+        if teacher:
+            frozen = new_model(teacher, device)
+            recipe = recipe_of(teacher)
+            generator = torch.Generator().manual_seed(0)
+            for name, use in recipe.methods.items():
+                built: dict[str, nn.Conv2d] = use.method(model, frozen, use.layers, generator, use.options).adapters
+                adapters[name] = {int(layer): conv.to(device) for layer, conv in built.items()}
+                weights |= dict.fromkeys(use.weights, 0.0) | use.weights
+        self.training = plain.PlainTraining(
+            model, frozen, adapters, weights, settings.hyp, settings.imgsz, settings.batch
+        )
+
+    def round(self) -> dict:
+        found = [self.training.step(batch) for batch in self.batches]
+        return {name: float(np.mean([terms[name] for terms in found])) for name in found[0]}
+
+
+class Teacher:
+    """The forward pass of the product's teacher alone: fused, channels last, in its best precision, no features."""
+
+    def __init__(self, settings: Settings, teacher: str):
+        self.device = select_device(settings.device)
+        self.model = freeze_teacher(new_model(teacher, self.device).to(memory_format=torch.channels_last))
+        if has_bfloat16(self.device):
+            self.model.to_bfloat16()
+        self.images = [batch.images for batch in Batches(settings)]
+
+    @torch.no_grad()
+    def round(self) -> dict:
+        for images in self.images:
+            self.model(to_network(images, self.device, amp=True))
+        return {}
+
+
+class Loading:
+    """Augmented mosaics by the product's loader, pictures decoded once."""
+
+    def __init__(self, settings: Settings, cache: bool = True, workers: int | None = None):
+        select_device(settings.device)  # as every command does first
+        data = load_data_config(settings.data)
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset = TextDataset(data, 'train', settings.imgsz, settings.hyp, augment=True, cache=cache)
+        workers = settings.workers if workers is None else workers
+        self.loader = build_loader(dataset, 16, workers, shuffle=True)
+        self.epoch = 0
+
+    def round(self) -> dict:
+        self.loader.sampler.epoch = self.epoch
+        self.epoch += 1
+        return {'pictures': sum(len(batch.images) for batch in self.loader)}
+
+
+def one_thread(_worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+class PlainLoading:
+    """The same mosaics, plainly."""
+
+    def __init__(self, settings: Settings, workers: int | None = None):
+        dataset = TextDataset(load_data_config(settings.data), 'train', settings.imgsz)
+        pictures = plain.PlainPictures(dataset.files, dataset.labels, settings.imgsz, settings.hyp)
+        workers = settings.workers if workers is None else workers
+        self.loader = DataLoader(
+            pictures,
+            16,
+            shuffle=True,
+            num_workers=workers,
+            collate_fn=plain.stack,
+            persistent_workers=workers > 0,
+            worker_init_fn=one_thread,
+        )
+
+    def round(self) -> dict:
+        return {'pictures': sum(len(images) for images, _ in self.loader)}
+
+
+class Validation:
+    """All stages from files to mAP and hmean, as val.py has them.
+
+    Args:
+        amp: bfloat16, as in training and with --half.
+    """
+
+    def __init__(self, settings: Settings, amp: bool):
+        self.device, self.amp = select_device(settings.device), amp
+        self.model = load_model(settings.weights, self.device)
+        data = load_data_config(settings.data)
+        self.dataset = TextDataset(data, 'test', settings.imgsz, rect=True, pad=0.5, batch_size=32)
+        self.loader = build_loader(self.dataset, 32, settings.workers)
+
+    def round(self) -> dict:
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = evaluate(self.model, self.loader, self.device, amp=self.amp)
+        hmean = found.icdar.at(CONFIDENCE)['icdar_hmean'] if found.icdar else None
+        return {'pictures': len(self.dataset), 'map50': found.scores['map50'], 'hmean': hmean}
+
+
+class PlainValidation:
+    """The same, plainly."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.model = plain.plain_model(settings.weights, plain_device(settings.device))
+        self.dataset = TextDataset(load_data_config(settings.data), 'test', settings.imgsz)
+
+    def round(self) -> dict:
+        s = self.settings
+        map50, hmean = plain.plain_validate(self.model, self.dataset, s.imgsz, 32, s.workers)
+        return {'pictures': len(self.dataset), 'map50': map50, 'hmean': hmean}
+
+
+def test_pictures(settings: Settings, count: int = 16) -> list[np.ndarray]:
+    """(H, W, 3) BGR."""
+    return [cv2.imread(str(file)) for file in list_pictures(load_data_config(settings.data), 'test')[:count]]
+
+
+class Detection:
+    """Boxes of decoded pictures, one by one, as detect.py finds them."""
+
+    def __init__(self, settings: Settings):
+        self.pictures = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in test_pictures(settings)]
+        self.detector = Detector(settings.weights, device=settings.device, imgsz=settings.imgsz, conf_thres=CONFIDENCE)
+
+    def round(self) -> dict:
+        return {'pictures': len(self.pictures), 'boxes': sum(len(self.detector(image)) for image in self.pictures)}
+
+
+class PlainDetection:
+    """The same, plainly."""
+
+    def __init__(self, settings: Settings, keep_memory: bool = False):
+        self.pictures, self.imgsz = test_pictures(settings), settings.imgsz
+        self.model = plain.plain_model(settings.weights, plain_device(settings.device, keep_memory))
+
+    def round(self) -> dict:
+        found = sum(len(plain.plain_detect(self.model, image, self.imgsz)) for image in self.pictures)
+        return {'pictures': len(self.pictures), 'boxes': found}
+
+
+CONTESTANTS = {
+    contestant.__name__: contestant
+    for contestant in (
+        *(Training, PlainTraining, Teacher, Loading, PlainLoading),
+        *(Validation, PlainValidation, Detection, PlainDetection),
+    )
+}
