@@ -72,6 +72,8 @@ class Batches:
         dataset = TextDataset(data, 'train', settings.imgsz, settings.hyp, augment=True)
         samples = [dataset[0, i % len(dataset)] for i in range(settings.batch * settings.steps)]
         self.batches = [collate(samples[i :: settings.steps]) for i in range(settings.steps)]
+        if torch.cuda.is_available():  # as the loader does
+            self.batches = [batch._replace(images=batch.images.pin_memory()) for batch in self.batches]
         self.sampler = SimpleNamespace(epoch=0)
 
     def __iter__(self):
@@ -82,6 +84,16 @@ class Batches:
 
     def close(self) -> None:
         """Nothing to end."""
+
+
+def limited_loader(settings: Settings):
+    """The product's loader of augmented pictures from memory, for as many batches as a round has."""
+    dataset = TextDataset(
+        load_data_config(settings.data), 'train', settings.imgsz, settings.hyp, augment=True, cache=True
+    )
+    loader = build_loader(dataset, settings.batch, settings.workers, shuffle=True)
+    loader.sampler.n = min(settings.batch * settings.steps, len(dataset))
+    return loader
 
 
 def new_model(size: str, device: torch.device) -> DetectionModel:
@@ -118,11 +130,14 @@ class Training:
         student: size.
         teacher: size, or '' for plain training.
         amp: bfloat16 where the device has it.
+        loading: with the product's loader at work, instead of batches loaded beforehand.
     """
 
-    def __init__(self, settings: Settings, student: str = 'n', teacher: str = '', amp: bool = True):
+    def __init__(
+        self, settings: Settings, student: str = 'n', teacher: str = '', amp: bool = True, loading: bool = False
+    ):
         self.device = select_device(settings.device)
-        self.batches = Batches(settings)
+        self.batches = limited_loader(settings) if loading else Batches(settings)
         model = new_model(student, self.device).to(memory_format=torch.channels_last)
         hyp = settings.hyp
         if teacher:

@@ -57,6 +57,7 @@ def distillation(teacher: str) -> Stage:
             'plain': ('PlainTraining', {'teacher': teacher}),
             'teacher alone': ('Teacher', {'teacher': teacher}),
             'student alone': ('Training', {}),
+            'ours, with loading': ('Training', {'teacher': teacher, 'loading': True}),
         },
         4,
         (teacher, 'n'),
