@@ -39,9 +39,9 @@ class Picture(NamedTuple):
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('--weights', required=True, help='checkpoint (.pt): ours or a public YOLOv5 v6/v7 one')
+    add('--weights', required=True, help='checkpoint (.pt), ours or a public YOLOv5 v6/v7 one, or exported file')
     add('--source', required=True, help="picture, video, folder (recursive), 'glob', list file (.txt), webcam ('0')")
-    add('--imgsz', type=_positive, default=640, help='pixels of the long side as the network sees it (default 640)')
+    add('--imgsz', type=_positive, help='pixels of the long side as the network sees it (640; or what an export takes)')
     add('--conf-thres', type=_share, help="lowest confidence, 0..1 (default: the checkpoint's own, else 0.25)")
     add('--iou-thres', type=_share, default=0.45, help='overlap above which the worse box goes, 0..1 (default 0.45)')
     add('--max-det', type=_positive, default=300, help='boxes kept of a picture at most (default 300)')
@@ -91,9 +91,9 @@ class Detector:
     """A checkpoint's network with all that turns a picture into boxes.
 
     Args:
-        weights: checkpoint.
+        weights: checkpoint or exported file.
         device: '', 'cpu' or the number of a CUDA device.
-        imgsz: pixels of the long side as the network sees it.
+        imgsz: pixels of the long side as the network sees it; None takes 640, or what an exported file is for.
         conf_thres: lowest confidence; None takes the checkpoint's, else 0.25.
         iou_thres: overlap above which the worse of two boxes of a class goes.
         max_det: boxes kept of a picture at most.
@@ -112,7 +112,7 @@ class Detector:
         weights: str,
         *,
         device: str = '',
-        imgsz: int = 640,
+        imgsz: int | None = None,
         conf_thres: float | None = None,
         iou_thres: float = 0.45,
         max_det: int = 300,
@@ -120,16 +120,16 @@ class Detector:
     ):
         import torch
 
-        from models.checkpoint import load_model
+        from models.exported import default_device, is_exported, load_detector, long_side
         from utils.device import network_dtype, select_device
 
-        self.device = select_device(device)
-        self.model = load_model(weights, self.device)
-        self.dtype = network_dtype(self.device, amp=True)
+        self.device = select_device(device or default_device(weights))
+        self.model = load_detector(weights, self.device)
+        self.dtype = network_dtype(self.device, amp=not is_exported(weights))
         if self.dtype == torch.bfloat16:
             self.model.to_bfloat16()  # cast once, not for every picture
         self.names = self.model.names
-        self.imgsz = imgsz
+        self.imgsz = long_side(self.model, imgsz)
         self.stride = int(self.model.stride.max())
         chosen = self.model.conf_threshold if conf_thres is None else conf_thres
         self.conf_thres = 0.25 if chosen is None else chosen
@@ -167,14 +167,16 @@ class Detector:
         return found
 
     def _place(self, image):
-        """Resize a picture's long side to imgsz and pad it with grey to multiples of the stride."""
+        """Resize a picture's long side to imgsz and pad it with grey to multiples of the stride or an export's size."""
         from utils.augment import pad_to, resize_long_side
         from utils.boxes import Letterbox
 
         height, width = image.shape[:2]
-        resized = resize_long_side(image, self.imgsz)
+        fixed, longest = self.model.input_size, max(height, width)
+        side = max(min(fixed[0] * longest // height, fixed[1] * longest // width), 1) if fixed else self.imgsz
+        resized = resize_long_side(image, side)
         new_height, new_width = resized.shape[:2]
-        whole = [math.ceil(side / self.stride) * self.stride for side in (new_height, new_width)]
+        whole = fixed or [math.ceil(side / self.stride) * self.stride for side in (new_height, new_width)]
         padded, left, top = pad_to(resized, *whole)
         return padded, Letterbox(new_width / width, new_height / height, float(left), float(top))
 

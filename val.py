@@ -10,11 +10,16 @@ from utils.cli import run_command
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--weights', required=True, metavar='PT', help='checkpoint, ours or a public YOLOv5 .pt')
+    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint (.pt) or exported file')
     parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='data yaml (%(default)s)')
     parser.add_argument('--task', choices=('train', 'val', 'test'), default='val', help='the split (%(default)s)')
     parser.add_argument(
-        '--imgsz', '--img', '--img-size', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)'
+        '--imgsz',
+        '--img',
+        '--img-size',
+        type=int,
+        metavar='PX',
+        help='longer side, pixels (640; or what an export takes)',
     )
     parser.add_argument('--batch-size', type=int, default=32, metavar='N', help='(%(default)s)')
     parser.add_argument('--workers', type=int, default=2, help='loading processes (%(default)s)')
@@ -41,7 +46,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument('--exist-ok', action='store_true', help='write into an existing folder')
     parser.add_argument('--noplots', action='store_true', help='draw no pictures')
     options = parser.parse_args()
-    if options.imgsz < 32 or options.imgsz % 32:
+    if options.imgsz is not None and (options.imgsz < 32 or options.imgsz % 32):
         parser.error('--imgsz: a multiple of 32')
     if options.batch_size < 1 or options.max_det < 1 or options.workers < 0:
         parser.error('--batch-size and --max-det: at least 1; --workers: 0 or more')
@@ -54,20 +59,26 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
-    from models.checkpoint import load_model
     from models.errors import UserError
+    from models.exported import default_device, is_exported, load_detector, long_side
     from utils.dataset import TextDataset, build_loader, load_data_config
     from utils.device import describe, select_device
     from utils.evaluate import evaluate
     from utils.report import choose_threshold, figures, print_scores, write_report
     from utils.run import command_line, make_run_folder, write_yaml
 
-    device = select_device(options.device)
-    model = load_model(options.weights, device)
+    if options.half and is_exported(options.weights):
+        raise UserError(f'--half is for checkpoints: {options.weights} computes as it was exported')
+    device = select_device(options.device or default_device(options.weights))
+    model = load_detector(options.weights, device)
+    options.imgsz = long_side(model, options.imgsz)
+    if model.input_size and model.input_size != (options.imgsz, options.imgsz):
+        raise UserError(f'{options.weights} takes no squares: val.py needs an export of a square or a dynamic one')
     data = load_data_config(options.data)
     if model.nc != data.nc:
         raise UserError(f'{options.weights} knows {model.nc} classes, {options.data} names {data.nc}')
-    dataset = TextDataset(data, options.task, options.imgsz, rect=True, pad=0.5, batch_size=options.batch_size)
+    rect = model.input_size is None  # an export of one size takes squares
+    dataset = TextDataset(data, options.task, options.imgsz, rect=rect, pad=0.5, batch_size=options.batch_size)
     print(dataset.summary)
     evaluation = evaluate(
         model,
@@ -90,7 +101,7 @@ def main() -> None:
         'conf_threshold_from': origin,
         'weights': options.weights,
         'imgsz': options.imgsz,
-        'precision_of': 'bfloat16 where the processor has it' if options.half else 'float32',
+        'precision_of': 'bfloat16 where the processor has it' if options.half else model.precision,
         'conf_thres': options.conf_thres,
         'iou_thres': options.iou_thres,
         'device': describe(device),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from models.exported import ExportedModel
 from models.yolo import DetectionModel
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.dataset import Batch, BatchLoader
@@ -66,7 +67,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: DetectionModel,
+    model: DetectionModel | ExportedModel,
     loader: BatchLoader,
     device: torch.device,
     *,
@@ -80,7 +81,7 @@ def evaluate(
     """Judge a detector by YOLOv5's protocol.
 
     Args:
-        model: in eval mode, on `device`, fused or not.
+        model: in eval mode, on `device`, fused or not; or an exported file's.
         loader: of a dataset without augmentation.
         amp: run the network in bfloat16; published figures are float32 figures (False).
         loss: also compute the losses on the raw maps.

@@ -1,0 +1,215 @@
+"""Exported files (ONNX, OpenVINO, TorchScript) behind the interface of a checkpoint's network; they run on the CPU.
+
+ONNX and OpenVINO files are data. A TorchScript file is a program: loading and calling it runs PyTorch operators of its
+author's choice (no Python, but operators that read and write files are among them), so take such files only from people
+you trust. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
+"""
+
+import importlib
+import json
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.checkpoint import load_model
+from models.errors import UserError
+from models.yolo import DetectionModel
+
+SUFFIXES = ('.onnx', '.xml', '.torchscript')
+FORMAT, VERSION = 'ocrdistill', 1
+METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
+
+Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
+
+
+class ExportedModel:
+    """An exported network with the attributes and the call of a DetectionModel in eval mode.
+
+    Args:
+        file: where it comes from, for messages.
+        metadata: what `utils.export.metadata.describe` wrote.
+        run: the network.
+
+    Attributes:
+        names, nc, stride, conf_threshold: as of DetectionModel.
+        input_size: (H, W) that the file is for, one picture at a time; None if it takes any multiple of the stride.
+        precision: 'float32', 'float16' or 'int8'.
+        metadata: the file's own description.
+
+    Raises:
+        UserError: the metadata is not ours, or is for another use.
+    """
+
+    def __init__(self, file: Path, metadata: dict, run: Run):
+        _check(file, metadata)
+        self.file, self.metadata, self._run = file, metadata, run
+        self.names = {int(number): str(name) for number, name in metadata['names'].items()}
+        self.nc = len(self.names)
+        self.stride = torch.tensor([float(metadata['stride'])])
+        self.conf_threshold, self.precision = metadata['conf_threshold'], metadata.get('precision', 'float32')
+        self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, None]:
+        """(B, 3, H, W) pictures, 0..1 -> (decoded (B, M, 5 + nc) float32, None in place of the raw maps)."""
+        if self.input_size and tuple(images.shape[2:]) != self.input_size:
+            raise UserError(f'{self.file} takes pictures of {_text(self.input_size)} pixels only')
+        pictures = np.ascontiguousarray(images.numpy(), dtype=np.float32)
+        parts = np.split(pictures, len(pictures)) if self.input_size else [pictures]
+        decoded = torch.from_numpy(np.concatenate([self._run(part) for part in parts]))
+        if decoded.dim() != 3 or decoded.shape[2] != 5 + self.nc:
+            raise UserError(f'{self.file} is damaged: it gives {tuple(decoded.shape)} for {self.nc} classes')
+        return decoded, None
+
+
+def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> DetectionModel | ExportedModel:
+    """The network of a checkpoint or of an exported file, ready for inference.
+
+    Args:
+        path: checkpoint (.pt), .onnx, .xml, a folder with one .xml, or .torchscript.
+        device: exported files run on the CPU only.
+
+    Returns:
+        Callable with images (B, 3, H, W), 0..1 -> (decoded (B, M, 5 + nc), ...), with the attributes names, nc, stride,
+        conf_threshold, input_size ((H, W) of an export of one size, else None) and precision.
+
+    Raises:
+        UserError: no such file, not readable, not an export of ours, another device, or a package is missing.
+    """
+    if not is_exported(path):
+        model = load_model(path, device)
+        model.input_size, model.precision = None, 'float32'
+        return model
+    if torch.device(device).type != 'cpu':
+        raise UserError(f'{path} is an exported file, which runs on the CPU here: use --device cpu')
+    file = _find(Path(path))
+    openers = {'.onnx': _open_onnx, '.xml': _open_openvino, '.torchscript': _open_torchscript}
+    try:
+        metadata, run = openers[file.suffix.lower()](file)
+        return ExportedModel(file, metadata, run)
+    except UserError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own for files that it cannot read
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f'{file} cannot be read as an exported model: {line}') from None
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a path names an exported file rather than a checkpoint."""
+    return Path(path).suffix.lower() in SUFFIXES or Path(path).is_dir()
+
+
+def default_device(path: str | Path) -> str:
+    """The --device that an empty one stands for: exported files run on the CPU also where there is a GPU."""
+    return 'cpu' if is_exported(path) else ''
+
+
+def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
+    """Pixels of the long side of a network's input: imgsz, else what an export of one size takes, else 640.
+
+    Raises:
+        UserError: imgsz is not what the export takes.
+    """
+    fixed = model.input_size and max(model.input_size)
+    if fixed and imgsz not in (None, fixed):
+        raise UserError(f'{model.file} takes {_text(model.input_size)} pixels only: use --imgsz {fixed}')
+    return imgsz or fixed or 640
+
+
+def import_package(name: str):
+    """Import a package of requirements-export.txt. Raises UserError that names it if it is missing."""
+    if name in ('openvino', 'nncf'):
+        # Both report their use to Intel as soon as they are imported, unless this package cannot be; neither needs it.
+        sys.modules.setdefault('openvino_telemetry', None)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name.partition('.')[0]:
+            raise
+        raise UserError(f'this needs the package {error.name}: pip install -r requirements-export.txt') from None
+
+
+def _find(path: Path) -> Path:
+    """The file that a path means: itself, or the one .xml in a folder."""
+    if path.is_dir():
+        found = sorted(path.glob('*.xml'))
+        if len(found) != 1:
+            raise UserError(f'{path} has {len(found)} .xml files, expected the one of an exported model')
+        return found[0]
+    if not path.is_file():
+        raise UserError(f'no such file: {path}')
+    return path
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f'{size[1]}x{size[0]}'
+
+
+def _check(file: Path, metadata: dict) -> None:
+    """Refuse a file that is not an export of ours for this use. Raises UserError."""
+    if metadata.get('format') != FORMAT or metadata.get('version') != VERSION:
+        raise UserError(f'{file} is no export of ours (export.py writes metadata of version {VERSION} into its files)')
+    if metadata.get('nms'):
+        raise UserError(f'{file} has NMS inside, for other programs: export without --nms for detect.py and val.py')
+    threshold, size = metadata.get('conf_threshold'), metadata.get('imgsz')
+    names, stride = metadata.get('names'), metadata.get('stride')
+    fine = (
+        isinstance(names, dict)
+        and sorted(names, key=int) == [str(number) for number in range(len(names))]
+        and isinstance(stride, int)
+        and stride > 0
+        and isinstance(metadata.get('dynamic'), bool)
+        and isinstance(size, list)
+        and len(size) == 2
+        and all(isinstance(side, int) and side > 0 and side % stride == 0 for side in size)
+        and (threshold is None or isinstance(threshold, float) and 0 <= threshold <= 1)
+    )
+    if not (fine and names):
+        raise UserError(f'{file} is damaged: its metadata is incomplete')
+
+
+def _open_onnx(file: Path) -> tuple[dict, Run]:
+    onnxruntime = import_package('onnxruntime')
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
+    entries = session.get_modelmeta().custom_metadata_map
+    metadata = {key: json.loads(value) for key, value in entries.items()} if 'format' in entries else {}
+    return metadata, lambda images: session.run(None, {'images': images})[0]
+
+
+def _open_openvino(file: Path) -> tuple[dict, Run]:
+    openvino = import_package('openvino')
+    core = openvino.Core()
+    graph = core.read_model(file)
+    metadata = {}
+    if graph.has_rt_info([FORMAT]):
+        entries = graph.get_rt_info([FORMAT]).value
+        metadata = {key: json.loads(entry) for key, entry in entries.items()}
+    # float32 sums, as of every published figure; OpenVINO would choose bfloat16 where the processor has it.
+    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': torch.get_num_threads()}
+    network = core.compile_model(graph, 'CPU', {**settings, 'PERFORMANCE_HINT': 'LATENCY'})
+    return metadata, lambda images: network(images)[0]
+
+
+def _open_torchscript(file: Path) -> tuple[dict, Run]:
+    with zipfile.ZipFile(file) as archive:
+        entry = [name for name in archive.namelist() if name.endswith(f'/extra/{METADATA_FILE}')]
+        metadata = json.loads(archive.read(entry[0])) if entry else {}
+    _check(file, metadata)  # before any of it runs
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)  # PyTorch deprecates TorchScript, and still runs it
+        network = torch.jit.load(file, map_location='cpu')
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.autocast('cpu', enabled=False):
+            return network(torch.from_numpy(images)).numpy()
+
+    return metadata, run

@@ -1,0 +1,90 @@
+"""The model card beside an export: what it is, what its figures mean, how to use it."""
+
+import platform
+from pathlib import Path
+
+FORMATS = {'.onnx': 'ONNX', '.xml': 'OpenVINO IR', '.torchscript': 'TorchScript'}
+
+
+def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
+    """Markdown.
+
+    Args:
+        metadata: of `utils.export.metadata.describe`.
+        file: the exported file.
+        facts: more rows for the table of what was measured on this export.
+    """
+    height, width = metadata['imgsz']
+    size = f'{width}x{height} pixels' + (', any multiples of 32 are taken' if metadata['dynamic'] else ', only')
+    threshold = metadata['conf_threshold']
+    source = metadata['source']
+    rows = {
+        'format': f'{FORMATS[file.suffix]}, {metadata["precision"]}',
+        'input size': size,
+        'classes': ', '.join(metadata['names'].values()),
+        'confidence threshold': f'{threshold:g}, chosen on the validation split' if threshold is not None else 'none',
+        **facts,
+    }
+    lines = [f'# {file.name}', '', f'A YOLOv5 detector, exported by OCRdistill from `{source["file"]}`.', '']
+    lines += ['| | |', '|---|---|', *(f'| {name} | {value} |' for name, value in rows.items()), '']
+    lines += [
+        '## Training',
+        '',
+        *_training(source),
+        '',
+        '## Input and output',
+        '',
+        *_contract(metadata),
+        '',
+    ]
+    return '\n'.join([*lines, '## Licence', '', metadata['license'], ''])
+
+
+def machine(threads: int) -> str:
+    """The processor and the number of threads, for figures of speed."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        name = next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        pass
+    return f'{name}, {threads} threads'
+
+
+def _training(source: dict) -> list[str]:
+    """Where the weights come from and what they scored."""
+    options, metrics = source['options'], source['metrics']
+    if not options:
+        return ['The checkpoint does not say what it was trained on, nor any figures.']
+    lines = [f'- {name}: `{value}`' for name, value in options.items()]
+    if metrics:
+        scores = ', '.join(f'{name} {value:.4f}' for name, value in metrics.items())
+        lines += [
+            '',
+            f'After epoch {source["epoch"]} (the first is 0), on the split `val` of `{options.get("data", "unknown")}` '
+            f'at {options.get("imgsz", "unknown")} pixels: {scores}. mAP as YOLOv5 defines it (confidence 0.001, NMS '
+            'IoU 0.6), precision and recall are at the best F1. This split chose the epoch and the threshold; for '
+            'figures of a test set run `val.py --task test`.',
+        ]
+    return lines
+
+
+def _contract(metadata: dict) -> list[str]:
+    nms = metadata['nms']
+    classes = len(metadata['names'])
+    lines = [
+        '- `images` (B, 3, H, W) float32, RGB, 0..1. The picture is resized so that its long side fits, then centred '
+        'on grey 114; H and W are multiples of 32.' + ('' if metadata['dynamic'] else ' B is 1.')
+    ]
+    if nms:
+        return [
+            *lines,
+            '- `detections` (N, 6): x1, y1, x2, y2 in pixels of the input, score, class. '
+            f'NMS is done: scores over {nms["conf_thres"]:g}, IoU {nms["iou_thres"]:g}, {nms["max_det"]} a class.',
+            '- `picture` (N,) int64: which picture of the batch a row is from.',
+        ]
+    return [
+        *lines,
+        f'- `boxes` (B, M, {5 + classes}) float32: centre x and y, width, height in pixels of the input, objectness, '
+        'class scores. Confidence is objectness times class score; NMS is yours to do (detect.py: IoU 0.45).',
+    ]

@@ -1,0 +1,100 @@
+"""Whether an exported file computes what PyTorch does, and how fast."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.errors import UserError
+from utils.augment import pad_to, resize_long_side
+from utils.boxes import non_max_suppression
+
+# Largest difference that is let pass, by what the file computes or stores its weights in. float16 has 11 bits, 5e-4 of
+# a value, which sixty layers add up; the largest differences are those of boxes that no threshold lets through.
+BOUNDS = {'float32': 1e-3, 'float16': 2e-2}
+
+
+class Difference(NamedTuple):
+    """Largest differences over all cells: of scores, and of x, y, w, h as a share of the box's longer side."""
+
+    scores: float
+    boxes: float
+
+
+def place(picture: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """A picture (h, w, 3) uint8 RGB, letterboxed, as a network's input (1, 3, H, W), 0..1."""
+    height, width = picture.shape[:2]
+    longest = max(height, width)
+    resized = resize_long_side(picture, max(min(size[0] * longest // height, size[1] * longest // width), 1))
+    padded, _, _ = pad_to(resized, *size)
+    return torch.from_numpy(padded).permute(2, 0, 1)[None].float().div(255).contiguous()
+
+
+def make_batches(pictures: list[np.ndarray], size: tuple[int, int], dynamic: bool) -> list[Tensor]:
+    """Inputs to compare on: one picture each, or where sizes are open three batches of other numbers and sizes too."""
+    batches = [place(picture, size) for picture in pictures]
+    if dynamic:
+        for number, shape in ((2, (320, 512)), (3, (416, 160))):
+            batches.append(torch.cat([place(picture, shape) for picture in pictures[:number]]))
+    return batches
+
+
+@torch.inference_mode()
+def compare(reference: Callable, exported: Callable, batches: Iterable[Tensor]) -> Difference:
+    """Largest differences of two networks' decoded output (B, M, 5 + nc); infinite where one is not finite."""
+    largest = torch.zeros(2)
+    for images in batches:
+        expected, given = reference(images)[0], exported(images)[0]
+        if expected.shape != given.shape or not bool(torch.isfinite(given).all()):
+            return Difference(float('inf'), float('inf'))
+        distance = (expected - given).abs()
+        boxes = distance[..., :4].amax(-1) / expected[..., 2:4].amax(-1)
+        largest = torch.maximum(largest, torch.stack((distance[..., 4:].max(), boxes.max())))
+    return Difference(*largest.tolist())
+
+
+def compare_nms(decode: Callable, select: Callable, batches: Iterable[Tensor], nms: dict) -> int:
+    """Check the NMS inside a graph against ours, on the same decoded boxes.
+
+    Args:
+        decode: images -> (decoded (B, M, 5 + nc), ...), the graph without NMS.
+        select: images as numpy -> (detections (N, 6), picture (N,)), the graph with it.
+        nms: conf_thres, iou_thres, max_det.
+
+    Returns:
+        How many boxes were compared.
+
+    Raises:
+        UserError: they are not the same boxes.
+    """
+    compared = 0
+    for images in batches:
+        detections, picture = select(images.numpy())
+        limits = nms['conf_thres'], nms['iou_thres'], nms['max_det']
+        for number, expected in enumerate(non_max_suppression(decode(images)[0], *limits)):
+            given = _sorted(detections[picture == number])
+            if given.shape != expected.shape or not np.allclose(given, _sorted(expected.numpy()), atol=1e-2):
+                raise UserError('the NMS inside the exported graph finds other boxes than detect.py: nothing written')
+            compared += len(given)
+    return compared
+
+
+def _sorted(rows: np.ndarray) -> np.ndarray:
+    return rows[np.lexsort((rows[:, 0], rows[:, 1], -rows[:, 4]))]
+
+
+@torch.inference_mode()
+def measure(network: Callable, images: Tensor, repeats: int = 20) -> float:
+    """Median milliseconds of a call."""
+    for _ in range(3):
+        network(images)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        network(images)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)

@@ -1,0 +1,70 @@
+"""What an exported file says of itself: how to use it, and where it comes from."""
+
+from pathlib import Path
+
+from models.checkpoint import Checkpoint
+from models.exported import FORMAT, VERSION
+from models.yolo import DetectionModel
+from utils.augment import GREY
+from utils.run import versions
+
+# Of a checkpoint's options, those that tell what its figures are worth; paths of outputs and the like stay behind.
+TOLD = ('kind', 'data', 'epochs', 'imgsz', 'batch_size', 'seed', 'weights', 'cfg', 'recipe', 'teacher_weights', 'noval')
+LICENCES = {
+    True: 'Program: Apache-2.0. Weights: what the terms of the training data and of the starting weights allow.',
+    False: 'Of the weights: their publisher says (public YOLOv5 weights: AGPL-3.0 or GPL-3.0).',
+}
+
+
+def describe(
+    checkpoint: Checkpoint,
+    model: DetectionModel,
+    *,
+    size: tuple[int, int],
+    dynamic: bool,
+    precision: str,
+    nms: dict | None = None,
+    licence: str | None = None,
+) -> dict:
+    """Metadata of an export, plain data.
+
+    Args:
+        checkpoint: what is exported.
+        model: its network.
+        size: (H, W) in pixels; with `dynamic` the size that is suggested.
+        precision: 'float32', 'float16' or 'int8'.
+        nms: conf_thres, iou_thres, max_det of an NMS inside.
+        licence: of the weights; None says what is known.
+    """
+    own = checkpoint.meta.get('format') == FORMAT
+    options = checkpoint.meta.get('options') or {}
+    return {
+        'format': FORMAT,
+        'version': VERSION,
+        'names': {str(number): name for number, name in model.names.items()},
+        'stride': int(model.stride.max()),
+        'imgsz': list(size),
+        'dynamic': dynamic,
+        'precision': precision,
+        'preprocessing': {
+            'colours': 'RGB',
+            'range': [0, 1],
+            'layout': 'NCHW',
+            'letterbox': f'long side to imgsz, centred on grey {GREY}, sides multiples of stride',
+        },
+        'conf_threshold': model.conf_threshold,
+        'nms': nms,
+        'license': licence or LICENCES[own],
+        'source': {
+            'file': Path(checkpoint.path).name,
+            'options': {name: _told(options[name]) for name in TOLD if options.get(name) not in (None, '')},
+            'epoch': checkpoint.meta.get('epoch'),
+            'metrics': checkpoint.meta.get('metrics') or {},
+        },
+        'versions': versions(),
+    }
+
+
+def _told(value):
+    """An option's value; of a path from the root only the name, as the rest tells of a machine."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

@@ -1,0 +1,125 @@
+"""ONNX graphs: the network's, and NMS behind it."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from models.exported import import_package
+from utils.export.network import Decoding, quiet
+
+OPSET = 18  # what PyTorch's exporter itself writes; ONNX Runtime, its web build and OpenVINO all read it
+
+
+def to_onnx(network: Decoding, size: tuple[int, int], dynamic: bool):
+    """The network as an ONNX graph, simplified, without traces of the machine that made it.
+
+    The exporter is PyTorch's newer one (dynamo=True): it knows that sizes are multiples of 32, and the older one is
+    deprecated.
+
+    Args:
+        size: (H, W) in pixels, multiples of 32.
+        dynamic: leave open how many pictures there are and how large they are.
+
+    Returns:
+        onnx.ModelProto: input images (B, 3, H, W), output boxes (B, M, 5 + nc).
+    """
+    onnxslim = import_package('onnxslim')
+    import_package('onnxscript')  # what the exporter needs
+    dim = torch.export.Dim
+    shapes = None
+    if dynamic:
+        shapes = {'images': {0: dim('batch'), 2: 32 * dim('rows'), 3: 32 * dim('columns')}}
+    example = torch.zeros(2, 3, 256, 320) if dynamic else torch.zeros(1, 3, *size)
+    with quiet():
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            input_names=['images'],
+            output_names=['boxes'],
+            dynamic_shapes=shapes,
+            opset_version=OPSET,
+            verbose=False,
+        )
+        graph = onnxslim.slim(program.model_proto)
+    _clean(graph)
+    if dynamic:
+        _name_axes(graph.graph.input[0], {0: 'batch', 2: 'height', 3: 'width'})
+        _name_axes(graph.graph.output[0], {0: 'batch', 1: 'cells'})
+    return graph
+
+
+def _clean(model) -> None:
+    """Drop what the exporter notes for debugging: lines of source with the paths of this machine, inner shapes."""
+    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    for entry in (*model.graph.node, *model.graph.input, *model.graph.output):
+        del entry.metadata_props[:]
+        entry.doc_string = ''
+    model.doc_string = model.graph.doc_string = ''
+    model.graph.name = 'ocrdistill'
+
+
+def _name_axes(value, names: dict[int, str]) -> None:
+    for axis, name in names.items():
+        value.type.tensor_type.shape.dim[axis].dim_param = name
+
+
+# In ONNX's own notation. Boxes go into NonMaxSuppression as x1, y1, x2, y2, where it expects y first: overlaps are the
+# same. A box has one class, its best: the scores of the others become 0.
+NMS = """<ir_version: {ir}, opset_import: ["" : {opset}]>
+nms (float[batch, cells, {columns}] decoded) => (float[found, 6] detections, int64[found] picture)
+<int64[4] parts = {{2, 2, 1, {nc}}}, float half = {{0.5}}, float zero = {{0.0}},
+ int64[1] last = {{2}}, int64[1] one = {{1}}, int64[1] max_det = {{{max_det}}},
+ float[1] iou_thres = {{{iou_thres}}}, float[1] conf_thres = {{{conf_thres}}},
+ int64 first = {{0}}, int64[1] class_column = {{1}}, int64[2] box_place = {{0, 2}}, int64[3] score_place = {{0, 2, 1}}>
+{{
+    centre, size, objectness, classes = Split <axis = 2> (decoded, parts)
+    half_size = Mul (size, half)
+    low = Sub (centre, half_size)
+    high = Add (centre, half_size)
+    boxes_all = Concat <axis = 2> (low, high)
+    scores_all = Mul (objectness, classes)
+    best = ReduceMax <keepdims = 1> (scores_all, last)
+    is_best = Equal (scores_all, best)
+    scores = Where (is_best, scores_all, zero)
+    by_class = Transpose <perm = [0, 2, 1]> (scores)
+    chosen = NonMaxSuppression (boxes_all, by_class, max_det, iou_thres, conf_thres)
+    picture = Gather <axis = 1> (chosen, first)
+    box_at = Gather <axis = 1> (chosen, box_place)
+    score_at = Gather <axis = 1> (chosen, score_place)
+    class_number = Gather <axis = 1> (chosen, class_column)
+    box = GatherND (boxes_all, box_at)
+    score_row = GatherND (scores, score_at)
+    score = Unsqueeze (score_row, one)
+    category = Cast <to = 1> (class_number)
+    detections = Concat <axis = 1> (box, score, category)
+}}"""
+
+
+def append_nms(model, nc: int, conf_thres: float, iou_thres: float, max_det: int):
+    """Let an ONNX graph end with the choice of boxes: as detect.py's, but max_det counts for each class.
+
+    Args:
+        model: of `to_onnx`.
+        conf_thres: confidence (objectness * class score) that a box must exceed.
+        iou_thres: overlap with a better box of its class above which a box goes.
+        max_det: boxes of a class in a picture at most.
+
+    Returns:
+        onnx.ModelProto: outputs detections (N, 6): x1, y1, x2, y2 in pixels of the input, score, class; and picture
+        (N,) int64: the number in the batch of the picture that each is from. By picture, then class, best first.
+    """
+    onnx = import_package('onnx')
+    import_package('onnx.compose')
+    limits = {'conf_thres': float(conf_thres), 'iou_thres': float(iou_thres), 'max_det': max_det}
+    text = NMS.format(ir=model.ir_version, opset=OPSET, nc=nc, columns=5 + nc, **limits)
+    return onnx.compose.merge_models(model, onnx.parser.parse_model(text), io_map=[('boxes', 'decoded')])
+
+
+def save_onnx(graph, file: Path, metadata: dict) -> None:
+    """Check a graph (onnx.ModelProto) and write it; each key of the metadata becomes a JSON text."""
+    onnx = import_package('onnx')
+    onnx.helper.set_model_props(graph, {key: json.dumps(value) for key, value in metadata.items()})
+    onnx.checker.check_model(graph, full_check=True)
+    file.write_bytes(graph.SerializeToString())

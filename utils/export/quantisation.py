@@ -1,0 +1,97 @@
+"""8-bit quantisation of an OpenVINO graph, and what it costs."""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from models.errors import UserError
+from models.exported import ExportedModel, import_package
+from models.yolo import DetectionModel
+from utils.dataset import TextDataset, build_loader, load_data_config
+from utils.evaluate import evaluate
+from utils.export.network import quiet
+
+TARGET = 0.01  # mAP50 that may be lost
+
+
+class Quantiser:
+    """Quantises a network on the training pictures and judges it on the validation split.
+
+    Args:
+        options: data, imgsz, dynamic, calibration of export.py.
+        model: the network in float32.
+
+    Raises:
+        UserError: no such data, or data of other classes.
+    """
+
+    def __init__(self, options: argparse.Namespace, model: DetectionModel):
+        data = load_data_config(options.data)
+        if data.nc != model.nc:
+            raise UserError(f'{options.weights} knows {model.nc} classes, {options.data} names {data.nc}')
+        self.options, self.model, self.data = options, model, data
+
+    def quantise(self, graph):
+        """openvino.Model in float32 -> its quantised copy."""
+        dataset = self._dataset('train')
+        count = min(self.options.calibration, len(dataset))
+        chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()  # spread over the split
+        print(f'calibrating 8-bit ranges on {count} pictures of {self.data.file}: train')
+        return quantise(graph, chosen, lambda i: dataset[0, i].image[None].numpy() / np.float32(255))
+
+    def judge(self, exported: ExportedModel) -> str:
+        """mAP50 of the export and of the float32 network on val, printed and returned as one line."""
+        dataset = self._dataset('val')
+        print(dataset.summary)
+        reference, found = (
+            evaluate(network, build_loader(dataset, 16), torch.device('cpu'), title=title).scores['map50']
+            for network, title in ((self.model, 'float32'), (exported, 'int8'))
+        )
+        text = f'{found:.4f}, in float32 {reference:.4f} ({len(dataset)} pictures of {self.data.file}: val)'
+        print(f'mAP50 {text}')
+        if reference - found > TARGET:
+            print(f'warning: int8 loses {100 * (reference - found):.1f} points of mAP50, more than {100 * TARGET:g}')
+        return text
+
+    def _dataset(self, split: str) -> TextDataset:
+        rect = self.options.dynamic  # otherwise the network takes squares
+        return TextDataset(self.data, split, self.options.imgsz[0], rect=rect, pad=0.5)
+
+
+def quantise(graph, numbers: list[int], load: Callable[[int], np.ndarray]):
+    """The graph with 8-bit convolutions, by NNCF's post-training quantisation.
+
+    The decoding behind the head's last convolutions stays in float: 8 bits of a picture 640 pixels wide are steps of
+    2.5 pixels.
+
+    Args:
+        graph: openvino.Model.
+        numbers: of the training pictures that the ranges of activations are measured on.
+        load: a number -> (1, 3, H, W) float32, 0..1.
+    """
+    with quiet():
+        nncf = import_package('nncf')
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(numbers, load),
+            preset=nncf.QuantizationPreset.MIXED,  # activations of SiLU lie on both sides of 0
+            subset_size=len(numbers),
+            ignored_scope=nncf.IgnoredScope(names=_decoding(graph)),
+        )
+
+
+def _decoding(graph) -> list[str]:
+    """Names of all operations behind the last convolutions."""
+    found, waiting = {}, [graph.get_results()[0]]
+    while waiting:
+        operation = waiting.pop()
+        for source in operation.input_values():
+            node = source.get_node()
+            # A convolution's bias is an Add of its own in OpenVINO; it may be ignored with the rest.
+            if node.get_type_name() not in ('Convolution', 'Constant', 'Parameter') and node.get_name() not in found:
+                found[node.get_name()] = node
+                waiting.append(node)
+    quantisable = ('Add', 'Multiply', 'Subtract', 'Power', 'Concat', 'Sigmoid', 'Split', 'VariadicSplit')
+    return [node.get_friendly_name() for node in found.values() if node.get_type_name() in quantisable]
