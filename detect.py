@@ -173,7 +173,7 @@ class Detector:
 
         height, width = image.shape[:2]
         fixed, longest = self.model.input_size, max(height, width)
-        side = max(min(fixed[0] * longest // height, fixed[1] * longest // width), 1) if fixed else self.imgsz
+        side = round(min(fixed[0] / height, fixed[1] / width) * longest) if fixed else self.imgsz
         resized = resize_long_side(image, side)
         new_height, new_width = resized.shape[:2]
         whole = fixed or [math.ceil(side / self.stride) * self.stride for side in (new_height, new_width)]

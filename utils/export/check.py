@@ -28,8 +28,7 @@ class Difference(NamedTuple):
 def place(picture: np.ndarray, size: tuple[int, int]) -> Tensor:
     """A picture (h, w, 3) uint8 RGB, letterboxed, as a network's input (1, 3, H, W), 0..1."""
     height, width = picture.shape[:2]
-    longest = max(height, width)
-    resized = resize_long_side(picture, max(min(size[0] * longest // height, size[1] * longest // width), 1))
+    resized = resize_long_side(picture, round(min(size[0] / height, size[1] / width) * max(height, width)))
     padded, _, _ = pad_to(resized, *size)
     return torch.from_numpy(padded).permute(2, 0, 1)[None].float().div(255).contiguous()
 

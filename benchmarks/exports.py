@@ -1,0 +1,233 @@
+"""Every exported format beside PyTorch: the same boxes, mAP50, size and speed, as a Markdown table and JSON.
+
+python benchmarks/exports.py --weights runs/train/exp/weights/best.pt
+
+Exports with export.py twice, with --dynamic and for one size of 640x640; exports that are there already are used again.
+Boxes: detect.py's, on test pictures, against the checkpoint's in float32; a box is the same if its IoU is over 0.99 and
+its score within 0.01. Speed: the network alone, one picture, medians of rounds in which every format has its turn.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.cli import run_command
+
+ROOT = Path(__file__).resolve().parents[1]
+FORMATS = {
+    'ONNX Runtime, float32': ('.onnx', ['--format', 'onnx']),
+    'ONNX Runtime, float16': ('_half.onnx', ['--format', 'onnx', '--half']),
+    'OpenVINO, float32': ('.xml', ['--format', 'openvino']),
+    'OpenVINO, float16 weights': ('_half.xml', ['--format', 'openvino', '--half']),
+    'OpenVINO, int8': ('_int8.xml', ['--format', 'openvino', '--int8']),
+    'TorchScript, float32': ('.torchscript', ['--format', 'torchscript']),
+}
+NATIVE, FAST = 'PyTorch, float32', 'PyTorch, bfloat16 (detect.py)'
+SIZES = {'640x640': (640, 640), '640x384': (384, 640)}  # (height, width); 384 is what a picture of 16:9 needs
+SAME_IOU, SAME_SCORE = 0.99, 0.01
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--weights', required=True, metavar='PT', help='checkpoint')
+    parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='val and test split (%(default)s)')
+    parser.add_argument('--pictures', type=int, default=50, help='test pictures whose boxes are compared (%(default)s)')
+    parser.add_argument('--rounds', type=int, default=15, help='of ten calls, for speed (%(default)s)')
+    parser.add_argument('--out', type=Path, default=Path('runs/exports'), help='folder (%(default)s)')
+    return parser.parse_args()
+
+
+def export_all(options: argparse.Namespace) -> dict[str, dict[str, Path]]:
+    """{format: {'dynamic' | 'fixed': file}}."""
+    files = {}
+    for name, (suffix, flags) in FORMATS.items():
+        files[name] = {}
+        for kind in ('dynamic', 'fixed'):
+            file = options.out / f'{kind}{suffix}'
+            files[name][kind] = file
+            if not file.exists():
+                print(f'exporting {file}', flush=True)
+                command = ['export.py', '--weights', Path(options.weights).resolve(), '--out', file.resolve(), *flags]
+                command += ['--data', options.data] + (['--dynamic'] if kind == 'dynamic' else [])
+                subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True)
+    return files
+
+
+class Bfloat16:
+    """A checkpoint's network as detect.py runs it."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, images):
+        import torch
+
+        with torch.autocast('cpu', torch.bfloat16):
+            return self.model(images)
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+
+def load_all(options: argparse.Namespace, files: dict) -> dict[str, dict]:
+    """{format: {'dynamic' | 'fixed': network}}, the checkpoint's first; PyTorch takes any size."""
+    import torch
+
+    from models.exported import load_detector
+    from utils.device import has_bfloat16
+
+    native = load_detector(options.weights)
+    networks = {NATIVE: {'dynamic': native, 'fixed': native}}
+    if has_bfloat16(torch.device('cpu')):
+        networks[FAST] = dict.fromkeys(('dynamic', 'fixed'), Bfloat16(native))
+    for name, kinds in files.items():
+        networks[name] = {kind: load_detector(file) for kind, file in kinds.items()}
+    return networks
+
+
+def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict]:
+    """{format: how many boxes it finds, and how many are the same as the checkpoint's in float32}."""
+    import contextlib
+    from unittest import mock
+
+    from tqdm import tqdm
+
+    from detect import Detector
+    from utils.dataset import list_pictures, load_data_config, load_picture
+
+    files = list_pictures(load_data_config(options.data), 'test')[: options.pictures]
+    pictures = [load_picture(file) for file in files]
+    detector = Detector(options.weights, device='cpu')
+    found = {}
+    # Detector runs every network under bfloat16's autocast; here each brings its own precision.
+    with mock.patch('utils.device.autocast', lambda *_: contextlib.nullcontext()):
+        for name, kinds in tqdm(networks.items(), 'boxes', leave=False):
+            detector.model = kinds['dynamic']
+            found[name] = [detector(picture) for picture in pictures]
+    return {
+        name: {
+            'boxes': sum(len(rows) for rows in boxes),
+            'same': sum(count_same(*pair) for pair in zip(found[NATIVE], boxes, strict=True)),
+        }
+        for name, boxes in found.items()
+    }
+
+
+def count_same(expected, given) -> int:
+    """How many boxes (n, 6) have their like in the other list, each used once."""
+    import torch
+    from torchvision.ops import box_iou
+
+    overlaps = box_iou(torch.from_numpy(expected[:, :4]), torch.from_numpy(given[:, :4])).numpy()
+    free, same = set(range(len(given))), 0
+    for row, iou in zip(expected, overlaps, strict=True):
+        like = [j for j in free if iou[j] > SAME_IOU and abs(given[j, 4] - row[4]) <= SAME_SCORE]
+        if like:
+            free.remove(max(like, key=iou.__getitem__))
+            same += 1
+    return same
+
+
+def judge(networks: dict, options: argparse.Namespace) -> dict[str, float]:
+    """{format: mAP50 on val}, of the networks for any size."""
+    import torch
+
+    from utils.dataset import TextDataset, build_loader, load_data_config
+    from utils.evaluate import evaluate
+
+    dataset = TextDataset(load_data_config(options.data), 'val', 640, rect=True, pad=0.5)
+    loader = build_loader(dataset, 16)
+    return {
+        name: evaluate(kinds['dynamic'], loader, torch.device('cpu'), title=name).scores['map50']
+        for name, kinds in networks.items()
+    }
+
+
+def measure_all(networks: dict, rounds: int) -> dict[str, dict[str, float]]:
+    """{format: {column: median milliseconds of a call}}; every round gives each its turn."""
+    import torch
+
+    times: dict = {}
+    for size, (height, width) in SIZES.items():
+        images = torch.rand(1, 3, height, width).to(memory_format=torch.channels_last)
+        turns = {f'any size, {size}': 'dynamic'}
+        if height == width:
+            turns = {f'one size, {size}': 'fixed'} | turns
+        for number in range(rounds + 1):
+            for name, kinds in networks.items():
+                for column, kind in turns.items():
+                    spent = [_time(kinds[kind], images) for _ in range(10)]
+                    if number:  # the first round warms up
+                        times.setdefault(name, {}).setdefault(column, []).extend(spent)
+                    time.sleep(0.05)  # threads that wait for more work let go of the cores
+    return {name: {c: round(statistics.median(t), 1) for c, t in columns.items()} for name, columns in times.items()}
+
+
+def _time(network, images) -> float:
+    import torch
+
+    start = time.perf_counter()
+    with torch.inference_mode():
+        network(images)
+    return 1000 * (time.perf_counter() - start)
+
+
+def megabytes(file: Path) -> float:
+    """Of a file; an OpenVINO .xml has its weights beside it."""
+    size = file.stat().st_size + (file.with_suffix('.bin').stat().st_size if file.suffix == '.xml' else 0)
+    return round(size / 1e6, 2)
+
+
+def table(rows: dict[str, dict]) -> str:
+    speeds = list(rows[NATIVE]['ms'])
+    header = ['format', 'MB', 'boxes', 'the same', 'mAP50 on val', *(f'ms, {column}' for column in speeds)]
+    lines = ['| ' + ' | '.join(header) + ' |', '|---' * len(header) + '|']
+    for name, row in rows.items():
+        cells = [name, f'{row["MB"]:.2f}', str(row['boxes']), str(row['same']), f'{row["map50"]:.4f}']
+        lines.append('| ' + ' | '.join(cells + [f'{row["ms"][column]:.1f}' for column in speeds]) + ' |')
+    return '\n'.join(lines)
+
+
+def check(rows: dict[str, dict]) -> None:
+    """Raise UserError unless float32 exports find the same boxes and int8 loses no more than a point of mAP50."""
+    from models.errors import UserError
+
+    native = rows[NATIVE]
+    for name, row in rows.items():
+        if name.endswith('float32') and not native['boxes'] == row['boxes'] == row['same']:
+            raise UserError(f'{name}: other boxes than PyTorch in float32')
+    lost = native['map50'] - rows['OpenVINO, int8']['map50']
+    if lost > 0.01:
+        raise UserError(f'int8 loses {100 * lost:.1f} points of mAP50')
+
+
+def main() -> None:
+    options = parse_options()
+    import torch
+
+    from utils.export.card import machine
+    from utils.run import make_folder, versions, write_json, write_text
+
+    make_folder(options.out)
+    files = export_all(options)
+    networks = load_all(options, files)
+    boxes, map50 = compare_boxes(networks, options), judge(networks, options)
+    speed = measure_all(networks, options.rounds)
+    rows = {}
+    for name in networks:
+        file = files[name]['dynamic'] if name in files else Path(options.weights)
+        rows[name] = {**boxes[name], 'map50': map50[name], 'ms': speed[name], 'MB': megabytes(file)}
+    about = {'machine': machine(torch.get_num_threads()), 'weights': options.weights, 'pictures': options.pictures}
+    write_json(options.out / 'exports.json', {**about, 'versions': versions(), 'formats': rows})
+    write_text(options.out / 'exports.md', table(rows) + '\n')
+    print(f'{table(rows)}\n{about["machine"]}; {options.pictures} test pictures; files in {options.out}')
+    check(rows)
+
+
+if __name__ == '__main__':
+    run_command(main)
