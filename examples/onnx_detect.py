@@ -30,7 +30,8 @@ def detect(session, picture, iou_thres=0.45):
     kept = np.array(kept, int)
     corners = np.stack((corner[kept], corner[kept] + wh[kept]), 1)  # (n, 2, 2)
     corners = ((corners - [left, top]) / (new / shape)[::-1]).clip(0, shape[::-1])
-    return np.hstack((corners.reshape(-1, 4), score[kept, None], category[kept, None]))
+    rows = np.hstack((corners.reshape(-1, 4), score[kept, None], category[kept, None]))
+    return rows[(corners[:, 0] < corners[:, 1]).all(1)]  # none that lies on the grey
 
 
 if __name__ == '__main__':

@@ -7,9 +7,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import run_script, small_cfg
 
 import detect
 import export
@@ -94,8 +96,6 @@ def weights(folder) -> Path:
 @pytest.fixture(scope='module')
 def dynamic_onnx(folder) -> Path:
     """Of a whole YOLOv5-N for two classes, any size."""
-    from conftest import small_cfg
-
     run_export('--weights', save_weights(folder / 'two.pt', small_cfg(nc=2), {0: 'text', 1: 'sign'}), '--dynamic')
     return folder / 'two.onnx'
 
@@ -186,6 +186,27 @@ def test_a_fixed_size_holds_any_picture(exports):
         corners = [x, y, x + width * letterbox.scale_x, y + height * letterbox.scale_y]
         np.testing.assert_allclose(extent, corners, atol=1e-6)
         assert max((xs.max() + 1 - xs.min()) / 128, (ys.max() + 1 - ys.min()) / 64) > 0.98, 'fills a side'
+
+
+@pytest.mark.parametrize('kind', ['onnx, any size', 'onnx, 64x128'])
+@pytest.mark.parametrize('size', [(90, 150), (333, 160)])
+def test_example_finds_the_same(exports, kind, size, tmp_path):
+    """The example of docs/deploy.md, run as a user does, finds detect.py's boxes."""
+    file, _ = exports[kind]
+    picture = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'photo.png'), picture[:, :, ::-1])
+    done = run_script('examples/onnx_detect.py', file, tmp_path / 'photo.png')
+    assert done.returncode == 0, done.stderr
+    found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
+    expected = detect.Detector(str(file))(picture)
+    assert len(expected) > 3
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_example_is_the_one_of_the_docs():
+    code = (ROOT / 'examples/onnx_detect.py').read_text()
+    assert f'```python\n{code.rstrip()}\n```' in (ROOT / 'docs/deploy.md').read_text()
+    assert 'torch' not in code.replace('PyTorch', '') and len(code.splitlines()) < 40
 
 
 def run_val(tmp_path, monkeypatch, *arguments) -> dict:
