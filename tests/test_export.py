@@ -197,9 +197,9 @@ def test_example_finds_the_same(exports, kind, size, tmp_path):
     done = run_script('examples/onnx_detect.py', file, tmp_path / 'photo.png')
     assert done.returncode == 0, done.stderr
     found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
-    expected = detect.Detector(str(file), max_det=100_000)(picture)
+    expected = detect.Detector(str(file))(picture)
     assert len(expected) > 3
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_allclose(found[:300], expected, atol=0.02)  # detect.py keeps so many
 
 
 def test_example_is_the_one_of_the_docs():
