@@ -108,11 +108,15 @@ def main() -> None:
         'command': command_line(),
     }
     write_yaml(folder / 'opt.yaml', vars(options))
+    if options.task == 'val' and evaluation.icdar:
+        context['best_conf_threshold'] = choose_threshold(evaluation)
     content = figures(evaluation, data, options.task, threshold, **context)
     write_report(folder, evaluation, content, data, plots=not options.noplots)
     if options.save_icdar:
         save_submission(folder / 'submit.zip', evaluation.pictures, threshold)
     print_scores(content)
+    if 'best_conf_threshold' in context:
+        print(f'highest hmean on these pictures at confidence {context["best_conf_threshold"]:.2f} (for --icdar-conf)')
     speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
     print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
     print(f'results: {folder}')

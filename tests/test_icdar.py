@@ -235,12 +235,15 @@ def test_what_upright_boxes_can_reach_on_the_test_set(truths):
     14 more words fill exactly half of their boxes (with them it would be .9273); IoU must exceed 0.5 here.
     """
     assert (len(truths), sum(len(words) for words, _ in truths)) == (500, 5230)
-    perfect, boxes = ICDARMetrics(), ICDARMetrics()
+    perfect, boxes, half = ICDARMetrics(), ICDARMetrics(), 0
     for words, dont_care in truths:
         legible = words[~dont_care]
         perfect.update(legible, np.full(len(legible), 0.9), words, dont_care)
         boxes.update(boxes_to_quads(upright(legible)), np.full(len(legible), 0.9), words, dont_care)
+        polygons = shapely.polygons(legible.astype(float))
+        half += int((2 * shapely.area(polygons) == shapely.area(shapely.envelope(polygons))).sum())
     assert boxes.words == 2077
+    assert half == 14
     assert boxes.at(0.5)['icdar_recall'] == pytest.approx(1912 / 2077)
     assert perfect.at(0.5)['icdar_recall'] > 0.99  # but for words that lie on don't-care regions
 

@@ -83,8 +83,9 @@ def print_scores(content: dict) -> None:
         f'precision {content["precision"]:.4f}, recall {content["recall"]:.4f} (at the best F1)'
     )
     if 'icdar_hmean' in content:
+        origin = content.get('conf_threshold_from')
         print(
-            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}: '
+            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}{f" ({origin})" if origin else ""}: '
             f'precision {content["icdar_precision"]:.4f}, recall {content["icdar_recall"]:.4f}, '
             f'hmean {content["icdar_hmean"]:.4f}'
         )
