@@ -1,12 +1,13 @@
 """Find text in pictures, videos and webcams: python detect.py --weights best.pt --source photos"""
 
 import argparse
+import functools
 import math
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 
 from models.errors import UserError
@@ -17,6 +18,9 @@ from utils.results import Picture, Results, annotate
 # first result comes within a second of importing torch.
 
 MANY = 20  # pictures; from here on a progress bar takes the place of a line a picture
+BATCH_SIZE = 8  # pictures; a network gains on CPUs and GPUs alike, and little from more
+SLICE_OVERLAP, MAX_OVERLAP = 0.2, 0.9  # shares of a tile's side
+SLICE_HELP = 'find small words in large pictures: look at tiles of PX x PX pixels (default: --imgsz) and at the whole'
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -29,16 +33,21 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--iou-thres', type=_share, default=0.45, help='overlap above which the worse box goes, 0..1 (default 0.45)')
     add('--max-det', type=_positive, default=300, help='boxes kept of a picture at most (default 300)')
     add('--classes', type=int, nargs='+', metavar='N', help='numbers of the classes to keep (default: all)')
+    add('--slice', type=_positive, nargs='?', const=0, metavar='PX', help=SLICE_HELP)
+    add('--slice-overlap', type=_share, metavar='SHARE', help='of a tile that its neighbours show too (default 0.2)')
+    add('--batch-size', type=_positive, metavar='N', help='pictures, or tiles of one, at a time (default 8)')
     add('--device', default='', help="'cpu' or a CUDA number; default: cuda if there is one, else cpu")
     add('--project', default='runs/detect', help='folder of runs (default runs/detect)')
     add('--name', default='exp', help='folder of this run (default exp; exp2 if it exists, and so on)')
     add('--exist-ok', action='store_true', help='write into the run folder even if it exists')
     add('--save-txt', action='store_true', help='write labels/*.txt: class x y w h, 0..1 of the picture')
     add('--save-conf', action='store_true', help='add the confidence to the rows of --save-txt')
-    add('--save-crop', action='store_true', help='write each box as a picture: crops/<class>/*.jpg')
-    add('--save-json', action='store_true', help='write detections.json, boxes in pixels of the upright picture')
+    add('--save-crop', action='store_true', help='write each box as a picture: crops/<class>/*.jpg, in reading order')
+    add('--crop-margin', type=_share, metavar='SHARE', help="around a crop, of the box's height, 0..1 (default 0.1)")
+    add('--save-json', action='store_true', help='write detections.json: boxes in pixels, scores, lines, reading order')
     add('--nosave', action='store_true', help='write no annotated pictures and videos')
-    add('--view-img', action='store_true', help='show the annotated pictures (any key: next, q: stop)')
+    shown = 'show the annotated pictures (any key: next, q: stop)'
+    add('--show', '--view-img', dest='view_img', action='store_true', help=shown)
     add('--line-thickness', type=_positive, help="pixels of a box's line (default: suits the picture)")
     add('--hide-labels', action='store_true', help='draw boxes without the class name')
     add('--hide-conf', action='store_true', help='draw boxes without the confidence')
@@ -47,6 +56,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
 
     if args.save_conf and not args.save_txt:
         parser.error('--save-conf adds to the rows of --save-txt: give --save-txt too')
+    if args.crop_margin is not None and not args.save_crop:
+        parser.error('--crop-margin is for the pictures of --save-crop: give --save-crop too')
+    if args.slice_overlap is not None and args.slice is None:
+        parser.error('--slice-overlap is for the tiles of --slice: give --slice too')
+    if args.slice_overlap is not None and args.slice_overlap > MAX_OVERLAP:
+        parser.error(f'--slice-overlap: {MAX_OVERLAP} at most, or there is no end to the tiles')
     if args.nosave and not args.view_img:
         for flag in ('line_thickness', 'hide_labels', 'hide_conf'):
             if getattr(args, flag):
@@ -131,19 +146,55 @@ class Detector:
         Returns:
             (n, 6) float64 array: x1, y1, x2, y2 in the picture's pixels, confidence, class.
         """
+        return self.find([image])[0]
+
+    def find(self, images: list, batch_size: int = 1) -> list:
+        """Boxes of several pictures of any sizes; those of one network shape go through the network together.
+
+        Args:
+            images: of each (H, W, 3) uint8 RGB.
+            batch_size: pictures in the network at a time at most.
+
+        Returns:
+            What a call returns, of each picture.
+        """
+        from utils import augment, boxes  # noqa: F401  imported before the clock starts
+
+        if self.model.input_size:
+            batch_size = 1  # an export of one size takes one picture
+        start = time.perf_counter()
+        placed = [self._place(image) for image in images]
+        self.seconds[0] += time.perf_counter() - start
+        alike = {}  # numbers of the pictures of each network shape
+        for number, (padded, _) in enumerate(placed):
+            alike.setdefault(padded.shape, []).append(number)
+        result = [None] * len(images)
+        for numbers in alike.values():
+            for first in range(0, len(numbers), batch_size):
+                chosen = numbers[first : first + batch_size]
+                found = self._find_alike([placed[number] for number in chosen], [images[number] for number in chosen])
+                for number, rows in zip(chosen, found, strict=True):
+                    result[number] = rows
+        return result
+
+    def _find_alike(self, placed: list, images: list) -> list:
+        """Boxes of pictures that are (h, w, 3) and a Letterbox each in `placed`, h and w the same in all."""
         import torch
 
-        from utils import augment, boxes  # noqa: F401  imported before the clock starts
+        from utils.boxes import MAX_CANDIDATES, non_max_suppression
 
         clock = [time.perf_counter()]
         with torch.inference_mode():
-            padded, letterbox = self._place(image)
-            batch = torch.from_numpy(padded)[None].to(self.device).permute(0, 3, 1, 2)  # (1, 3, h, w), channels last
-            batch = batch.to(self.dtype).div_(255)
+            batch = torch.stack([torch.from_numpy(padded) for padded, _ in placed]).to(self.device)  # (B, h, w, 3)
+            batch = batch.permute(0, 3, 1, 2).to(self.dtype).div_(255)  # (B, 3, h, w), channels last
             clock.append(self._now())
             decoded, _ = self.model(batch)
             clock.append(self._now())
-            found = self._select(decoded, letterbox, *image.shape[:2])
+            # Overlaps count within a class only, so classes can be chosen after NMS; the limit comes after that.
+            limit = MAX_CANDIDATES if self.classes else self.max_det
+            found = non_max_suppression(decoded, self.conf_thres, self.iou_thres, limit)
+            parts = zip(found, placed, images, strict=True)
+            found = [self._select(rows, letterbox, *image.shape[:2]) for rows, (_, letterbox), image in parts]
             clock.append(self._now())
         spent = [after - before for before, after in pairwise(clock)]
         self.seconds = [total + step for total, step in zip(self.seconds, spent, strict=True)]
@@ -163,13 +214,8 @@ class Detector:
         padded, left, top = pad_to(resized, *whole)
         return padded, Letterbox(new_width / width, new_height / height, float(left), float(top))
 
-    def _select(self, decoded, letterbox, height: int, width: int):
-        """NMS, then pixels of the picture, rounded to what is written everywhere; no box without area is left."""
-        from utils.boxes import MAX_CANDIDATES, non_max_suppression
-
-        # Overlaps count within a class only, so classes can be chosen after NMS; the limit comes after that.
-        limit = MAX_CANDIDATES if self.classes else self.max_det
-        rows = non_max_suppression(decoded, self.conf_thres, self.iou_thres, limit)[0]
+    def _select(self, rows, letterbox, height: int, width: int):
+        """Boxes (n, 6) after NMS in pixels of the picture, rounded to what is written everywhere, none without area."""
         rows = rows.cpu().clone()
         rows[:, :4] = letterbox.to_picture(rows[:, :4], height, width)
         rows = rows.double().numpy()
@@ -187,72 +233,141 @@ class Detector:
         return time.perf_counter()
 
 
-def process(source, detector: Detector, results: Results, args: argparse.Namespace) -> Iterator[int]:
-    """Find and write the boxes of one source; yields the count of each picture or frame. Raises Unreadable."""
-    from utils.sources import Video, read_picture
+def make_finder(detector: Detector, args: argparse.Namespace) -> Callable[[list], list]:
+    """What finds the boxes of a list of pictures, each (n, 6): the detector, in batches, or on tiles with --slice."""
+    find = functools.partial(detector.find, batch_size=args.batch_size or BATCH_SIZE)
+    if args.slice is None:
+        return find
+    from utils.tiles import detect_sliced
 
-    video = Video(source, args.vid_stride or 1) if source.moves else None
-    frames = _frames(source, video) if video else [Picture(read_picture(source.path), str(source.name), source.name)]
+    overlap = SLICE_OVERLAP if args.slice_overlap is None else args.slice_overlap
+    size = args.slice or detector.imgsz
+    return lambda images: [detect_sliced(image, find, size, overlap, args.max_det) for image in images]
+
+
+def write(picture: Picture, rows, source, results: Results, fps: float | None = None) -> int:
+    """Write and show what is asked for of a picture, or of a frame if `fps` is given; returns the count of boxes."""
+    import numpy as np
+
+    from utils.reading import reading_order
+
+    args, lines = results.args, reading_order(rows[:, :4])
+    rows = rows[[word for line in lines for word in line]]
+    results.add(picture, rows, np.repeat(range(len(lines)), [len(line) for line in lines]))
+    if not args.nosave or args.view_img:
+        annotated = annotate(picture.image, rows, results.names, args)
+    if not args.nosave and fps:
+        results.save_frame(annotated, source, fps)
+    elif not args.nosave:
+        results.save_picture(annotated, source)
+    if args.view_img:
+        results.show(annotated, str(source.name), source.moves)
+    return len(rows)
+
+
+class Progress:
+    """What a run has done so far, told as it happens: a line a picture or, from MANY sources on, a progress bar.
+
+    Args:
+        total: count of the sources.
+        noun: of what is found.
+
+    Attributes:
+        counts: boxes of each picture or frame.
+        failed: what could not be read, and why.
+    """
+
+    def __init__(self, total: int, noun: str):
+        self.total, self.noun = total, noun
+        self.counts: list[int] = []
+        self.failed: list[str] = []
+        self.done = 0
+        self.bar = None
+        if total >= MANY:
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, unit='picture', file=sys.stdout, disable=None)
+
+    def picture_done(self, source, count: int, milliseconds: float) -> None:
+        self.counts.append(count)
+        self.source_done()
+        if not self.bar:
+            print(f'{self.done}/{self.total} {source.name}: {count} {self.noun}, {milliseconds:.1f} ms')
+
+    def source_done(self) -> None:
+        self.done += 1
+        if self.bar:
+            self.bar.update()
+
+    def skip(self, source, error) -> None:
+        self.failed.append(f'{source.name} ({error})')
+        (self.bar.write if self.bar else print)(f'skipped {self.failed[-1]}')
+        self.source_done()
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.close()
+
+
+def process_pictures(group: list, detector: Detector, find: Callable, results: Results, progress: Progress) -> None:
+    """Find and write the boxes of pictures together; `group` holds each source with its pixels or an Unreadable."""
+    from utils.sources import Unreadable
+
+    spent = sum(detector.seconds)
+    images = [image for _, image in group if not isinstance(image, Unreadable)]
+    found = iter(find(images))
+    milliseconds = (sum(detector.seconds) - spent) * 1e3 / max(len(images), 1)
+    for source, image in group:
+        if isinstance(image, Unreadable):
+            progress.skip(source, image)
+            continue
+        picture = Picture(image, str(source.name), source.name)
+        progress.picture_done(source, write(picture, next(found), source, results), milliseconds)
+        if results.stopped:
+            return
+
+
+def process_video(source, find: Callable, results: Results, progress: Progress) -> None:
+    """Find and write the boxes of a video or a webcam, frame by frame."""
+    from tqdm import tqdm
+
+    from utils.sources import Unreadable, Video
+
     try:
-        for picture in frames:
-            rows = detector(picture.image)
-            results.add(picture, rows)
-            if not args.nosave or args.view_img:
-                annotated = annotate(picture.image, rows, detector.names, args)
-            if not args.nosave and video:
-                results.save_frame(annotated, source, video.fps)
-            elif not args.nosave:
-                results.save_picture(annotated, source)
-            if args.view_img:
-                results.show(annotated, str(source.name), source.moves)
-            yield len(rows)
+        video = Video(source, results.args.vid_stride or 1)
+        frames = tqdm(video, str(source.name), video.count, unit='frame', file=sys.stdout, disable=None)
+        for number, image in frames:
+            picture = Picture(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
+            progress.counts.append(write(picture, find([image])[0], source, results, video.fps))
             if results.stopped:
                 return
+    except Unreadable as error:
+        progress.skip(source, error)
+    except KeyboardInterrupt:
+        if source.webcam is None:
+            raise
+        results.stopped = True  # the way to end a webcam
+    else:
+        progress.source_done()
     finally:
         results.end_video()
 
 
-def _frames(source, video) -> Iterator[Picture]:
-    from tqdm import tqdm
+def run(sources: list, detector: Detector, results: Results, args: argparse.Namespace) -> Progress:
+    """All sources, in order."""
+    from utils.sources import read_in_groups
 
-    for number, image in tqdm(
-        video, desc=str(source.name), total=video.count, unit='frame', file=sys.stdout, disable=None
-    ):
-        yield Picture(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
-
-
-def run(sources: list, detector: Detector, results: Results, args: argparse.Namespace) -> tuple[list[int], list[str]]:
-    """All sources, one by one. Returns boxes of each picture, and what could not be read and why."""
-    from utils.sources import Unreadable
-
-    bar, say = nullcontext(), print
-    if len(sources) >= MANY:
-        from tqdm import tqdm
-
-        bar = tqdm(total=len(sources), unit='picture', file=sys.stdout, disable=None)
-        say = bar.write
-    counts, failed = [], []
-    with bar:
-        for number, source in enumerate(sources, 1):
-            spent = sum(detector.seconds)
-            try:
-                for count in process(source, detector, results, args):
-                    counts.append(count)  # one by one: an interruption loses none
-                if len(sources) < MANY and not source.moves:
-                    found = f'{counts[-1]} {_noun(detector.names)}, {(sum(detector.seconds) - spent) * 1e3:.1f} ms'
-                    print(f'{number}/{len(sources)} {source.name}: {found}')
-            except Unreadable as error:
-                failed.append(f'{source.name} ({error})')
-                say(f'skipped {failed[-1]}')
-            except KeyboardInterrupt:
-                if source.webcam is None:
-                    raise
-                results.stopped = True  # the way to end a webcam
-            if len(sources) >= MANY:
-                bar.update()
+    find, progress = make_finder(detector, args), Progress(len(sources), _noun(detector.names))
+    size = 1 if args.slice is not None else args.batch_size or BATCH_SIZE  # the tiles of one picture are batches
+    with closing(progress):
+        for group in read_in_groups(sources, size):
+            if group[0][0].moves:
+                process_video(group[0][0], find, results, progress)
+            else:
+                process_pictures(group, detector, find, results, progress)
             if results.stopped:
                 break
-    return counts, failed
+    return progress
 
 
 def _noun(names: dict[int, str]) -> str:
@@ -283,6 +398,8 @@ def main() -> None:
     sources = find_sources(args.source)
     if args.vid_stride is not None and not any(source.moves for source in sources):
         raise UserError(f'--vid-stride is for videos, and {args.source} has none')
+    if args.batch_size is not None and args.slice is None and all(source.moves for source in sources):
+        raise UserError(f'--batch-size is for pictures, and {args.source} has none: frames go one by one')
     if args.view_img:
         check_display()
     detector = Detector(
@@ -295,8 +412,9 @@ def main() -> None:
         classes=args.classes,
     )
     with Results(args, detector.names) as results:
-        counts, failed = run(sources, detector, results, args)
-    report(counts, detector, results)
+        progress = run(sources, detector, results, args)
+    report(progress.counts, detector, results)
+    failed = progress.failed
     if failed:
         named = '; '.join(failed[:5]) + (f' and {len(failed) - 5} more' if len(failed) > 5 else '')
         raise UserError(f'{len(failed)} of {len(sources)} could not be read: {named}')

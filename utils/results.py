@@ -12,6 +12,7 @@ from utils.run import make_folder, make_run_folder, write_bytes, write_yaml
 # numpy and OpenCV are imported where they are used: detect.py answers --help at once.
 
 QUALITY = 95  # of JPEG and WebP files, 0..100
+CROP_MARGIN = 0.1  # share of a word's height
 
 
 class Picture(NamedTuple):
@@ -58,13 +59,19 @@ class Results:
             text = '[' + ',\n'.join(json.dumps(entry) for entry in self.entries) + ']\n'
             write_bytes(self.folder / 'detections.json', text.encode())
 
-    def add(self, picture: Picture, rows) -> None:
-        """Write all that is asked for of one picture and its boxes (n, 6), except the annotated copy."""
+    def add(self, picture: Picture, rows, lines) -> None:
+        """Write all that is asked for of one picture, except the annotated copy.
+
+        Args:
+            picture: it.
+            rows: (n, 6) its boxes in reading order.
+            lines: (n,) the number of the line of text that each is on.
+        """
         height, width = picture.image.shape[:2]
         if self.args.save_json:
             found = [
-                {'box': row[:4], 'score': row[4], 'class': int(row[5]), 'name': self.names[int(row[5])]}
-                for row in rows.tolist()
+                {'box': row[:4], 'score': row[4], 'class': int(row[5]), 'name': self.names[int(row[5])], 'line': line}
+                for row, line in zip(rows.tolist(), lines.tolist(), strict=True)
             ]
             self.entries.append({'image': picture.name, 'width': width, 'height': height, 'detections': found})
         if self.args.save_txt:
@@ -119,13 +126,18 @@ class Results:
             cv2.destroyWindow(title)
 
     def _write_crops(self, picture: Picture, rows) -> None:
-        for number, row in enumerate(rows.tolist()):
-            x1, y1, x2, y2 = math.floor(row[0]), math.floor(row[1]), math.ceil(row[2]), math.ceil(row[3])
-            category = self.names[int(row[5])].replace('/', '_').replace('\\', '_').strip('. ') or f'class{row[5]:.0f}'
-            folder = (self.folder / 'crops' / category / picture.file).parent
-            crop = folder / f'{picture.file.stem}_{number}.jpg'
-            crop = self._claim(crop, folder / f'{picture.file.name}_{number}.jpg')
-            write_bytes(crop, _encode(picture.image[y1:y2, x1:x2], '.jpg'))
+        height, width = picture.image.shape[:2]
+        share = CROP_MARGIN if self.args.crop_margin is None else self.args.crop_margin
+        for number, (x1, y1, x2, y2, _, category) in enumerate(rows.tolist()):
+            margin = share * (y2 - y1)
+            left, top = max(math.floor(x1 - margin), 0), max(math.floor(y1 - margin), 0)
+            right, bottom = min(math.ceil(x2 + margin), width), min(math.ceil(y2 + margin), height)
+            name = self.names[int(category)].replace('/', '_').replace('\\', '_').strip('. ') or f'class{category:.0f}'
+            folder = (self.folder / 'crops' / name / picture.file).parent
+            # Three digits, so that files sorted by name are in reading order.
+            crop = folder / f'{picture.file.stem}_{number:03d}.jpg'
+            crop = self._claim(crop, folder / f'{picture.file.name}_{number:03d}.jpg')
+            write_bytes(crop, _encode(picture.image[top:bottom, left:right], '.jpg'))
 
     def _claim(self, file: Path, otherwise: Path) -> Path:
         """A file that this run has not written: two sources that differ in their suffix alone share a stem."""

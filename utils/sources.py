@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from models.errors import UserError
 PICTURES = frozenset(['.bmp', '.jfif', '.jpe', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 VIDEOS = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'])
 DEFAULT_FPS = 30.0  # of webcams and videos that do not tell
+GROUP_PIXELS = 50_000_000  # a group of pictures that is larger takes no more: memory is finite
 
 
 class Source(NamedTuple):
@@ -111,6 +113,40 @@ def read_picture(path: Path) -> np.ndarray:
         raise Unreadable(error.strerror or str(error)) from None
     except Exception as error:  # decoders raise what they like at a broken file
         raise Unreadable(f'broken picture: {error}') from None
+
+
+def read_in_groups(sources: list[Source], size: int) -> Iterator[list[tuple[Source, np.ndarray | Unreadable | None]]]:
+    """Read pictures, the next group in a thread while the caller works on one.
+
+    Yields:
+        Up to `size` neighbouring pictures, fewer if they are large, each with its pixels (H, W, 3) or why there are
+        none; or one video or webcam with None.
+    """
+    groups = _read_groups(sources, size)
+    with ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(next, groups, None)
+        while (group := ahead.result()) is not None:
+            ahead = thread.submit(next, groups, None)
+            yield group
+
+
+def _read_groups(sources: list[Source], size: int) -> Iterator[list]:
+    group, pixels = [], 0
+    for source in sources:
+        if group and (source.moves or len(group) == size or pixels > GROUP_PIXELS):
+            yield group
+            group, pixels = [], 0
+        if source.moves:
+            yield [(source, None)]
+            continue
+        try:
+            image = read_picture(source.path)
+            pixels += image.shape[0] * image.shape[1]
+        except Unreadable as error:
+            image = error
+        group.append((source, image))
+    if group:
+        yield group
 
 
 def _read_with_opencv(path: Path) -> np.ndarray:

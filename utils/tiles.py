@@ -1,0 +1,134 @@
+"""Large pictures in overlapping tiles, so that small words are seen at the picture's own resolution.
+
+A picture is looked at in several views: the whole of it once, which finds the words that are larger than a tile, and
+its tiles. What several views found is merged by these rules:
+
+- Two boxes of different views and of one class are the same text if, cut to what both views see, their overlap is more
+  than SAME_TEXT of the smaller one's area. Boxes of one view have been through NMS and are left as they are.
+- A box that ends within TOUCH pixels of a view's border where the picture goes on is cut. Whole boxes come first, by
+  confidence: each removes the weaker ones of the same text, and the cut ones whatever their confidence.
+- Cut boxes of the same text, in order of confidence, are parts of one word that no view has whole: they become the box
+  around both, with the better confidence.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+SAME_TEXT = 0.6
+TOUCH = 4.0  # pixels; boxes of cut words end about there
+
+
+class View(NamedTuple):
+    """What is seen of a picture: x1, y1, x2, y2 in its whole pixels."""
+
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+
+
+def make_views(width: int, height: int, size: int, overlap: float) -> list[View]:
+    """The whole picture and, if it is larger than one, its tiles.
+
+    Args:
+        width: of the picture in pixels,
+        height: likewise.
+        size: pixels of a tile's side; where the picture is narrower or lower, so is the tile.
+        overlap: neighbouring tiles share at least this share of a tile's side, 0 to under 1.
+
+    Returns:
+        The whole picture, then tiles row by row; all tiles are of one size and spread evenly.
+    """
+    whole = View(0, 0, width, height)
+    if max(width, height) <= size:
+        return [whole]
+    columns, rows = _starts(width, size, overlap), _starts(height, size, overlap)
+    return [whole, *(View(x, y, min(x + size, width), min(y + size, height)) for y in rows for x in columns)]
+
+
+def _starts(length: int, size: int, overlap: float) -> list[int]:
+    """Where the tiles along one side begin; the last one ends with the picture."""
+    if length <= size:
+        return [0]
+    steps = math.ceil((length - size) / max(math.floor(size * (1 - overlap)), 1))
+    return [round(step * (length - size) / steps) for step in range(steps + 1)]
+
+
+def detect_sliced(image: np.ndarray, detect: Callable, size: int, overlap: float, max_det: int) -> np.ndarray:
+    """Boxes of a picture, from the whole of it and its tiles.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        detect: takes a list of such pictures, returns an array (n, 6) of each: x1, y1, x2, y2, confidence, class.
+        size: pixels of a tile's side.
+        overlap: see make_views.
+        max_det: boxes kept of the picture at most.
+
+    Returns:
+        (n, 6), best first.
+    """
+    height, width = image.shape[:2]
+    views = make_views(width, height, size, overlap)
+    found = detect([image[view.y1 : view.y2, view.x1 : view.x2] for view in views])
+    for rows, view in zip(found, views, strict=True):
+        rows[:, :4] += (view.x1, view.y1, view.x1, view.y1)
+    return merge_views(found, views)[:max_det]
+
+
+def merge_views(found: list[np.ndarray], views: list[View]) -> np.ndarray:
+    """One list of boxes from those of overlapping views, by the rules above.
+
+    Args:
+        found: of each view (n, 6): x1, y1, x2, y2 in the picture's pixels, confidence, class.
+        views: the first one is the whole picture.
+
+    Returns:
+        (n, 6), best first.
+    """
+    rows = np.concatenate(found)
+    sight = np.repeat(np.array(views, float), [len(boxes) for boxes in found], 0)  # (n, 4): where each box was seen
+    # Every box against all that come after it; a joined box has seen what its parts have, and is looked at anew.
+    cut = _is_cut(rows, sight, views[0])
+    order = np.lexsort((-rows[:, 4], cut))
+    rows, sight, cut = rows[order], sight[order], cut[order]
+    kept = []
+    while len(rows):
+        same = _same_text(rows, sight)
+        if cut[0] and same.any():
+            part = int(same.argmax())
+            rows[0, :4] = _around(rows[0, :4], rows[part, :4])
+            sight[0] = _around(sight[0], sight[part])
+            rows, sight, cut = (np.delete(values, part, 0) for values in (rows, sight, cut))
+            continue
+        kept.append(rows[0])
+        rest = ~same
+        rest[0] = False
+        rows, sight, cut = rows[rest], sight[rest], cut[rest]
+    merged = np.array(kept).reshape(-1, 6)
+    return merged[np.argsort(-merged[:, 4], kind='stable')]
+
+
+def _around(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The box (4,) around two."""
+    return np.concatenate((np.minimum(first[:2], second[:2]), np.maximum(first[2:], second[2:])))
+
+
+def _is_cut(rows: np.ndarray, sight: np.ndarray, whole: View) -> np.ndarray:
+    """(n,) bool: the box ends at a border of its view inside the picture."""
+    touches = np.abs(rows[:, :4] - sight) < TOUCH
+    return (touches & (sight != np.array(whole))).any(1)
+
+
+def _same_text(rows: np.ndarray, sight: np.ndarray) -> np.ndarray:
+    """(n,) bool: which boxes show the text of the first one, seen from elsewhere."""
+    common = np.concatenate((np.maximum(sight[0, :2], sight[:, :2]), np.minimum(sight[0, 2:], sight[:, 2:])), 1)
+    boxes = rows[:, :4].clip(common[:, [0, 1, 0, 1]], np.maximum(common[:, [2, 3, 2, 3]], common[:, [0, 1, 0, 1]]))
+    first = rows[0, :4].clip(common[:, [0, 1, 0, 1]], np.maximum(common[:, [2, 3, 2, 3]], common[:, [0, 1, 0, 1]]))
+    shared = np.minimum(boxes[:, 2:], first[:, 2:]) - np.maximum(boxes[:, :2], first[:, :2])
+    areas = np.minimum(np.prod(boxes[:, 2:] - boxes[:, :2], 1), np.prod(first[:, 2:] - first[:, :2], 1))
+    same = shared.clip(min=0).prod(1) > SAME_TEXT * areas
+    elsewhere = (sight != sight[0]).any(1)
+    return same & elsewhere & (rows[:, 5] == rows[0, 5])
