@@ -20,6 +20,7 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 from utils import sources
 from utils.drawing import draw_boxes
+from utils.reading import reading_order
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,25 +92,65 @@ def test_files_of_a_picture_agree(run, tmp_path, noise):
     assert (entry['image'], entry['width'], entry['height']) == ('a.png', 130, 61)
     found = entry['detections']
     assert 5 < len(found) <= 20
-    assert [d['score'] for d in found] == sorted((d['score'] for d in found), reverse=True)
+    lines = [d['line'] for d in found]
+    assert lines == sorted(lines) and set(lines) == set(range(lines[-1] + 1))
+    order = reading_order([d['box'] for d in found])
+    assert [word for line in order for word in line] == list(range(len(found)))  # as people read
     assert all(d['score'] >= 0.4 for d in found)  # the checkpoint's own threshold
     assert {d['class'] for d in found} == {0, 1}
 
     rows = [list(map(float, line.split())) for line in (folder / 'labels' / 'a.txt').read_text().splitlines()]
     assert len(rows) == len(found)
     for number, (row, detection) in enumerate(zip(rows, found, strict=True)):
-        assert set(detection) == {'box', 'score', 'class', 'name'}
+        assert set(detection) == {'box', 'score', 'class', 'name', 'line'}
         x1, y1, x2, y2 = detection['box']
         assert 0 <= x1 < x2 <= 130 and 0 <= y1 < y2 <= 61
         x, y, w, h = row[1] * 130, row[2] * 61, row[3] * 130, row[4] * 61
         assert [x - w / 2, y - h / 2, x + w / 2, y + h / 2] == pytest.approx([x1, y1, x2, y2], abs=1e-3)
         assert row[0] == detection['class'] and row[5] == pytest.approx(detection['score'])
         assert detection['name'] == ('text', 'sign/board')[detection['class']]
-        crop = Image.open(folder / 'crops' / detection['name'].replace('/', '_') / f'a_{number}.jpg')
-        assert crop.size == (np.ceil(x2) - np.floor(x1), np.ceil(y2) - np.floor(y1))
+        crop = Image.open(folder / 'crops' / detection['name'].replace('/', '_') / f'a_{number:03d}.jpg')
+        margin = 0.1 * (y2 - y1)
+        left, top = max(np.floor(x1 - margin), 0), max(np.floor(y1 - margin), 0)
+        assert crop.size == (min(np.ceil(x2 + margin), 130) - left, min(np.ceil(y2 + margin), 61) - top)
 
     drawn = np.array(Image.open(folder / 'a.png'))
     assert drawn.shape == (61, 130, 3) and not np.array_equal(drawn, np.array(Image.open(source)))
+
+
+def test_crops_without_a_margin(run, tmp_path, noise):
+    source = save(tmp_path / 'in' / 'a.png', noise(61, 130))
+    folder, _ = run(source, '--save-json', '--save-crop', '--crop-margin', 0, '--max-det', 3)
+    for number, detection in enumerate(read_json(folder)[0]['detections']):
+        x1, y1, x2, y2 = detection['box']
+        crop = Image.open(folder / 'crops' / detection['name'].replace('/', '_') / f'a_{number:03d}.jpg')
+        assert crop.size == (np.ceil(x2) - np.floor(x1), np.ceil(y2) - np.floor(y1))
+
+
+def test_batches_find_what_single_pictures_give(weights, run, tmp_path, noise):
+    """Seven pictures of two shapes in batches of up to three: the same boxes, each with its own picture."""
+    for number in range(7):
+        save(tmp_path / 'in' / f'{number}.png', noise(64, 96 if number % 3 else 60))
+    found = []
+    for size in (1, 3):
+        folder, message = run(tmp_path / 'in', '--save-json', '--nosave', '--batch-size', size)
+        assert message is None
+        found.append(read_json(folder))
+    for one, many in zip(*found, strict=True):
+        assert one['image'] == many['image'] and (one['width'], one['height']) == (many['width'], many['height'])
+        boxes, others = ({tuple(np.round(d['box'])) for d in entry['detections']} for entry in (one, many))
+        assert len(boxes & others) > 0.9 * len(boxes | others) > 0
+
+
+def test_slice_and_its_flags(run, tmp_path, noise):
+    source = save(tmp_path / 'in' / 'a.png', noise(200, 300))
+    folder, message = run(source, '--save-json', '--nosave', '--slice', '--slice-overlap', 0.1, '--max-det', 50)
+    assert message is None
+    (entry,) = read_json(folder)
+    assert 0 < len(entry['detections']) <= 50
+    boxes = np.array([d['box'] for d in entry['detections']])
+    assert (boxes[:, 2] <= 300).all() and (boxes[:, 3] <= 200).all()
+    assert boxes[:, 2].max() > 200 and boxes[:, 3].max() > 104  # of tiles that do not begin at the corner
 
 
 def test_boxes_follow_the_picture_through_the_letterbox(weights, noise):
@@ -285,11 +326,14 @@ def test_classes(run, tmp_path, noise):
 
     def found(*flags):
         folder, _ = run(source, '--save-json', *flags)
-        return [(d['class'], d['box']) for d in read_json(folder)[0]['detections']]
+        rows = read_json(folder)[0]['detections']  # in reading order, which depends on what else is there
+        return sorted(((d['score'], d['class'], d['box']) for d in rows), reverse=True)
 
     everything = found()
-    assert found('--classes', 1) == [row for row in everything if row[0] == 1]
-    assert found('--classes', 1, '--max-det', 3) == [row for row in everything if row[0] == 1][:3]
+    chosen = [row for row in everything if row[1] == 1]
+    assert found('--classes', 1) == chosen
+    best = found('--classes', 1, '--max-det', 3)  # which of two with one score is left to NMS
+    assert set(map(str, best)) <= set(map(str, chosen)) and [row[0] for row in best] == [row[0] for row in chosen[:3]]
     assert len(found('--conf-thres', 0.99999)) == 0
     assert len(found('--iou-thres', 0.1)) < len(everything)
     assert 'classes 0 to 1' in run(source, '--classes', 2)[1]
@@ -323,6 +367,10 @@ def test_user_errors(run, tmp_path, noise, monkeypatch):
         ['--iou-thres', 'nan'],
         ['--imgsz', '0'],
         ['--max-det', 'x'],
+        ['--crop-margin', '0.1'],
+        ['--slice-overlap', '0.1'],
+        ['--slice', '--slice-overlap', '0.95'],
+        ['--batch-size', '0'],
         ['--no-such-flag'],
     ],
 )
