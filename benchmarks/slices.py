@@ -44,9 +44,7 @@ def judge(found, truth) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--weights', default='teacher/demo/yolov5n.pt', help="checkpoint (default: the demo's YOLOv5-N)"
-    )
+    parser.add_argument('--weights', default='teacher/demo/yolov5n.pt', help='checkpoint (default: %(default)s)')
     args = parser.parse_args()
     from detect import BATCH_SIZE, SLICE_OVERLAP, Detector
     from utils.tiles import detect_sliced

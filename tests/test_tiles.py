@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.ops import box_iou
 
 import detect
-from data.synthtext import render_picture
+from benchmarks.slices import build_picture, judge
 from tests.conftest import ROOT
 from utils.tiles import View, detect_sliced, make_views, merge_views
 
@@ -86,24 +84,10 @@ def test_boxes_come_back_in_the_picture_and_max_det_holds(max_det):
 
 
 def test_small_words_of_a_large_picture_are_found():
-    """Sixteen rendered pictures side by side, as a camera with 12 times the pixels would take them."""
-    pictures, quads = [], []
-    for number in range(16):
-        picture, words, _ = render_picture(5, 'test', number, (640, 384))
-        corner = np.array((number % 4 * 640, number // 4 * 384))
-        pictures.append(picture)
-        quads += [np.asarray(word.quad).reshape(4, 2) + corner for word in words if word.legible]
-    image = np.concatenate([np.concatenate(pictures[row : row + 4], 1) for row in range(0, 16, 4)])
-    assert image.shape == (4 * 384, 4 * 640, 3)
-    truth = torch.tensor(np.array([(*quad.min(0), *quad.max(0)) for quad in quads]), dtype=torch.float32)
+    image, truth = build_picture()
+    assert image.shape == (6 * 384, 6 * 640, 3) and len(truth) > 100
     detector = detect.Detector(str(ROOT / 'teacher/demo/yolov5n.pt'), device='cpu')
-
-    def score(found) -> tuple[float, float]:
-        """Recall and precision at IoU .5."""
-        overlap = box_iou(truth, torch.tensor(found[:, :4], dtype=torch.float32)) > 0.5
-        return overlap.any(1).float().mean().item(), overlap.any(0).float().mean().item()
-
-    recall, _ = score(detector(image))
-    sliced_recall, sliced_precision = score(detect_sliced(image, detector.find, 640, 0.2, 1000))
-    assert sliced_recall > recall + 0.2
+    recall, _ = judge(detector(image), truth)
+    sliced_recall, sliced_precision = judge(detect_sliced(image, detector.find, 640, 0.2, 1000), truth)
+    assert sliced_recall > recall + 0.5
     assert sliced_precision > 0.5
