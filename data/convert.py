@@ -1,0 +1,308 @@
+"""Turn annotated pictures of other formats into the layout that training reads.
+
+    python data/convert.py --from labelme --annotations DIR --out mydata
+    python train.py --data mydata/data.yaml ...
+
+Written are, below --out,
+
+    images/<split>/...      the pictures, byte for byte, in the subfolders that they lie in (--link: symbolic links)
+    labels/<split>/...txt   '0 x1 y1 x2 y2 ...', 0..1: polygons of legible words
+    ignore/<split>/...txt   the same form: what nobody could read ('###', illegible, --ignore-label)
+    gt/<split>/...txt       ICDAR2015's form, for val.py's hmean: only where every region of a split has four corners
+    data.yaml               for --data
+    preview.jpg             the first pictures with their boxes: look at it before you train
+
+Annotations are in pixels of the upright picture, as its EXIF orientation says. What cannot be used is named and
+skipped.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.formats import FORMATS, Format
+from data.formats.pages import Page, Pictures, Region
+from data.prepare_icdar2015 import DONT_CARE, MAX_PIXELS, BadEntry, shorten
+from models.errors import UserError
+from utils.cli import run_command
+from utils.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
+from utils.run import make_folder, write_bytes, write_text, write_yaml
+from utils.sources import Unreadable, read_picture
+
+# utils.dataset is imported where it is used: it needs torch, and --help is answered at once.
+
+SPLITS = ('train', 'val', 'test')
+NAMED = 20  # skipped pictures and rows that the summary names
+PREVIEW = 16  # pictures
+QUAD = 4  # corners
+
+
+@dataclass
+class Item:
+    """A picture to write.
+
+    Attributes:
+        page: what was read of it, without the regions that have no area inside it.
+        name: its path below images/<split>/.
+        size: (width, height) of the upright picture in pixels.
+        split: one of SPLITS.
+    """
+
+    page: Page
+    name: PurePosixPath
+    size: tuple[int, int]
+    split: str
+
+
+@dataclass
+class Skipped:
+    """What cannot be used, and why."""
+
+    pictures: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+
+    def describe(self) -> list[str]:
+        reasons = self.pictures + self.rows
+        if not reasons:
+            return []
+        lines = [f'skipped {len(self.pictures)} pictures and {len(self.rows)} rows']
+        lines += [f'  {reason}' for reason in reasons[:NAMED]]
+        return lines + ([f'  and {len(reasons) - NAMED} more'] if len(reasons) > NAMED else [])
+
+
+def read_items(form: Format, annotations: Path, images: Path | None, unread: set[str], skipped: Skipped) -> list[Item]:
+    """All usable pictures of one set of annotations.
+
+    Args:
+        form: how to read them.
+        annotations: their folder or file, as the form says.
+        images: folder of the pictures; None takes that of the annotations.
+        unread: labels of regions that become don't-care.
+        skipped: what cannot be used is added here.
+
+    Raises:
+        UserError: no such folder or file, or nothing in it can be used.
+    """
+    if not (annotations.is_dir() if form.place == 'folder' else annotations.is_file()):
+        raise UserError(f'{annotations} is no {form.place}: expected a {form.place} with {form.form}')
+    pictures = Pictures(images or (annotations if form.place == 'folder' else annotations.parent))
+    items, taken = [], {}
+    for page in form.read(annotations, pictures):
+        try:
+            item = _check(page, pictures, taken)
+        except BadEntry as error:
+            skipped.pictures.append(f'{page.name}: {error}')
+            continue
+        for region in page.regions:
+            region.dont_care |= not unread.isdisjoint(region.labels)
+        skipped.rows += page.bad_rows
+        items.append(item)
+    if not items:
+        why = f', the first: {skipped.pictures[0]}' if skipped.pictures else f': no {form.form}'
+        raise UserError(f'{annotations}: no picture can be used{why}')
+    return items
+
+
+def _check(page: Page, pictures: Pictures, taken: dict[Path, str]) -> Item:
+    """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
+    from utils.dataset import SUFFIXES
+
+    if page.problem:
+        raise BadEntry(page.problem)
+    name = PurePosixPath(pictures.relative(page.picture))
+    key = name.with_suffix('')  # pictures that differ in their suffix alone would share a label file
+    if key in taken:
+        raise BadEntry(f'{name} was annotated already, as {taken[key]}')
+    if name.suffix.lower() not in SUFFIXES:
+        name = name.with_name(f'{name.stem}.png')
+    size = _picture_size(page.picture)
+    if page.size and page.size != size:
+        annotated, found = (f'{width}x{height}' for width, height in (page.size, size))
+        raise BadEntry(f'annotated at {annotated} pixels, but {pictures.relative(page.picture)} has {found}')
+    taken[key] = page.name
+    kept = []
+    for region in page.regions:
+        if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
+            page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
+        else:
+            kept.append(region)
+    page.regions = kept
+    return Item(page, name, size, page.split or 'train')
+
+
+def _picture_size(file: Path) -> tuple[int, int]:
+    from utils.dataset import SUFFIXES, probe_picture
+
+    try:
+        width, height = probe_picture(file) if file.suffix.lower() in SUFFIXES else read_picture(file).shape[1::-1]
+    except (OSError, Unreadable, ValueError, SyntaxError) as error:
+        raise BadEntry(f'{file.name} is broken ({error})') from None
+    if width * height > MAX_PIXELS:
+        raise BadEntry(f'{file.name} has {width}x{height} pixels, more than {MAX_PIXELS // 10**6} million')
+    return width, height
+
+
+def choose_splits(items: list[Item], val: float, test: float) -> None:
+    """Give every item without a split of its own one, by a hash of its name: the same names give the same splits.
+
+    At least one picture goes to each split that is asked for. Raises UserError where too few are left to train with.
+    """
+    free = [item for item in items if not item.page.split]
+    free.sort(key=lambda item: hashlib.sha256(str(item.name).encode()).digest())
+    if not free:
+        return
+    shares = {'val': val, 'test': test}
+    counts = {split: max(round(share * len(free)), 1) for split, share in shares.items() if share}
+    if sum(counts.values()) >= len(free):
+        wanted = ' and '.join(f'{count} in {split}' for split, count in counts.items())
+        raise UserError(f'{len(free)} pictures are too few for {wanted}')
+    chosen = [split for split, count in counts.items() for _ in range(count)]
+    for item, split in zip(free, chosen + ['train'] * (len(free) - len(chosen)), strict=True):
+        item.split = split
+
+
+def write_item(item: Item, out: Path, link: bool, with_gt: bool) -> None:
+    """Write a picture and its labels."""
+    file = out / 'images' / item.split / item.name
+    rows = defaultdict(list)
+    for region in item.page.regions:
+        rows['ignore' if region.dont_care else 'labels'].append(_label_row(region, item.size))
+        rows['gt'].append(_truth_row(region))
+    for kind in ('labels', 'ignore', 'gt') if with_gt else ('labels', 'ignore'):
+        write_text(companion_file(file, kind), ''.join(rows[kind]))
+    make_folder(file.parent)
+    if file.suffix != item.page.picture.suffix:
+        import cv2
+
+        pixels = cv2.cvtColor(read_picture(item.page.picture), cv2.COLOR_RGB2BGR)
+        write_bytes(file, cv2.imencode('.png', pixels)[1].tobytes())
+    elif link:
+        file.symlink_to(item.page.picture.resolve())
+    else:
+        shutil.copyfile(item.page.picture, file)
+
+
+def _label_row(region: Region, size: tuple[int, int]) -> str:
+    inside = clip_polygons(region.polygon[None], *size)[0]
+    return '0 ' + ' '.join(f'{value:.6f}' for value in (inside / size).ravel()) + '\n'
+
+
+def _truth_row(region: Region) -> str:
+    corners = ','.join(f'{value:.0f}' for value in region.polygon.ravel())
+    word = DONT_CARE if region.dont_care else ' '.join(region.word.split())
+    return f'{corners},{word}\n'
+
+
+def write_set(items: list[Item], out: Path, link: bool) -> None:
+    """Write everything but the preview, under a temporary name until it is complete."""
+    used = [split for split in SPLITS if any(item.split == split for item in items)]
+    others = {item.split for item in items for region in item.page.regions if len(region.polygon) != QUAD}
+    partial = out.with_name(f'.{out.name}.partial')
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    try:
+        for item in tqdm(items, 'writing', unit='picture', disable=None):
+            write_item(item, partial, link, with_gt=item.split not in others)
+        content = {'path': str(out.resolve()), **{split: f'images/{split}' for split in used}, 'names': {0: 'text'}}
+        write_yaml(partial / 'data.yaml', {**content, 'dont_care': 'ignore'})
+        if out.is_dir():
+            out.rmdir()  # it is empty
+        os.replace(partial, out)
+    except OSError as error:
+        raise UserError(f'cannot write {out}: {error}') from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_preview(out: Path) -> None:
+    """Draw the first training pictures as training will see them, which also reads all labels once."""
+    from utils.dataset import TextDataset, build_loader, load_data_config
+    from utils.plots import plot_batch
+
+    dataset = TextDataset(load_data_config(out / 'data.yaml'), 'train', 640, rect=False)
+    batch = next(iter(build_loader(dataset, PREVIEW, workers=0)))
+    plot_batch(batch.images, batch.targets, batch.ignore, out / 'preview.jpg', max_pictures=PREVIEW)
+
+
+def summarise(items: list[Item]) -> list[str]:
+    """A line a split."""
+    lines = []
+    for split in SPLITS:
+        regions = [item.page.regions for item in items if item.split == split]
+        counts = Counter(region.dont_care for page in regions for region in page)
+        if regions:
+            empty = sum(not page for page in regions)
+            text = f"{split}: {len(regions)} pictures, {counts[False]} words, {counts[True]} don't-care regions"
+            lines.append(text + (f', {empty} pictures without text' if empty else ''))
+    return lines
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise ValueError
+    return value
+
+
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    forms = '\n'.join(f'  {name:14} a {form.place} with {form.form}' for name, form in FORMATS.items())
+    parser = argparse.ArgumentParser(
+        description=f'{__doc__}\nformats:\n{forms}', formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('--from', dest='form', required=True, choices=FORMATS, metavar='FORMAT', help='one of the formats above')
+    add('--annotations', type=Path, required=True, metavar='PATH', help='folder or file, as the format says')
+    add('--images', type=Path, metavar='DIR', help='pictures, subfolders too (default: where the annotations are)')
+    add('--test-annotations', type=Path, metavar='PATH', help='of a test set that has annotations of its own')
+    add('--test-images', type=Path, metavar='DIR', help='its pictures (default: where its annotations are)')
+    add('--out', type=Path, required=True, metavar='DIR', help='folder to write; must be new or empty')
+    add('--val', type=_share, metavar='SHARE', help='of the pictures that chooses checkpoints, 0 to 1 (default 0.1)')
+    add('--test', type=_share, metavar='SHARE', help='of the pictures that is kept for figures, 0 to 1 (default 0)')
+    add('--ignore-label', nargs='+', default=[], metavar='NAME', help="labels of regions that become don't-care")
+    add('--link', action='store_true', help='link to the pictures instead of copying them')
+    options = parser.parse_args(arguments)
+    form = FORMATS[options.form]
+    if options.ignore_label and not form.labels:
+        parser.error(f'--ignore-label: {options.form} has no labels')
+    if form.sets and (options.val, options.test, options.test_annotations) != (None, None, None):
+        parser.error(f'{options.form} says itself which pictures are for what: leave --val and --test out')
+    if options.test and options.test_annotations:
+        parser.error('--test takes a share of the pictures, --test-annotations names others: give one of them')
+    if options.test_images and not options.test_annotations:
+        parser.error('--test-images goes with --test-annotations')
+    return options
+
+
+def main() -> None:
+    options = parse_options()
+    out, form, unread, skipped = options.out, FORMATS[options.form], set(options.ignore_label), Skipped()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f'{out} exists already: choose another --out, or remove it')
+    items = read_items(form, options.annotations, options.images, unread, skipped)
+    unknown = unread - {label for item in items for region in item.page.regions for label in region.labels}
+    if unknown:
+        raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
+    choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
+    if options.test_annotations:
+        others = read_items(form, options.test_annotations, options.test_images, unread, skipped)
+        for item in others:
+            item.split = 'test'
+        items += others
+    if not all(any(item.split == split for item in items) for split in ('train', 'val')):
+        raise UserError('training needs pictures in train and in val (--val)')
+    write_set(items, out, options.link)
+    write_preview(out)
+    print('\n'.join([*summarise(items), *skipped.describe()]))
+    print(f'written: {out / "data.yaml"} (for --data), {out / "preview.jpg"} (look whether the boxes are right)')
+
+
+if __name__ == '__main__':
+    run_command(main)

@@ -1,0 +1,45 @@
+"""Annotation formats. Each is read by one function: read(annotations, pictures) yields a Page for each picture."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from data.formats import json_files, text_files
+from data.formats.pages import Page, Pictures
+
+
+class Format(NamedTuple):
+    """How to read a format.
+
+    read: from the annotations (a folder or a file, as `place` says) and the pictures to their pages.
+    place: 'folder' or 'file'.
+    form: what the annotations look like, for messages and --help.
+    labels: regions carry labels, so that --ignore-label has a meaning.
+    sets: the annotations themselves say which pictures are for training and which for validation.
+    """
+
+    read: Callable[[Path, Pictures], Iterator[Page]]
+    place: str
+    form: str
+    labels: bool = False
+    sets: bool = False
+
+
+FORMATS = {
+    'icdar2013': Format(text_files.read_icdar2013, 'folder', 'gt_NAME.txt, x1 y1 x2 y2 "word" (or with commas)'),
+    'icdar2015': Format(text_files.read_icdar2015, 'folder', 'gt_NAME.txt, x1,y1,x2,y2,x3,y3,x4,y4,word'),
+    'icdar2017-mlt': Format(text_files.read_mlt, 'folder', 'gt_NAME.txt, x1,y1,x2,y2,x3,y3,x4,y4,script,word'),
+    'total-text': Format(
+        text_files.read_total_text,
+        'folder',
+        "poly_gt_NAME.txt, x: [[..]], y: [[..]], ornt: [u'c'], transcriptions: [u'word'], or poly_gt_NAME.mat",
+    ),
+    'coco-text': Format(json_files.read_coco_text, 'file', '"imgs" and "anns", as COCO_Text.json', sets=True),
+    'labelme': Format(json_files.read_labelme, 'folder', 'NAME.json with "shapes"', labels=True),
+    'label-studio': Format(
+        json_files.read_label_studio,
+        'file',
+        'tasks with "data" and "annotations", as it exports JSON (not JSON-MIN)',
+        labels=True,
+    ),
+}

@@ -1,0 +1,152 @@
+"""Formats with a text file for each picture: ICDAR2013, ICDAR2015, ICDAR2017-MLT (and 2019), Total-Text."""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data.formats.pages import MAX_ROW, Page, Pictures, Region, annotation_files, read_bounded, to_box, to_polygon
+from data.prepare_icdar2015 import DONT_CARE, MAX_BYTES, BadEntry
+
+MAX_MAT_BYTES = 64 << 10  # Total-Text's have a few KiB; compressed ones may unpack to a thousand times their size
+SCRIPTS = 'Arabic|Bangla|Chinese|Hindi|Japanese|Korean|Latin|Mixed|None|Symbols'  # of MLT 2017 and 2019
+
+_NUMBER, _BETWEEN = r'([-+]?\d+(?:\.\d*)?)', r'(?:\s*,\s*|\s+)'
+ICDAR2013_ROW = re.compile(rf'\s*{(_NUMBER + _BETWEEN) * 4}"(.*)"\s*')
+# Literals as Python 2 prints them; they are taken apart by these expressions and never evaluated.
+_NUMBERS, _TEXT = r'\[\[([-+.\d\s,]*)\]\]', r"""u?('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+TOTAL_TEXT_ROW = re.compile(
+    rf'\s*x:\s*{_NUMBERS},\s*y:\s*{_NUMBERS},\s*ornt:\s*\[[^\[\]]*\],\s*transcriptions:\s*\[(?:{_TEXT})?\],?\s*',
+    re.DOTALL,
+)
+
+Rows = tuple[Callable[[bytes], list], Callable[..., Region]]  # splits a file's content, parses a row
+
+
+def read_icdar2013(folder: Path, pictures: Pictures) -> Iterator[Page]:
+    return _read_files(folder, pictures, {'.txt': (_lines, _parse_icdar2013)})
+
+
+def read_icdar2015(folder: Path, pictures: Pictures) -> Iterator[Page]:
+    return _read_files(folder, pictures, {'.txt': (_lines, _parse_icdar2015)})
+
+
+def read_mlt(folder: Path, pictures: Pictures) -> Iterator[Page]:
+    return _read_files(folder, pictures, {'.txt': (_lines, _parse_mlt)})
+
+
+def read_total_text(folder: Path, pictures: Pictures) -> Iterator[Page]:
+    rows = {'.txt': (_total_text_rows, _parse_total_text), '.mat': (_mat_rows, _parse_mat)}
+    return _read_files(folder, pictures, rows)
+
+
+def _read_files(folder: Path, pictures: Pictures, kinds: dict[str, Rows]) -> Iterator[Page]:
+    """A page of every annotation file in the folder; `kinds` says how to read each suffix."""
+    for file in tqdm(annotation_files(folder, kinds), 'reading', unit='file', leave=False, delay=2):
+        relative = file.relative_to(folder)
+        page = Page(relative.as_posix())
+        split, parse = kinds[file.suffix.lower()]
+        try:
+            page.picture = pictures.find_stem(relative)
+            rows = split(read_bounded(file, MAX_MAT_BYTES if file.suffix.lower() == '.mat' else MAX_BYTES['.txt']))
+        except BadEntry as error:
+            page.problem = str(error)
+        else:
+            page.add_rows(rows, parse)
+        yield page
+
+
+def _lines(content: bytes) -> list[str]:
+    # Not splitlines(): it also breaks at characters that a word may hold.
+    return [row for row in _decode(content).split('\n') if row.strip()]
+
+
+def _decode(content: bytes) -> str:
+    return content.decode('utf-8-sig', errors='replace')
+
+
+def _parse_icdar2013(row: str) -> Region:
+    match = ICDAR2013_ROW.fullmatch(_bounded(row))
+    if not match:
+        raise BadEntry('expected x1 y1 x2 y2 "word" or x1, y1, x2, y2, "word"')
+    return _word(to_box(*match.groups()[:4]), match[5])
+
+
+def _parse_icdar2015(row: str) -> Region:
+    fields = _bounded(row).split(',', 8)
+    if len(fields) < 9:
+        raise BadEntry(f'{len(fields)} of 9 fields')
+    if re.match(rf'(?:{SCRIPTS}),', fields[8]):  # its don't-care words would count as words
+        raise BadEntry('a script before the word: --from icdar2017-mlt reads such rows')
+    return _word(to_polygon(fields[:8]), fields[8])
+
+
+def _parse_mlt(row: str) -> Region:
+    fields = _bounded(row).split(',', 9)
+    if len(fields) < 10:
+        raise BadEntry(f'{len(fields)} of 10 fields')
+    return _word(to_polygon(fields[:8]), fields[9])
+
+
+def _bounded(row: str) -> str:
+    if len(row) > MAX_ROW:
+        raise BadEntry(f'longer than {MAX_ROW} characters')
+    return row
+
+
+def _word(polygon: np.ndarray, word: str) -> Region:
+    return Region(polygon, word.strip(), word.strip() == DONT_CARE)
+
+
+def _total_text_rows(content: bytes) -> list[str]:
+    """Rows begin with 'x:'; the arrays of long polygons go over several lines."""
+    return [row for row in re.split(r'^(?=[^\S\n]*x:)', _decode(content), flags=re.MULTILINE) if row.strip()]
+
+
+def _parse_total_text(row: str) -> Region:
+    match = TOTAL_TEXT_ROW.fullmatch(_bounded(row))
+    if not match:
+        raise BadEntry("expected x: [[..]], y: [[..]], ornt: [u'c'], transcriptions: [u'word']")
+    xs, ys = (re.split(r'[\s,]+', group.strip()) for group in match.groups()[:2])
+    return _total_text_region(xs, ys, _unescape(match[3][1:-1]) if match[3] else '')
+
+
+def _unescape(text: str) -> str:
+    r"""A Python literal's escapes (\xe9, \u20ac, \') as the characters that they stand for."""
+    names = {'n': '\n', 'r': '\r', 't': '\t'}
+
+    def character(match: re.Match) -> str:
+        code = match[1] or match[2] or match[3]
+        if code is None:
+            return names.get(match[4], match[4])
+        return chr(int(code, 16)) if int(code, 16) <= 0x10FFFF else '\ufffd'
+
+    return re.sub(r'\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|(.))', character, text, flags=re.DOTALL)
+
+
+def _mat_rows(content: bytes) -> list:
+    """The rows of a Total-Text .mat file: cells 'x:', xs, 'y:', ys, word, orientation."""
+    from scipy.io import loadmat
+
+    try:
+        return list(loadmat(io.BytesIO(content), variable_names=['polygt'])['polygt'])
+    except Exception as error:  # it raises what it likes at a broken file
+        raise BadEntry(f'no Total-Text polygons ({type(error).__name__}: {error})') from None
+
+
+def _parse_mat(row) -> Region:
+    try:
+        xs, ys, word = row[1].ravel().tolist(), row[3].ravel().tolist(), row[4].ravel().tolist()
+    except (IndexError, AttributeError):
+        raise BadEntry("expected the cells 'x:', xs, 'y:', ys, word, orientation") from None
+    return _total_text_region(xs, ys, str(word[0]) if word else '')
+
+
+def _total_text_region(xs: list, ys: list, word: str) -> Region:
+    """'#' and a missing word say that nobody could read it."""
+    if len(xs) != len(ys):
+        raise BadEntry(f'{len(xs)} x but {len(ys)} y')
+    return Region(to_polygon(value for pair in zip(xs, ys, strict=True) for value in pair), word, word in ('', '#'))
