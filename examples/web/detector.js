@@ -1,0 +1,176 @@
+// An ONNX file of `export.py --format onnx` as a function from pictures to boxes, with onnxruntime-web.
+import * as ort from './node_modules/onnxruntime-web/dist/ort.wasm.min.mjs';
+
+const GREY = 114;
+const IOU_THRES = 0.45; // above it the worse of two boxes of a class goes
+const MAX_DET = 300; // boxes of a picture at most
+
+export async function loadDetector(bytes) {
+  const about = readMetadata(bytes);
+  if (!about.names || about.nms) throw new Error('no file of export.py --format onnx (without --nms)');
+  const session = await ort.InferenceSession.create(bytes);
+  return { about, find: (picture) => find(session, about, picture) };
+}
+
+// The description that export.py puts into the file. onnxruntime-web does not hand it out, so it is read here: of the
+// protocol buffer ModelProto only field 14, metadata_props, is looked at (key: field 1, value: field 2, JSON).
+export function readMetadata(bytes) {
+  const about = {};
+  try {
+    for (const [field, content] of fields(bytes)) {
+      if (field !== 14) continue;
+      const entry = Object.fromEntries(fields(content));
+      about[text(entry[1])] = JSON.parse(text(entry[2]));
+    }
+  } catch {
+    return {}; // not such a file
+  }
+  return about;
+}
+
+const text = (bytes) => new TextDecoder().decode(bytes);
+
+function* fields(bytes) {
+  let at = 0;
+  const varint = () => {
+    for (let value = 0, factor = 1; ; factor *= 128) {
+      if (at >= bytes.length || factor > 2 ** 56) throw new Error('cut short');
+      const byte = bytes[at++];
+      value += (byte & 127) * factor;
+      if (byte < 128) return value;
+    }
+  };
+  while (at < bytes.length) {
+    const key = varint();
+    const wire = key % 8;
+    if (wire === 0) {
+      varint();
+    } else {
+      const length = { 1: 8, 2: wire === 2 ? varint() : 0, 5: 4 }[wire];
+      if (length === undefined || at + length > bytes.length) throw new Error('no protocol buffer');
+      yield [Math.floor(key / 8), bytes.subarray(at, at + length)];
+      at += length;
+    }
+  }
+}
+
+// The words of a picture (ImageData): every box that may count, best first, before NMS, and the milliseconds of the
+// network. `chooseBoxes` makes the final list for a confidence, at once, when a slider moves.
+async function find(session, about, picture) {
+  const [height, width] = [picture.height, picture.width];
+  const longest = Math.max(height, width);
+  const scale = Math.round(Math.min(about.imgsz[0] / height, about.imgsz[1] / width) * longest) / longest;
+  const newHeight = Math.max(Math.round(height * scale), 1);
+  const newWidth = Math.max(Math.round(width * scale), 1);
+  const whole = about.dynamic ? [newHeight, newWidth].map((n) => Math.ceil(n / about.stride) * about.stride) : about.imgsz;
+  const top = Math.floor((whole[0] - newHeight) / 2);
+  const left = Math.floor((whole[1] - newWidth) / 2);
+  const input = letterbox(resize(picture, newWidth, newHeight), whole, top, left);
+
+  const start = performance.now();
+  const output = await session.run({ images: new ort.Tensor('float32', input, [1, 3, ...whole]) });
+  const milliseconds = performance.now() - start;
+  const { data, dims } = output.boxes; // (1, M, 5 + classes): x, y, w, h, objectness, scores of the classes
+  const place = { left, top, scaleX: newWidth / width, scaleY: newHeight / height, width, height };
+  return { candidates: decode(data, dims[2], place), milliseconds };
+}
+
+function decode(data, columns, { left, top, scaleX, scaleY, width, height }) {
+  const candidates = [];
+  for (let row = 0; row < data.length; row += columns) {
+    if (data[row + 4] < 0.05) continue; // the slider begins there
+    const scores = data.subarray(row + 5, row + columns);
+    const category = scores.indexOf(Math.max(...scores));
+    const [x, y, w, h] = data.subarray(row, row + 4);
+    candidates.push({
+      raw: [x - w / 2, y - h / 2, x + w / 2, y + h / 2],
+      box: [
+        clamp((x - w / 2 - left) / scaleX, width),
+        clamp((y - h / 2 - top) / scaleY, height),
+        clamp((x + w / 2 - left) / scaleX, width),
+        clamp((y + h / 2 - top) / scaleY, height),
+      ],
+      score: data[row + 4] * scores[category],
+      category,
+    });
+  }
+  return candidates.sort((a, b) => b.score - a.score);
+}
+
+const clamp = (value, high) => Math.min(Math.max(value, 0), high);
+
+// Non-maximum suppression within each class, of candidates sorted by score.
+export function chooseBoxes(candidates, confidence) {
+  const kept = [];
+  for (const one of candidates) {
+    if (one.score < confidence || kept.length === MAX_DET) break;
+    if (!kept.some((other) => other.category === one.category && overlap(other.raw, one.raw) > IOU_THRES)) kept.push(one);
+  }
+  return kept.filter(({ box }) => box[2] > box[0] && box[3] > box[1]); // none that lies on the grey
+}
+
+function overlap(a, b) {
+  const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
+  const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
+  if (width <= 0 || height <= 0) return 0;
+  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (width * height) / (area(a) + area(b) - width * height);
+}
+
+// A picture of another size: the mean of what a pixel covers where it shrinks, bilinear where it grows, as OpenCV's
+// INTER_AREA and INTER_LINEAR do it. (A canvas shrinks differently in every browser, and boxes would move.)
+function resize({ data, width, height }, newWidth, newHeight) {
+  const across = weights(width, newWidth);
+  const down = weights(height, newHeight);
+  const rows = new Float32Array(height * newWidth * 3);
+  for (let y = 0, to = 0; y < height; y++) {
+    for (const { first, shares } of across) {
+      for (let channel = 0; channel < 3; channel++, to++) {
+        let sum = 0;
+        for (let k = 0; k < shares.length; k++) sum += shares[k] * data[(y * width + first + k) * 4 + channel];
+        rows[to] = sum;
+      }
+    }
+  }
+  const pixels = new Uint8ClampedArray(newHeight * newWidth * 3); // rounds
+  const line = newWidth * 3;
+  down.forEach(({ first, shares }, y) => {
+    for (let x = 0; x < line; x++) {
+      let sum = 0;
+      for (let k = 0; k < shares.length; k++) sum += shares[k] * rows[(first + k) * line + x];
+      pixels[y * line + x] = sum;
+    }
+  });
+  return { pixels, width: newWidth, height: newHeight };
+}
+
+// For every new pixel of one side the first old pixel that it is made of, and their shares.
+function weights(length, newLength) {
+  const step = length / newLength;
+  return Array.from({ length: newLength }, (_, index) => {
+    if (step <= 1) {
+      const centre = clamp((index + 0.5) * step - 0.5, length - 1);
+      const first = Math.min(Math.floor(centre), Math.max(length - 2, 0));
+      return { first, shares: length > 1 ? [1 - (centre - first), centre - first] : [1] };
+    }
+    const [start, end] = [index * step, Math.min((index + 1) * step, length)];
+    const first = Math.floor(start);
+    const last = Math.min(Math.ceil(end - 1e-9), length);
+    const shares = Array.from({ length: last - first }, (_, k) => Math.min(end, first + k + 1) - Math.max(start, first + k));
+    return { first, shares: shares.map((share) => share / (end - start)) };
+  });
+}
+
+// (1, 3, height, width), 0 to 1, grey where there is no picture.
+function letterbox({ pixels, width, height }, whole, top, left) {
+  const plane = whole[0] * whole[1];
+  const input = new Float32Array(3 * plane).fill(GREY / 255);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const to = (top + y) * whole[1] + left + x;
+      const from = (y * width + x) * 3;
+      for (let channel = 0; channel < 3; channel++) input[channel * plane + to] = pixels[from + channel] / 255;
+    }
+  }
+  return input;
+}
