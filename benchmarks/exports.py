@@ -59,16 +59,13 @@ def export_all(options: argparse.Namespace) -> dict[str, dict[str, Path]]:
 
 
 class Bfloat16:
-    """A checkpoint's network as detect.py runs it."""
+    """A checkpoint's network as detect.py runs it, its weights cast once."""
 
     def __init__(self, model):
-        self.model = model
+        self.model = model.to_bfloat16()
 
     def __call__(self, images):
-        import torch
-
-        with torch.autocast('cpu', torch.bfloat16):
-            return self.model(images)
+        return self.model(images.bfloat16())
 
     def __getattr__(self, name: str):
         return getattr(self.model, name)
@@ -84,7 +81,7 @@ def load_all(options: argparse.Namespace, files: dict) -> dict[str, dict]:
     native = load_detector(options.weights)
     networks = {NATIVE: {'dynamic': native, 'fixed': native}}
     if has_bfloat16(torch.device('cpu')):
-        networks[FAST] = dict.fromkeys(('dynamic', 'fixed'), Bfloat16(native))
+        networks[FAST] = dict.fromkeys(('dynamic', 'fixed'), Bfloat16(load_detector(options.weights)))
     for name, kinds in files.items():
         networks[name] = {kind: load_detector(file) for kind, file in kinds.items()}
     return networks
@@ -92,9 +89,7 @@ def load_all(options: argparse.Namespace, files: dict) -> dict[str, dict]:
 
 def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict]:
     """{format: how many boxes it finds, and how many are the same as the checkpoint's in float32}."""
-    import contextlib
-    from unittest import mock
-
+    import torch
     from tqdm import tqdm
 
     from detect import Detector
@@ -103,12 +98,11 @@ def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict
     files = list_pictures(load_data_config(options.data), 'test')[: options.pictures]
     pictures = [load_picture(file) for file in files]
     detector = Detector(options.weights, device='cpu')
+    detector.dtype = torch.float32  # every network casts for itself
     found = {}
-    # Detector runs every network under bfloat16's autocast; here each brings its own precision.
-    with mock.patch('utils.device.autocast', lambda *_: contextlib.nullcontext()):
-        for name, kinds in tqdm(networks.items(), 'boxes', leave=False):
-            detector.model = kinds['dynamic']
-            found[name] = [detector(picture) for picture in pictures]
+    for name, kinds in tqdm(networks.items(), 'boxes', leave=False):
+        detector.model = kinds['dynamic']
+        found[name] = [detector(picture) for picture in pictures]
     return {
         name: {
             'boxes': sum(len(rows) for rows in boxes),

@@ -1,5 +1,6 @@
 """The page of examples/web in a headless Chromium: the boxes of detect.py, and clear messages."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -26,6 +27,17 @@ pytestmark = [
 ]
 
 
+@contextlib.contextmanager
+def serving(*command):
+    """A server on this machine while the context lasts; gives its URL, which its first line holds."""
+    command = [sys.executable, '-u', *map(str, command)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            yield re.search(r'http://[^/]+/', server.stdout.readline())[0]
+        finally:
+            server.terminate()
+
+
 @pytest.fixture(scope='module')
 def seen(tmp_path_factory) -> tuple[dict, Path]:
     """Drive the page once; returns what was seen and the folder of all files."""
@@ -35,20 +47,16 @@ def seen(tmp_path_factory) -> tuple[dict, Path]:
     assert exported.returncode == 0, exported.stderr
     picture, _, _ = render_picture(11, 'test', 8, (1000, 600))
     Image.fromarray(picture).save(folder / 'picture.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: shown turned right by 90 degrees
+    Image.fromarray(picture).rotate(90, expand=True).save(folder / 'turned.jpg', exif=exif, quality=95)
     (folder / 'broken.png').write_bytes((folder / 'picture.png').read_bytes()[:500])
     (folder / 'model.onnx.txt.onnx').write_text('no model')
-    server = subprocess.Popen(
-        [sys.executable, WEB / 'serve.py', '--port', '0', '--model', folder / 'model.onnx'],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        url = server.stdout.readline().split()[0]
-        files = [folder / name for name in ('picture.png', 'broken.png', 'model.onnx')]
-        command = ['node', ROOT / 'tests/web_page.mjs', CHROMIUM, url, *files, folder]
+    ours = serving(WEB / 'serve.py', '--port', 0, '--model', folder / 'model.onnx')
+    plain = serving('-m', 'http.server', 0, '--bind', '127.0.0.1', '--directory', WEB)
+    with ours as url, plain as plain_url:
+        command = ['node', ROOT / 'tests/web_page.mjs', CHROMIUM, url, plain_url, folder]
         ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, check=False)
-    finally:
-        server.terminate()
     assert ended.returncode == 0, ended.stderr + (folder / 'result.json').read_text()
     return json.loads((folder / 'result.json').read_text()), folder
 
@@ -70,12 +78,20 @@ def test_the_boxes_of_detect(seen):
     assert re.fullmatch(rf'{len(expected)} words in picture.png, 1000 × 600 pixels; .* \d+ ms\.', result['status'])
 
 
+def test_a_turned_photograph(seen):
+    """EXIF is heeded: the picture is as wide as the upright one, and the drop of two pictures ends with the second."""
+    result, _ = seen
+    assert ' in turned.jpg, 1000 × 600 pixels;' in result['turned']
+
+
 def test_messages(seen):
     result, _ = seen
-    assert result['errors'] == [] and result['isolated'] is True
+    assert result['errors'] == [] and result['isolated'] is True and result['plain'] is False
     assert result['broken'] == 'broken.png is no picture that this browser can show.'
     assert result['noModel'].startswith('model.onnx.txt.onnx cannot be used: no file of export.py')
+    assert result['unsure'] > result['crops']
     assert 'There is no model.onnx' in result['missing']
+    assert len(result['runtime']) == 3 and all('onnxruntime-web cannot be loaded' in text for text in result['runtime'])
 
 
 def test_serve_says_what_is_missing(tmp_path):

@@ -1,9 +1,12 @@
-// Drives examples/web in a headless Chromium: node web_page.mjs CHROMIUM URL PICTURE BROKEN MODEL OUT
+// Drives examples/web in a headless Chromium: node web_page.mjs CHROMIUM URL PLAIN_URL OUT
+// OUT holds picture.png, turned.jpg, broken.png, model.onnx and model.onnx.txt.onnx, and gets what is seen.
+// PLAIN_URL serves the page without the headers that threads need.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 
-const [chromium, url, picture, broken, model, out] = process.argv.slice(2);
+const [chromium, url, plainUrl, out] = process.argv.slice(2);
+const [picture, turned, broken, model] = ['picture.png', 'turned.jpg', 'broken.png', 'model.onnx'].map((name) => join(out, name));
 const require = createRequire(new URL('../examples/web/package.json', import.meta.url));
 const puppeteer = (await import(require.resolve('puppeteer-core'))).default;
 const browser = await puppeteer.launch({ executablePath: chromium, args: ['--no-sandbox', '--disable-gpu'] });
@@ -16,8 +19,7 @@ const status = () => page.$eval('#status', (element) => element.textContent);
 const until = (part) =>
   page.waitForFunction((part) => document.getElementById('status').textContent.includes(part), { timeout: 60000 }, part);
 const upload = async (id, file) => (await page.$(id)).uploadFile(file);
-const setConfidence = (value) =>
-  page.$eval('#confidence', (slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }, value);
+const words = () => page.$$eval('#words li', (items) => items.length);
 
 // Drops a file on the page, as a hand would.
 async function drop(file) {
@@ -39,8 +41,8 @@ try {
   await drop(picture);
   await until('the network took');
   result.status = await status();
-  result.crops = await page.$$eval('#words li', (items) => items.length);
-  await page.screenshot({ path: join(out, 'page.png') });
+  result.crops = await words();
+  await page.screenshot({ path: join(out, 'page.png'), fullPage: true });
 
   const session = await browser.target().createCDPSession();
   await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: out, eventsEnabled: true });
@@ -48,25 +50,42 @@ try {
   await page.click('#download');
   await done;
 
-  await setConfidence('0.95');
-  result.confident = await page.$$eval('#words li', (items) => items.length);
+  await page.focus('#confidence');
+  await page.keyboard.press('End'); // the slider's highest, by keyboard
+  result.confident = await words();
+  await Promise.all([drop(picture), drop(turned)]); // two at once: one after the other
+  await until('turned.jpg');
+  result.turned = await status();
+
   await upload('#picture', broken);
   await until('is no picture');
   result.broken = await status();
   await upload('#model', model + '.txt.onnx');
   await until('cannot be used');
   result.noModel = await status();
+  await page.focus('#confidence');
+  await page.keyboard.press('Home'); // works on what is shown, without a model
+  result.unsure = await words();
 
   await page.setRequestInterception(true);
-  page.on('request', (request) => (request.url().endsWith('model.onnx') ? request.respond({ status: 404 }) : request.continue()));
-  await page.reload();
+  let absent = 'model.onnx';
+  page.on('request', (request) => (request.url().endsWith(absent) ? request.respond({ status: 404 }) : request.continue()));
+  result.runtime = [];
+  for (absent of ['ort.wasm.min.mjs', 'threaded.mjs', '.wasm']) {
+    await page.goto(url);
+    await until('npm ci');
+    result.runtime.push(await status());
+  }
+  absent = 'model.onnx';
+  await page.goto(plainUrl);
   await until('Choose an ONNX file');
   result.missing = await status();
+  result.plain = await page.evaluate(() => crossOriginIsolated);
   await upload('#model', model);
   await until('Ready');
   await upload('#picture', picture);
   await until('the network took');
-  result.again = await page.$$eval('#words li', (items) => items.length);
+  result.again = await words();
 } finally {
   result.errors = errors;
   result.last = await status().catch(() => '');

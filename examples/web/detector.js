@@ -1,6 +1,5 @@
 // An ONNX file of `export.py --format onnx` as a function from pictures to boxes, with onnxruntime-web.
-import * as ort from './node_modules/onnxruntime-web/dist/ort.wasm.min.mjs';
-
+const RUNTIME = './node_modules/onnxruntime-web/dist/ort.wasm.min.mjs';
 const GREY = 114;
 const IOU_THRES = 0.45; // above it the worse of two boxes of a class goes
 const MAX_DET = 300; // boxes of a picture at most
@@ -8,9 +7,14 @@ const MAX_DET = 300; // boxes of a picture at most
 export async function loadDetector(bytes) {
   const about = readMetadata(bytes);
   if (!about.names || about.nms) throw new Error('no file of export.py --format onnx (without --nms)');
-  const session = await ort.InferenceSession.create(bytes);
-  return { about, find: (picture) => find(session, about, picture) };
+  const ort = await import(RUNTIME).catch(() => { throw new Error(noRuntime(RUNTIME)); });
+  const session = await ort.InferenceSession.create(bytes).catch((error) => {
+    throw error.message.startsWith('no available backend') ? new Error(noRuntime('its WebAssembly file')) : error;
+  });
+  return { about, find: (picture) => find(ort, session, about, picture) };
 }
+
+const noRuntime = (file) => `onnxruntime-web cannot be loaded (${file}). Run npm ci in the folder of this page, then reload it.`;
 
 // The description that export.py puts into the file. onnxruntime-web does not hand it out, so it is read here: of the
 // protocol buffer ModelProto only field 14, metadata_props, is looked at (key: field 1, value: field 2, JSON).
@@ -56,7 +60,7 @@ function* fields(bytes) {
 
 // The words of a picture (ImageData): every box that may count, best first, before NMS, and the milliseconds of the
 // network. `chooseBoxes` makes the final list for a confidence, at once, when a slider moves.
-async function find(session, about, picture) {
+async function find(ort, session, about, picture) {
   const [height, width] = [picture.height, picture.width];
   const longest = Math.max(height, width);
   const scale = Math.round(Math.min(about.imgsz[0] / height, about.imgsz[1] / width) * longest) / longest;
@@ -103,7 +107,7 @@ const clamp = (value, high) => Math.min(Math.max(value, 0), high);
 export function chooseBoxes(candidates, confidence) {
   const kept = [];
   for (const one of candidates) {
-    if (one.score < confidence || kept.length === MAX_DET) break;
+    if (one.score <= confidence || kept.length === MAX_DET) break;
     if (!kept.some((other) => other.category === one.category && overlap(other.raw, one.raw) > IOU_THRES)) kept.push(one);
   }
   return kept.filter(({ box }) => box[2] > box[0] && box[3] > box[1]); // none that lies on the grey

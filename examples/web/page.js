@@ -1,7 +1,11 @@
 import { chooseBoxes, loadDetector } from './detector.js';
 
 const $ = (id) => document.getElementById(id);
-const state = { detector: null, picture: null, result: null, name: '' };
+const state = { detector: null, picture: null, shown: null }; // shown: a picture with what was found in it
+
+// Files are used one after another, however fast they come: a session runs one picture at a time.
+let last = Promise.resolve();
+const inTurn = (job) => (last = last.then(job).catch((error) => say(`That failed: ${error.message}`, true)));
 
 function say(message, isError = false) {
   $('status').textContent = message;
@@ -24,29 +28,34 @@ async function useModel(bytes, origin) {
 }
 
 async function usePicture(file) {
-  let bitmap;
   try {
-    bitmap = await createImageBitmap(file, { imageOrientation: 'from-image' }); // upright, as EXIF says
+    state.picture = await readPicture(file);
   } catch {
     return say(`${file.name || 'That'} is no picture that this browser can show.`, true);
   }
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext('2d');
-  context.fillStyle = 'white'; // what is transparent
-  context.fillRect(0, 0, bitmap.width, bitmap.height);
-  context.drawImage(bitmap, 0, 0);
-  state.picture = context.getImageData(0, 0, bitmap.width, bitmap.height);
-  state.bitmap = canvas;
-  state.name = file.name || 'picture';
   if (state.detector) await detect();
   else say('Choose a model first: an ONNX file of export.py.', true);
 }
 
+// Its name, its pixels (ImageData) and a canvas with it.
+async function readPicture(file) {
+  const bitmap = await createImageBitmap(file, { imageOrientation: 'from-image' }); // upright, as EXIF says
+  const { width, height } = bitmap;
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext('2d');
+  context.fillStyle = 'white'; // what is transparent
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return { name: file.name || 'picture', canvas, pixels: context.getImageData(0, 0, width, height) };
+}
+
 async function detect() {
   say('Looking …');
-  await new Promise(requestAnimationFrame); // lets the message show
+  await new Promise((done) => setTimeout(done, 20)); // lets the message show
   try {
-    state.result = await state.detector.find(state.picture);
+    const found = await state.detector.find(state.picture.pixels);
+    state.shown = { ...state.picture, ...found, names: state.detector.about.names };
   } catch (error) {
     return say(`The detector failed: ${error.message}`, true);
   }
@@ -54,29 +63,30 @@ async function detect() {
 }
 
 function words() {
-  return chooseBoxes(state.result.candidates, Number($('confidence').value));
+  return chooseBoxes(state.shown.candidates, Number($('confidence').value));
 }
 
 function show() {
   const found = words();
-  const { names } = state.detector.about;
+  const { name, canvas: picture, milliseconds } = state.shown;
   const canvas = $('canvas');
-  [canvas.width, canvas.height] = [state.picture.width, state.picture.height];
+  [canvas.width, canvas.height] = [picture.width, picture.height];
   const context = canvas.getContext('2d');
-  context.drawImage(state.bitmap, 0, 0);
+  context.drawImage(picture, 0, 0);
   context.lineWidth = Math.max(1, Math.round((canvas.width + canvas.height) / 1000));
   context.strokeStyle = '#009e73';
   for (const { box: [x1, y1, x2, y2] } of found) context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-  $('words').replaceChildren(...found.map((word) => listItem(word, names)));
+  $('words').replaceChildren(...found.map(listItem));
   $('download').disabled = false;
   const count = `${found.length} ${found.length === 1 ? 'word' : 'words'}`;
-  say(`${count} in ${state.name}, ${state.picture.width} × ${state.picture.height} pixels; the network took ${Math.round(state.result.milliseconds)} ms.`);
+  say(`${count} in ${name}, ${picture.width} × ${picture.height} pixels; the network took ${Math.round(milliseconds)} ms.`);
 }
 
-function listItem({ box: [x1, y1, x2, y2], score, category }, names) {
+function listItem({ box: [x1, y1, x2, y2], score, category }) {
+  const { canvas, names } = state.shown;
   const crop = document.createElement('canvas');
   [crop.width, crop.height] = [Math.max(1, Math.round(x2 - x1)), Math.max(1, Math.round(y2 - y1))];
-  crop.getContext('2d').drawImage(state.bitmap, x1, y1, x2 - x1, y2 - y1, 0, 0, crop.width, crop.height);
+  crop.getContext('2d').drawImage(canvas, x1, y1, x2 - x1, y2 - y1, 0, 0, crop.width, crop.height);
   const item = document.createElement('li');
   const label = Object.keys(names).length > 1 ? `${names[category]} ` : '';
   item.append(crop, `${label}${score.toFixed(2)}`);
@@ -85,9 +95,12 @@ function listItem({ box: [x1, y1, x2, y2], score, category }, names) {
 
 // The form of detect.py's detections.json, without the lines.
 function download() {
-  const { names } = state.detector.about;
-  const detections = words().map(({ box, score, category }) => ({ box, score, class: category, name: names[category] }));
-  const entry = { image: state.name, width: state.picture.width, height: state.picture.height, detections };
+  const { name, canvas, names } = state.shown;
+  const round = (value, digits) => Number(value.toFixed(digits));
+  const detections = words().map(({ box, score, category }) => ({
+    box: box.map((side) => round(side, 2)), score: round(score, 5), class: category, name: names[category],
+  }));
+  const entry = { image: name, width: canvas.width, height: canvas.height, detections };
   const link = document.createElement('a');
   link.href = URL.createObjectURL(new Blob([JSON.stringify([entry], null, 1)], { type: 'application/json' }));
   link.download = 'detections.json';
@@ -96,27 +109,24 @@ function download() {
 }
 
 async function fetchModel() {
-  try {
-    const answer = await fetch('model.onnx');
-    if (!answer.ok) throw new Error(`${answer.status}`);
-    await useModel(new Uint8Array(await answer.arrayBuffer()), 'model.onnx');
-  } catch {
-    say('There is no model.onnx beside this page. Choose an ONNX file of export.py as model.', true);
-  }
+  const bytes = await fetch('model.onnx').then((answer) => (answer.ok ? answer.arrayBuffer() : null), () => null);
+  if (bytes) await useModel(new Uint8Array(bytes), 'model.onnx');
+  else say('There is no model.onnx beside this page. Choose an ONNX file of export.py as model.', true);
 }
 
-async function takeFile(file) {
-  if (!file) return;
+async function useFile(file) {
   if (file.name?.endsWith('.onnx')) await useModel(new Uint8Array(await file.arrayBuffer()), file.name);
   else await usePicture(file);
 }
+
+const takeFile = (file) => file && inTurn(() => useFile(file));
 
 $('picture').addEventListener('change', (event) => takeFile(event.target.files[0]));
 $('model').addEventListener('change', (event) => takeFile(event.target.files[0]));
 $('download').addEventListener('click', download);
 $('confidence').addEventListener('input', () => {
   $('shown').textContent = Number($('confidence').value).toFixed(2);
-  if (state.result) show();
+  if (state.shown) show();
 });
 document.addEventListener('paste', (event) => takeFile(event.clipboardData.files[0]));
 for (const kind of ['dragover', 'dragleave', 'drop']) {
@@ -126,4 +136,4 @@ for (const kind of ['dragover', 'dragleave', 'drop']) {
     if (kind === 'drop') takeFile(event.dataTransfer.files[0]);
   });
 }
-fetchModel();
+inTurn(fetchModel);
