@@ -5,6 +5,7 @@ A contestant is a class with a round() that does a fixed amount of work, after w
 
 import contextlib
 import io
+import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from utils.distillation.distiller import Distiller, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.evaluate import evaluate, to_network
 from utils.hyp import load_hyp, read_yaml
-from utils.trainer import Trainer
+from utils.trainer import Progress, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {'x': 'recipes/xn_maskdiff_PFI.yaml', 'l': 'recipes/ln_4maskdiff.yaml'}
@@ -74,7 +75,7 @@ class Batches:
         self.batches = [collate(samples[i :: settings.steps]) for i in range(settings.steps)]
         if torch.cuda.is_available():  # as the loader does
             self.batches = [batch._replace(images=batch.images.pin_memory()) for batch in self.batches]
-        self.sampler = SimpleNamespace(epoch=0)
+        self.batch_sampler = SimpleNamespace(epoch=0, start=0, size=lambda _: settings.batch)
 
     def __iter__(self):
         return iter(self.batches)
@@ -92,7 +93,7 @@ def limited_loader(settings: Settings):
         load_data_config(settings.data), 'train', settings.imgsz, settings.hyp, augment=True, cache=True
     )
     loader = build_loader(dataset, settings.batch, settings.workers, shuffle=True)
-    loader.sampler.n = min(settings.batch * settings.steps, len(dataset))
+    loader.batch_sampler.n = min(settings.batch * settings.steps, len(dataset))
     return loader
 
 
@@ -147,6 +148,7 @@ class Training:
             self.criterion = DetectionCriterion(model, hyp, settings.imgsz, amp)
         options = {'epochs': ENDLESS, 'batch_size': settings.batch, 'nominal_batch': settings.batch}
         options |= {'optimizer': 'SGD', 'freeze': 0, 'cos_lr': False, 'noval': True, 'patience': 0}
+        options |= {'skip_nonfinite': 0, 'save_every': math.inf}
         self.folder = tempfile.TemporaryDirectory()
         loaders = (self.batches, self.batches)
         self.trainer = Trainer(model, self.criterion, loaders, options, hyp, Path(self.folder.name))
@@ -154,6 +156,7 @@ class Training:
 
     def round(self) -> dict:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            self.trainer.progress = Progress(self.epoch)
             means = self.trainer._train_epoch(self.epoch)
         self.epoch += 1
         return {name[6:]: value for name, value in means.items() if name.startswith('train/')}
@@ -213,7 +216,7 @@ class Loading:
         self.epoch = 0
 
     def round(self) -> dict:
-        self.loader.sampler.epoch = self.epoch
+        self.loader.batch_sampler.epoch = self.epoch
         self.epoch += 1
         return {'pictures': sum(len(batch.images) for batch in self.loader)}
 

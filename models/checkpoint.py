@@ -1,6 +1,5 @@
 """Checkpoints: ours (tensors and plain data) and public YOLOv5 files, both read without running code from them."""
 
-import os
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
+from models.files import replacing
 from models.yolo import DetectionModel
 
 FORMAT, VERSION = 'ocrdistill', 1
@@ -240,6 +240,9 @@ def save_checkpoint(path: str | Path, model: DetectionModel, state: dict[str, Te
         model: gives yaml, names and stride.
         state: the weights to store.
         entries: plain data and tensors beside them (options, epoch, metrics, conf_threshold, resume ...).
+
+    Raises:
+        UserError: it cannot be written.
     """
     path = Path(path)
     content = {
@@ -251,12 +254,13 @@ def save_checkpoint(path: str | Path, model: DetectionModel, state: dict[str, Te
         'stride': model.stride.tolist(),
         **entries,
     }
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
-        with open(temporary, 'wb') as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_plain(path, content)
+
+
+def save_plain(path: Path, content: dict) -> None:
+    """Write tensors and plain data as a whole or not at all. Raises UserError."""
+    with replacing(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OSError(_first_line(error)) from None

@@ -1,5 +1,13 @@
-"""The one exception for mistakes that a user can mend."""
+"""What ends a command without a traceback."""
 
 
 class UserError(Exception):
     """A wrong path, file, option or checkpoint. Commands print its message as one line and exit with status 1."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; `signal` is its number. Commands exit with 128 + signal."""
+
+    def __init__(self, signal: int):
+        super().__init__(signal)
+        self.signal = signal

@@ -15,7 +15,7 @@ from PIL import Image
 from models.errors import UserError
 from utils import dataset as module
 from utils.boxes import xywh_to_xyxy
-from utils.dataset import EpochSampler, TextDataset, build_loader, collate, load_data_config, probe_picture
+from utils.dataset import EpochBatches, TextDataset, build_loader, collate, load_data_config, probe_picture
 from utils.hyp import DEFAULTS, RANGES, check_hyp, load_hyp
 from utils.labels import companion_file, read_labels
 
@@ -390,7 +390,7 @@ def test_workers_change_nothing_and_draw_nothing_from_torch(data):
         state = torch.get_rng_state()
         epochs = []
         for epoch in (0, 1):
-            loader.sampler.epoch = epoch
+            loader.batch_sampler.epoch = epoch
             epochs.append(list(loader))
         assert torch.equal(state, torch.get_rng_state())
         runs.append(epochs)
@@ -399,14 +399,41 @@ def test_workers_change_nothing_and_draw_nothing_from_torch(data):
     assert not same(runs[0][0], runs[0][1])
 
 
-def test_epoch_sampler():
-    sampler = EpochSampler(20, seed=4)
-    first = list(sampler)
-    assert first == list(sampler) and sorted(i for _, i in first) == list(range(20)) and len(sampler) == 20
-    sampler.epoch = 1
-    second = list(sampler)
-    assert {epoch for epoch, _ in second} == {1} and [i for _, i in first] != [i for _, i in second]
-    assert list(EpochSampler(3, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
+def test_epoch_batches():
+    batches = EpochBatches(20, 8, seed=4)
+    first = list(batches)
+    assert first == list(batches) and sorted(i for batch in first for _, i in batch) == list(range(20))
+    assert list(map(len, first)) == [8, 8, 4] == [batches.size(i) for i in range(3)] and len(batches) == 3
+    batches.start = 1
+    assert list(batches) == first[1:]
+    batches.epoch, batches.start = 1, 0
+    second = list(batches)
+    assert {epoch for batch in second for epoch, _ in batch} == {1}
+    assert [i for batch in first for _, i in batch] != [i for batch in second for _, i in batch]
+    assert list(EpochBatches(3, 2, shuffle=False)) == [[(0, 0), (0, 1)], [(0, 2)]]
+
+
+@pytest.mark.parametrize('start', [0, 2])
+def test_epoch_batches_of_several_processes(start):
+    """Shuffled batches are cut, others dealt out; together they are what one process has."""
+    whole = EpochBatches(23, 6, seed=1)
+    parts = [EpochBatches(23, 6, seed=1, part=(rank, 3)) for rank in range(3)]
+    for batches in (whole, *parts):
+        batches.epoch, batches.start = 5, start
+    assert [sum(shares, []) for shares in zip(*parts, strict=True)] == list(whole)
+    assert max(len(share) for share in parts[0]) == 2 and {len(part) for part in parts} == {4}
+    fixed = [list(EpochBatches(23, 6, shuffle=False, part=(rank, 3))) for rank in range(3)]
+    assert (
+        list(map(len, fixed)) == [2, 1, 1] == [len(EpochBatches(23, 6, shuffle=False, part=(r, 3))) for r in range(3)]
+    )
+    assert [fixed[0][0], fixed[1][0], fixed[2][0], fixed[0][1]] == list(EpochBatches(23, 6, shuffle=False))
+
+
+def test_a_last_batch_too_small_for_the_processes(data):
+    dataset = TextDataset(data, 'train', 64)  # 7 pictures
+    with pytest.raises(UserError, match='the last batch has 1 for 2 processes'):
+        build_loader(dataset, 3, shuffle=True, part=(0, 2))
+    build_loader(dataset, 5, shuffle=True, part=(0, 2))
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from models.errors import UserError
+from models.errors import Interrupted, UserError
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -14,11 +14,9 @@ def run_command(main: Callable[[], None]) -> None:
     0 on success; 1 with one line on standard error for a UserError; 130 and 143 after Ctrl-C and SIGTERM. SIGTERM
     is turned into KeyboardInterrupt, so that one path saves what there is. argparse exits with 2 by itself.
     """
-    received = []
 
     def interrupt(number, _frame):
-        received.append(number)
-        raise KeyboardInterrupt
+        raise Interrupted(number)
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -26,9 +24,9 @@ def run_command(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print('interrupted', file=sys.stderr)
-        sys.exit(128 + (received[0] if received else signal.SIGINT))
+        sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
     except RuntimeError as error:
         if type(error).__name__ != 'OutOfMemoryError':  # torch's, without importing torch here
             raise

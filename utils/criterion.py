@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.yolo import DetectionModel
+from utils import distributed
 from utils.dataset import Batch
 from utils.device import autocast
 from utils.loss import DetectionLoss, scaled_gains
@@ -26,10 +27,13 @@ class DetectionCriterion(nn.Module):
         self.amp = amp
 
     def forward(self, model: DetectionModel, images: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """Unweighted float32 terms, means over the batch; images (B, 3, H, W) 0..1 on the model's device."""
+        """Unweighted float32 terms, means over the batch; images (B, 3, H, W) 0..1 on the model's device.
+
+        Where several processes share a batch, this process's part of them.
+        """
         with autocast(images.device, self.amp):
             maps = model(images)
-        return self.loss(maps, batch.targets, batch.ignore)
+        return self.loss(maps, batch.targets, batch.ignore, distributed.total)
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
         """Called once, with the first batch, before the first step. Must leave the model as it is."""

@@ -1,7 +1,9 @@
 """Pictures and their labels: the data yaml, the dataset, batches and the loader that makes them."""
 
+import hashlib
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -199,6 +201,7 @@ class Batch(NamedTuple):
     shapes: list[tuple[int, int]]  # original (height, width)
     letterboxes: list[Letterbox]  # from original to input pixels; meaningless after augmentation
     labelled: Tensor | None = None  # (B,) bool; None: all pictures have labels
+    whole: int | None = None  # pictures of the batch in all processes that share it; None: B
 
 
 class TextDataset(Dataset):
@@ -319,6 +322,15 @@ class TextDataset(Dataset):
             f'{unlabelled} pictures without a label file (background)'
         ]
         return '\n'.join(lines + _skipped('broken or missing pictures', broken) + _skipped('bad label rows', bad_rows))
+
+    def fingerprint(self) -> str:
+        """A digest of the pictures' names, sizes and annotations, in their order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.shapes).tobytes())
+        for file, annotations in zip(self.files, self.annotations, strict=True):
+            digest.update(file.name.encode())
+            for part in (annotations.classes, annotations.polygons, annotations.dont_care):
+                digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
     def _sort_by_aspect(self) -> None:
         order = np.argsort(self.shapes[:, 1] / self.shapes[:, 0], kind='stable')
@@ -501,31 +513,82 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
-class EpochSampler(Sampler):
-    """(epoch, index) of every picture once; the order is a function of (seed, epoch). Set `.epoch` before each."""
+class EpochBatches(Sampler):
+    """Batches of (epoch, index), every picture once, the last batch possibly smaller.
 
-    def __init__(self, n: int, seed: int = 0, shuffle: bool = True):
-        self.n, self.seed, self.shuffle, self.epoch = n, seed, shuffle, 0
+    The order is a function of (seed, epoch).
+
+    Args:
+        n: pictures.
+        batch_size: of all processes together.
+        seed, shuffle: of the order.
+        part: (rank, world): shuffled batches are shared out among the processes, others go to them in turn.
+
+    Attributes:
+        epoch: set it before each.
+        start: batches at the beginning of an epoch that are left out.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int = 0, shuffle: bool = True, part: tuple[int, int] = (0, 1)):
+        self.n, self.batch_size, self.seed, self.shuffle = n, batch_size, seed, shuffle
+        self.rank, self.world = part
+        self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        return self.n
+        batches = -(-self.n // self.batch_size)
+        return batches if self.shuffle else len(range(self.rank, batches, self.world))
+
+    def size(self, number: int) -> int:
+        """Pictures of a batch in all processes."""
+        return min(self.batch_size, self.n - number * self.batch_size)
 
     def __iter__(self):
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else range(self.n)
-        return iter([(self.epoch, int(index)) for index in order])
+        order = (
+            np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else np.arange(self.n)
+        )
+        whole = [order[at : at + self.batch_size] for at in range(0, self.n, self.batch_size)][self.start :]
+        if self.shuffle:
+            mine = [np.array_split(batch, self.world)[self.rank] for batch in whole]
+        else:
+            mine = whole[self.rank :: self.world]
+        return iter([[(self.epoch, int(index)) for index in batch] for batch in mine])
+
+
+class WorkerDied(UserError):
+    """A loading process ended without being asked to."""
 
 
 class BatchLoader(DataLoader):
-    """A DataLoader whose UserErrors stay one line when they come from a worker process."""
+    """A DataLoader whose errors stay one line when they come from a worker process.
+
+    Raises, when iterated:
+        UserError: of the data.
+        WorkerDied: a worker process was killed or crashed. The next iteration starts new ones.
+    """
 
     def __iter__(self):
         try:
-            yield from super().__iter__()
+            yield from self._from_workers()
+        except RuntimeError as error:
+            if 'DataLoader worker' not in str(error):
+                raise
+            self.close()
+            raise WorkerDied(
+                'a process that loads pictures was killed (out of memory?) or crashed; --workers 0 loads without them'
+            ) from None
         except UserError as error:
             # torch wraps a worker's error in its traceback, of which the last line is the message. The frames
             # keep the worker processes' queues in a cycle, whose collection would wait 5 s for each worker.
             traceback.clear_frames(error.__traceback__)
             raise UserError(str(error).strip().splitlines()[-1].removeprefix('models.errors.UserError: ')) from None
+
+    def _from_workers(self):
+        batches = super().__iter__()
+        if self.num_workers and threading.current_thread() is threading.main_thread():
+            # torch would report a dead worker from a signal handler, in the middle of anything. Without that the wait
+            # for its next batch ends.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        yield from batches
 
     def close(self) -> None:
         """End the worker processes; left to the interpreter's exit after an error, they complain."""
@@ -542,21 +605,36 @@ def _start_worker(_number: int) -> None:
 
 
 def build_loader(
-    dataset: TextDataset, batch_size: int, workers: int = 0, shuffle: bool = False, seed: int = 0
+    dataset: TextDataset,
+    batch_size: int,
+    workers: int = 0,
+    shuffle: bool = False,
+    seed: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> BatchLoader:
-    """Batches of a dataset, the last one possibly smaller. `loader.sampler.epoch = e` before each epoch.
+    """Batches of a dataset, the last one possibly smaller. `loader.batch_sampler.epoch = e` before each epoch.
 
     What comes out does not depend on the number of workers, and nothing is drawn from torch's global generator.
 
+    Args:
+        part: (rank, world) of the processes that share the batches, see EpochBatches.
+
     Raises:
+        UserError: a batch has fewer pictures than there are processes to share it.
         ValueError: shuffling a dataset whose batches are rectangular.
     """
     if shuffle and dataset.rect:
         raise ValueError('rectangular batches have a fixed order: shuffle must be False')
+    batches = EpochBatches(len(dataset), batch_size, seed, shuffle, part)
+    last = batches.size((len(dataset) - 1) // batch_size)
+    if shuffle and min(last, batch_size) < part[1]:
+        raise UserError(
+            f'{len(dataset)} pictures in batches of {batch_size}: the last batch has {last} for {part[1]} processes; '
+            'choose another --batch-size'
+        )
     return BatchLoader(
         dataset,
-        batch_size,
-        sampler=EpochSampler(len(dataset), seed, shuffle),
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),

@@ -6,10 +6,13 @@ import ctypes
 import torch
 
 from models.errors import UserError
+from utils import distributed
 
 
 def select_device(spec: str = '') -> torch.device:
     """The device of a --device option: '' (a GPU if there is one), 'cpu', '0' or 'cuda:0'.
+
+    Processes of torchrun each take a GPU of their own: that of their number on this machine, or of a list as '2,3'.
 
     Raises:
         UserError: no such device.
@@ -23,7 +26,11 @@ def select_device(spec: str = '') -> torch.device:
     if spec in ('', 'cuda'):
         if spec and not torch.cuda.is_available():
             raise UserError('--device cuda: no CUDA GPU can be used here; use --device cpu')
-        return torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')
+        own = distributed.environment('LOCAL_RANK', 0)
+        spec = str(own) if torch.cuda.is_available() else 'cpu'
+        if spec == 'cpu':
+            return torch.device('cpu')
+    spec = _of_process(spec)
     if not spec.isdigit():
         raise UserError(f"--device {spec}: expected 'cpu' or the number of one GPU")
     if not torch.cuda.is_available():
@@ -31,6 +38,21 @@ def select_device(spec: str = '') -> torch.device:
     if int(spec) >= torch.cuda.device_count():
         raise UserError(f'--device {spec}: there are only {torch.cuda.device_count()} GPUs; use --device 0')
     return torch.device(f'cuda:{spec}')
+
+
+def _of_process(spec: str) -> str:
+    """The GPU of this process of a list. Raises UserError."""
+    numbers, processes = spec.split(','), distributed.environment('LOCAL_WORLD_SIZE', 1)
+    if len(numbers) == 1 and processes == 1:
+        return spec
+    if len(numbers) == 1 and spec == str(distributed.environment('LOCAL_RANK', 0)):
+        return spec
+    if len(numbers) != processes:
+        raise UserError(
+            f'--device {spec}: {len(numbers)} GPUs for {processes} processes on this machine; start as many with '
+            f'"torchrun --nproc_per_node {len(numbers)}", or leave --device out'
+        )
+    return numbers[distributed.environment('LOCAL_RANK', 0)].strip()
 
 
 def keep_freed_memory() -> None:

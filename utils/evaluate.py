@@ -1,5 +1,6 @@
 """Run a detector over a split and judge it: losses, mAP, ICDAR hmean, speed."""
 
+import itertools
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from models.exported import ExportedModel
 from models.yolo import DetectionModel
+from utils import distributed
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.dataset import Batch, BatchLoader
 from utils.device import autocast, network_dtype
@@ -49,6 +51,7 @@ class Evaluation:
         speed: milliseconds a picture for 'load', 'network', 'nms'.
         pictures: every picture's detections and labels.
         protocol: the definition of mAP with the thresholds that were used.
+        seconds: that all of it took.
     """
 
     scores: dict[str, float]
@@ -58,6 +61,7 @@ class Evaluation:
     speed: dict[str, float]
     pictures: list[Picture] = field(repr=False)
     protocol: str
+    seconds: float = 0.0
 
     @cached_property
     def icdar(self) -> ICDARMetrics | None:
@@ -82,27 +86,23 @@ def evaluate(
 
     Args:
         model: in eval mode, on `device`, fused or not; or an exported file's.
-        loader: of a dataset without augmentation.
+        loader: of a dataset without augmentation; where processes share its batches, all get the whole's figures.
         amp: run the network in bfloat16; published figures are float32 figures (False).
         loss: also compute the losses on the raw maps.
 
     Returns:
         An Evaluation; boxes are judged in the pictures' own pixels.
     """
-    metrics, confusion = DetectionMetrics(model.nc), ConfusionMatrix(model.nc)
-    pictures: list[Picture] = []
-    sums: dict[str, Tensor] = {}
+    batches: list[tuple[list[Picture], dict[str, float]]] = []
     clock = dict.fromkeys(('load', 'network', 'nms'), 0.0)
-    start = time.perf_counter()
+    start = begin = time.perf_counter()
     for batch in tqdm(loader, title, unit='batch', leave=False, delay=2, disable=None):
         clock['load'] += time.perf_counter() - start
         start = time.perf_counter()
         images = to_network(batch.images, device, amp)
         with autocast(device, amp):
             decoded, maps = model(images)
-        if loss is not None:
-            for name, term in loss(maps, batch.targets, batch.ignore).items():
-                sums[name] = sums.get(name, 0.0) + term * len(images)
+        terms = loss(maps, batch.targets, batch.ignore) if loss is not None else {}
         _wait(device)
         clock['network'] += time.perf_counter() - start
         start = time.perf_counter()
@@ -110,22 +110,35 @@ def evaluate(
         words = non_max_suppression(decoded, WORD_CONFIDENCE, WORD_NMS_IOU, max_det)
         _wait(device)
         clock['nms'] += time.perf_counter() - start
-        for picture in _pictures(batch, found, words):
-            metrics.update(picture.detections, picture.labels, picture.ignore)
-            confusion.update(picture.detections, picture.labels, picture.ignore)
-            pictures.append(picture)
+        batches.append((_pictures(batch, found, words), {k: float(v) * len(images) for k, v in terms.items()}))
         start = time.perf_counter()
+    batches, clock = _gathered(batches, clock) if loader.batch_sampler.world > 1 else (batches, clock)
+    pictures = [picture for found, _ in batches for picture in found]
+    sums = {name: sum(terms[name] for _, terms in batches) for name in batches[0][1]}
+    metrics, confusion = DetectionMetrics(model.nc), ConfusionMatrix(model.nc)
+    for picture in pictures:
+        metrics.update(picture.detections, picture.labels, picture.ignore)
+        confusion.update(picture.detections, picture.labels, picture.ignore)
     details = metrics.compute()
     return Evaluation(
         scores={name: float(details[name]) for name in ('precision', 'recall', 'map50', 'map50_95')},
-        losses={name: float(value) / len(pictures) for name, value in sums.items()},
+        losses={name: value / len(pictures) for name, value in sums.items()},
         details=details,
         confusion=confusion,
         speed={name: 1000 * seconds / len(pictures) for name, seconds in clock.items()},
         pictures=pictures,
         protocol=f'YOLOv5 mAP: confidence {conf_thres:g}, NMS IoU {iou_thres:g}, {max_det} boxes, 101 points; '
         'precision and recall at the best F1',
+        seconds=time.perf_counter() - begin,
     )
+
+
+def _gathered(batches: list, clock: dict[str, float]) -> tuple[list, dict[str, float]]:
+    """The batches of all processes in the order that one process has them, and the clocks' sum."""
+    found = distributed.gather((batches, clock))
+    turns = itertools.zip_longest(*(mine for mine, _ in found))
+    ordered = [batch for turn in turns for batch in turn if batch is not None]
+    return ordered, {name: sum(spent[name] for _, spent in found) for name in clock}
 
 
 def to_network(images: Tensor, device: torch.device, amp: bool = False) -> Tensor:

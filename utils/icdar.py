@@ -7,7 +7,6 @@ The rules are the official evaluation's:
 - Precision and recall over the words and detections of all pictures together; hmean is their harmonic mean.
 """
 
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import UserError
+from models.files import replacing
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept
 THRESHOLDS = np.arange(5, 96) / 100  # the sweep: 0.05 to 0.95 in steps of 0.01
@@ -64,17 +64,12 @@ def write_submission(zip_path, quads: Mapping[str, np.ndarray]) -> None:
         quads: integer quads (n, 4, 2) by picture name, with or without suffix (img_1, img_1.jpg).
     """
     zip_path = Path(zip_path)
-    temporary = zip_path.with_name(f'.{zip_path.name}.{os.getpid()}.tmp')
-    try:
-        with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_DEFLATED) as archive:
-            for name, words in quads.items():
-                rows = np.asarray(words, np.int64).reshape(-1, 8).tolist()
-                entry = zipfile.ZipInfo(f'res_{Path(name).stem}.txt', date_time=(1980, 1, 1, 0, 0, 0))
-                text = ''.join(','.join(map(str, row)) + '\n' for row in rows)
-                archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
-        os.replace(temporary, zip_path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(zip_path) as temporary, zipfile.ZipFile(temporary, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, words in quads.items():
+            rows = np.asarray(words, np.int64).reshape(-1, 8).tolist()
+            entry = zipfile.ZipInfo(f'res_{Path(name).stem}.txt', date_time=(1980, 1, 1, 0, 0, 0))
+            text = ''.join(','.join(map(str, row)) + '\n' for row in rows)
+            archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
 
 
 def _areas(quads: np.ndarray) -> np.ndarray:

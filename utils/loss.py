@@ -1,6 +1,7 @@
 """YOLOv5's detection loss: which cells answer for which target, and the box, objectness and class terms."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,13 @@ class DetectionLoss:
         smoothing = hyp.get('label_smoothing', 0.0)
         self.positive, self.negative = 1 - smoothing / 2, smoothing / 2
 
-    def __call__(self, maps: list[Tensor], targets: Tensor, ignore: Tensor | None = None) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        maps: list[Tensor],
+        targets: Tensor,
+        ignore: Tensor | None = None,
+        total: Callable[[Tensor], Tensor] = lambda counts: counts,
+    ) -> dict[str, Tensor]:
         """Compute the terms.
 
         Args:
@@ -51,6 +58,8 @@ class DetectionLoss:
             targets: (N, 6) rows image, class, x, y, w, h (0..1).
             ignore: (K, 6), the same form: don't-care regions. Cells without a target whose centre lies in one leave
                 the objectness sum; its denominator stays.
+            total: sums the counts that means are over, (n,), over all processes that share the batch; the terms of the
+                processes then add up to the batch's. There may be no picture in this one.
 
         Returns:
             {'box', 'obj', 'cls'}; their weighted sum times the batch size is YOLOv5's loss.
@@ -58,10 +67,16 @@ class DetectionLoss:
         anchors = self.anchors.to(maps[0].device)
         targets = targets.to(maps[0].device, torch.float32)
         box = obj = cls = maps[0].new_zeros((), dtype=torch.float32)
+        assigned_to = [
+            candidates(targets, of_level, raw.shape[2:4], self.anchor_t)
+            for raw, of_level in zip(maps, anchors, strict=True)
+        ]
+        pictures = torch.full((), len(maps[0]), device=targets.device)
+        *counts, pictures = total(torch.stack([*(valid.sum() for *_, valid in assigned_to), pictures]))
         for level, raw in enumerate(maps):
             raw = raw.float()  # noqa: PLW2901
-            (image, anchor, y, x), row, valid = candidates(targets, anchors[level], raw.shape[2:4], self.anchor_t)
-            count = valid.sum().clamp(min=1)
+            (image, anchor, y, x), row, valid = assigned_to[level]
+            count = counts[level].clamp(min=1)
             predicted = raw[image, anchor, y, x]  # (n, 5 + nc)
             miss = self._box_miss(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
             box = box + torch.where(valid, miss, 0).sum() / count
@@ -73,7 +88,7 @@ class DetectionLoss:
             if ignore is not None and len(ignore):
                 inside = centres_inside(ignore.to(raw.device), raw.shape[0], raw.shape[2:4])
                 cost = cost.masked_fill(inside[:, None] & ~assigned, 0.0)
-            obj = obj + cost.mean() * OBJECTNESS_BALANCE[level]
+            obj = obj + cost.sum() / (pictures.clamp(min=1) * math.prod(raw.shape[1:4])) * OBJECTNESS_BALANCE[level]
         return {'box': box, 'obj': obj, 'cls': cls}
 
     def _box_miss(self, predicted: Tensor, targets: Tensor, anchors: Tensor, x: Tensor, y: Tensor, size) -> Tensor:

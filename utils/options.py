@@ -8,7 +8,7 @@ from models.errors import UserError
 
 DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
 OPTIMIZERS = ('SGD', 'AdamW')
-RESUME_TAKES = ('help', 'resume', 'device', 'project')
+RESUME_TAKES = ('help', 'resume', 'device', 'project', 'skip_nonfinite')
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +69,14 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     learning.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation (%(default)s)')
     machine = parser.add_argument_group('machine')
-    machine.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
+    machine.add_argument(
+        '--device',
+        default='',
+        help="'cpu', the number of a GPU, or with torchrun a list of them (default: GPUs if there are any)",
+    )
+    machine.add_argument(
+        '--sync-bn', action='store_true', help='with several GPUs: statistics of normalisation over all of them'
+    )
     machine.add_argument(
         '--no-amp', dest='amp', action='store_false', help='float32 instead of bfloat16 where the processor has that'
     )
@@ -84,6 +91,20 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar='EPOCHS',
         help='also keep a checkpoint every so many epochs, 0: never',
     )
+    run.add_argument(
+        '--save-every',
+        type=float,
+        default=10.0,
+        metavar='MINUTES',
+        help='also save last.pt within an epoch, 0: after every step (%(default)s)',
+    )
+    run.add_argument(
+        '--skip-nonfinite',
+        type=int,
+        default=0,
+        metavar='K',
+        help='leave out up to K steps whose loss or gradient is not finite, and stop at the next (%(default)s)',
+    )
     run.add_argument('--noval', action='store_true', help='validate after the last epoch only')
     run.add_argument('--noplots', action='store_true', help='draw no pictures')
     run.add_argument(
@@ -91,7 +112,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const='',
         metavar='LAST.PT',
-        help='continue a run exactly (without a path: the latest run) with its own options; only --device can be new',
+        help='continue a run exactly where it was saved (without a path: the latest run) with its own options; only '
+        '--device and --skip-nonfinite can be new',
     )
 
 
@@ -130,8 +152,24 @@ def check_training_options(parser: argparse.ArgumentParser, options: argparse.Na
     teacher_imgsz = getattr(options, 'teacher_imgsz', None)  # train.py has none
     if teacher_imgsz is not None and (teacher_imgsz < 64 or teacher_imgsz % 32):
         parser.error('--teacher_imgsz: a multiple of 32, at least 64')
-    if min(options.workers, options.freeze, options.save_period, options.patience, options.seed) < 0:
-        parser.error('--workers, --freeze, --save-period, --patience and --seed: 0 or more')
+    counts = ('workers', 'freeze', 'save_period', 'save_every', 'skip_nonfinite', 'patience', 'seed')
+    if min(getattr(options, name) for name in counts) < 0:
+        parser.error(', '.join(f'--{name.replace("_", "-")}' for name in counts) + ': 0 or more')
+
+
+def resume_after_restart(options: argparse.Namespace, project: str) -> str | None:
+    """The last.pt of this very command, if torchrun has started it anew after a failure; else --resume as it is."""
+    from utils import distributed
+    from utils.hyp import read_yaml
+    from utils.run import command_line
+
+    if options.resume is not None or not distributed.restarted():
+        return options.resume
+    for last in sorted(Path(project).glob('*/weights/last.pt'), key=lambda file: -file.stat().st_mtime):
+        kept = last.parents[1] / 'opt.yaml'
+        if kept.is_file() and read_yaml(kept).get('command') == command_line():
+            return str(last)
+    return None
 
 
 def find_resumable(path: str, project: str) -> Path:

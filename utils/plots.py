@@ -3,7 +3,6 @@ whole or not at all, and all take empty inputs."""
 
 import csv
 import math
-import os
 from pathlib import Path
 
 import cv2
@@ -12,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from models.files import replacing
 from utils.drawing import PALETTE, draw_boxes, line_width
 
 PREDICTION_COLOR = (225, 60, 50)  # RGB
@@ -33,13 +33,8 @@ def save_image(image: np.ndarray, file) -> None:
     done, data = cv2.imencode(file.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options if jpeg else [])
     if not done:
         raise OSError(f'cannot encode {file}')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f'.{file.name}.{os.getpid()}.tmp')
-    try:
+    with replacing(file) as temporary:
         temporary.write_bytes(data.tobytes())
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _save_figure(figure: Figure, file, dpi: int = 150) -> None:

@@ -46,9 +46,13 @@ def figures(evaluation: Evaluation, data: DataConfig, split: str, threshold: flo
 
 def write_report(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig, plots: bool = True) -> None:
     """Write metrics.json and, with `plots`, curves and grids of labels beside predictions."""
-    write_json(folder / 'metrics.json', content)
-    if not plots:
-        return
+    if plots:
+        _draw(folder, evaluation, content, data)
+    write_json(folder / 'metrics.json', content)  # last: a run that has it is complete
+
+
+def _draw(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig) -> None:
+    """Curves, the confusion matrix, and a grid of labels beside predictions."""
     from utils.plots import plot_confusion, plot_f1_curve, plot_icdar_curve, plot_pr_curve
 
     curves = evaluation.details['curves']

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import platform
 import shlex
 import sys
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from models.errors import UserError
+from models.files import replacing
 
 
 def make_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Path:
@@ -33,16 +33,9 @@ def make_folder(folder: Path) -> Path:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it: it is there whole or not at all. Raises UserError."""
-    make_folder(path.parent)
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
+    """Write a file: it is there whole or not at all. Raises UserError."""
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f'cannot write {path}: {error.strerror}') from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,8 +1,10 @@
 """The training loop: one for plain training and for distillation, which differ in their criterion only."""
 
 import math
+import signal
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +12,51 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from models.checkpoint import save_checkpoint
-from models.errors import UserError
+from models.checkpoint import Checkpoint, save_checkpoint, save_plain
+from models.errors import Interrupted, UserError
+from models.files import remove_leftovers
 from models.yolo import DetectionModel
+from utils import distributed
 from utils.criterion import DetectionCriterion, weighted_sum
-from utils.dataset import Batch, BatchLoader
+from utils.dataset import Batch, BatchLoader, WorkerDied
 from utils.ema import ModelEMA
 from utils.evaluate import Evaluation, evaluate, to_network
+from utils.interrupt import StopRequest
 from utils.run import command_line, versions, write_rows
 
 MAX_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5
 DECAY_BATCH = 64  # the batch that hyp's weight_decay is for
+RESTARTS = 3  # of loading processes that die, in an epoch
+
+
+@dataclass
+class Progress:
+    """How far an epoch has come, at an optimizer step.
+
+    Attributes:
+        epoch: its number.
+        batches: that were trained on.
+        sums: {'pictures' | 'train/term' | 'weighted/term': sum over pictures}, float64, of this process's part.
+        seconds: that training took.
+        skipped: steps of the whole run that were left out as not finite.
+    """
+
+    epoch: int
+    batches: int = 0
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    skipped: int = 0
+
+
+class Step(nn.Module):
+    """Model and criterion as one module: what processes exchange gradients of, adapters included."""
+
+    def __init__(self, model: DetectionModel, criterion: DetectionCriterion):
+        super().__init__()
+        self.model, self.criterion = model, criterion
+
+    def forward(self, images: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        return self.criterion(self.model, images, batch)
 
 
 class Trainer:
@@ -57,8 +93,10 @@ class Trainer:
         self.clipped = [p for p in (list(model.parameters()), list(criterion.parameters())) if p]
         self.ema = ModelEMA(model)
         self.frozen = freeze(model, options['freeze'])
+        self.step = distributed.wrap(Step(model, criterion))
         self.rows: list[dict] = []
-        self.start_epoch, self.best_fitness, self.best_epoch = 0, -1.0, 0
+        self.progress, self.best_fitness, self.best_epoch = Progress(0), -1.0, 0
+        self.stop, self.saved_at = StopRequest(), time.monotonic()
         (folder / 'weights').mkdir(exist_ok=True)
 
     @property
@@ -72,80 +110,131 @@ class Trainer:
     def run(self) -> None:
         """Train; the run's folder then holds best.pt, last.pt and results.csv.
 
+        Ctrl-C and SIGTERM end it after the step under way, saved as last.pt.
+
         Raises:
-            UserError: a term of the loss is not finite, or the GPU is out of memory.
-            KeyboardInterrupt: with last.pt as after the last full epoch.
+            UserError: a loss is not finite, pictures cannot be read, or the GPU is out of memory.
+            Interrupted: last.pt is as after the last step.
         """
         try:
-            for epoch in range(self.start_epoch, self.epochs):
-                if self._stalled(epoch):
-                    print(f'stopped: no better result in {self.options["patience"]} epochs (--patience)')
-                    break
-                start = time.perf_counter()
-                means = self._train_epoch(epoch)
-                evaluation = None
-                if not self.options['noval'] or epoch == self.epochs - 1:
-                    evaluation = evaluate(
-                        self.ema.model, self.val_loader, self.device, amp=self.criterion.amp, loss=self.criterion.loss
-                    )
-                self._finish_epoch(epoch, means, evaluation, time.perf_counter() - start)
+            with self.stop, distributed.clear_messages():
+                self._run()
         except torch.OutOfMemoryError:
             raise UserError(
                 f'the GPU ran out of memory with --batch-size {self.batch_size}; try --batch-size '
                 f'{max(self.batch_size // 2, 1)} (the step stays the same: gradients are accumulated), or -1'
             ) from None
-        except KeyboardInterrupt:
-            # Only what is on disk counts: the batch under way is dropped.
-            if self.rows:
-                print(f'\ninterrupted; {self.last} is complete, continue with: --resume {self.last}')
+        except (KeyboardInterrupt, UserError) as error:
+            what = 'interrupted' if isinstance(error, KeyboardInterrupt) else 'stopped'
+            if self.last.is_file():
+                print(f'\n{what}; {self.last} is complete, continue with: --resume {self.last}')
             raise
         finally:
             self.loader.close()
             self.val_loader.close()
+
+    def _run(self) -> None:
+        if distributed.rank() == 0:
+            remove_leftovers(self.last.parent)
+        if not self.rows and not self.progress.batches:
+            self._save_last()  # from here on there is something to resume
+        for epoch in range(self.progress.epoch, self.epochs):
+            if self._stalled(epoch):
+                print(f'stopped: no better result in {self.options["patience"]} epochs (--patience)')
+                break
+            means = self._train_epoch(epoch)
+            evaluation = self._validate(epoch)
+            self._finish_epoch(epoch, means, evaluation)
+            self._heed(bool(self.stop.number))
 
     def _stalled(self, epoch: int) -> bool:
         """Whether an epoch need not start, because those before it brought nothing better for long."""
         return epoch - 1 - self.best_epoch >= self.options['patience'] > 0 and not self.options['noval']
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the training pictures; the epoch's mean terms, unweighted and weighted."""
+        """One pass over the training pictures, or what is left of it; the mean terms, unweighted and weighted."""
         self.model.train()
         self.criterion.train()
         for module in self.frozen:
             module.eval()
-        self.loader.sampler.epoch = epoch
-        batches = len(self.loader)
-        sums: dict[str, torch.Tensor] = {}
-        pictures = pending = 0
-        title = f'epoch {epoch + 1}/{self.epochs}'
+        batches, begun = len(self.loader), self.progress.batches
+        start = time.perf_counter() - self.progress.seconds
+        pending = 0
         bar = tqdm(
-            ahead(self.loader, self.device), title, batches, unit='batch', leave=False, mininterval=1, disable=None
+            self._batches(epoch, begun),
+            f'epoch {epoch + 1}/{self.epochs}',
+            batches,
+            initial=begun,
+            unit='batch',
+            leave=False,
+            mininterval=1,
+            disable=None,
         )
         self.optimizer.zero_grad(set_to_none=True)
-        for number, batch in enumerate(bar):
-            now = epoch + number / batches
-            accumulate = self._schedule(now, epoch, batches)
-            images = to_network(batch.images, self.device, self.criterion.amp)
-            if epoch == number == 0:
-                self.criterion.prepare(self.model, images, batch)
-            terms = self.criterion(self.model, images, batch)
-            weights = self.criterion.weights(now)
-            total = weighted_sum(terms, weights)
-            (total * len(images)).backward()
-            self._check_finite(total, terms, epoch, number)  # asks the device, which by now has enough to do
+        kept = self._statistics()
+        for number, batch in enumerate(bar, begun):
+            accumulate = self._schedule(epoch + number / batches, epoch, batches)
+            # Every epoch ends with a step.
+            last = pending + 1 >= accumulate or number == batches - 1
+            terms, problem = self._forward_backward(batch, epoch, number, last)
             pending += 1
-            # Every epoch ends with a step, so that a checkpoint between epochs needs no gradients.
-            if pending >= accumulate or number == batches - 1:
-                self._step()
-                pending = 0
-            pictures += len(images)
-            for name, term in terms.items():
-                value = term.detach() * len(images)
-                sums[f'train/{name}'] = sums.get(f'train/{name}', 0) + value
-                sums[f'weighted/{name}'] = sums.get(f'weighted/{name}', 0) + value * weights[name]
+            if not problem and last:
+                problem = self._optimize()
+            if problem:
+                self._skip(problem, terms, batch, epoch, number, kept)
             if number % 10 == 0:
                 bar.set_postfix({name: f'{float(term.detach()):.4f}' for name, term in terms.items()})
-        return {name: float(value) / pictures for name, value in sorted(sums.items())}
+            if problem or last:
+                pending, kept = 0, self._statistics()
+                self.progress.batches, self.progress.seconds = number + 1, time.perf_counter() - start
+                self._pause()
+        self._sum_up()
+        sums = self.progress.sums
+        return {name: float(sums[name] / sums['pictures']) for name in sorted(sums) if name != 'pictures'}
+
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """An epoch's batches on the device from number `start`; loading processes that die are replaced."""
+        order, died = self.loader.batch_sampler, 0
+        order.epoch = epoch
+        while True:
+            order.start = start
+            try:
+                for batch in ahead(self.loader, self.device):
+                    yield batch._replace(whole=order.size(start))
+                    start += 1
+                return
+            except WorkerDied as error:
+                died += 1
+                if died > RESTARTS:
+                    raise
+                print(f'\nwarning: {error}. Going on with new ones ({died} of {RESTARTS} times)', flush=True)
+            finally:
+                order.start = 0
+
+    def _forward_backward(self, batch: Batch, epoch: int, number: int, last: bool) -> tuple[dict, str]:
+        """Add a batch's gradients and terms; returns the terms, and what is not finite, if anything."""
+        now = epoch + number / len(self.loader)
+        images = to_network(batch.images, self.device, self.criterion.amp)
+        if epoch == number == 0:
+            self.criterion.prepare(self.model, images, batch)
+        with distributed.accumulating(self.step, last):
+            terms = self.step(images, batch)
+            weights = self.criterion.weights(now)
+            total = weighted_sum(terms, weights)
+            # Gradients are averaged over processes whose terms are parts that add up.
+            (total * (batch.whole * distributed.world())).backward()
+        finite = bool(torch.isfinite(total))  # asks the device, which by now has enough to do
+        bad = [] if finite else [name for name, term in terms.items() if not torch.isfinite(term)] or list(terms)
+        if distributed.any_of(torch.tensor([float(not finite)], device=self.device)).item():
+            return terms, 'loss: ' + (', '.join(bad) or 'in another process')
+        sums = self.progress.sums
+        for name, term in terms.items():
+            value = term.detach().double() * batch.whole
+            sums[f'train/{name}'] = sums.get(f'train/{name}', 0) + value
+            sums[f'weighted/{name}'] = sums.get(f'weighted/{name}', 0) + value * weights[name]
+        count = torch.tensor(float(len(images)), dtype=torch.float64, device=self.device)
+        sums['pictures'] = sums.get('pictures', 0) + count
+        return terms, ''
 
     def _schedule(self, now: float, epoch: int, batches: int) -> int:
         """Set learning rates and momentum for this time (in epochs); returns how many batches make a step."""
@@ -161,46 +250,104 @@ class Trainer:
                 group['momentum'] = hyp['warmup_momentum'] + (hyp['momentum'] - hyp['warmup_momentum']) * share
         return max(1, round(1 + (self.accumulate - 1) * share))
 
-    def _step(self) -> None:
+    def _optimize(self) -> str:
+        """The optimizer's step; returns what is not finite, and then leaves the weights alone."""
         try:
             for parameters in self.clipped:
                 nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT, error_if_nonfinite=True)
         except RuntimeError:
-            raise UserError(
-                'a gradient is not finite; the weights are those before this step. A lower lr0 may help'
-            ) from None
+            return 'gradient'
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.update(self.model)
+        if distributed.rank() == 0:
+            self.ema.update(self.model)
+        return ''
 
-    def _check_finite(self, total: torch.Tensor, terms: dict, epoch: int, number: int) -> None:
-        if not torch.isfinite(total):
-            bad = [name for name, term in terms.items() if not torch.isfinite(term)] or list(terms)
+    def _statistics(self) -> list[torch.Tensor]:
+        """Copies of the model's buffers, which a forward pass changes; none where no step may be left out."""
+        return [buffer.clone() for buffer in self.model.buffers()] if self.options['skip_nonfinite'] else []
+
+    def _skip(self, problem: str, terms: dict, batch: Batch, epoch: int, number: int, kept: list) -> None:
+        """Leave out a step that is not finite. Raises UserError if there were too many of them."""
+        self.optimizer.zero_grad(set_to_none=True)
+        process = f'_process{distributed.rank()}' if distributed.world() > 1 else ''
+        file = self.folder / f'nonfinite_epoch{epoch + 1}_batch{number + 1}{process}.pt'
+        parts = {'images': batch.images, 'targets': batch.targets, 'ignore': batch.ignore, 'paths': batch.paths}
+        save_plain(file, parts | {'terms': {name: term.detach() for name, term in terms.items()}})
+        pictures = ', '.join(Path(path).name for path in batch.paths)
+        text = f'not finite in epoch {epoch + 1}, batch {number + 1}: {problem}; pictures: {pictures}; kept in {file}'
+        if self.progress.skipped >= self.options['skip_nonfinite']:
             raise UserError(
-                f'the loss is not finite in epoch {epoch + 1}, batch {number + 1}: {", ".join(bad)}; the weights are '
-                f'those before this batch, last.pt is of the epoch before. A lower lr0 or --no-amp may help'
+                f'{text}. The weights are those before this step. --skip-nonfinite K (also with --resume) leaves such '
+                'steps out; a lower --lr0 or --no-amp may prevent them'
             )
+        self.progress.skipped += 1
+        for buffer, value in zip(self.model.buffers(), kept, strict=True):
+            buffer.copy_(value)
+        print(f'\nwarning: {text}; left out ({self.progress.skipped} of {self.options["skip_nonfinite"]})', flush=True)
 
-    def _finish_epoch(self, epoch: int, means: dict, evaluation: Evaluation | None, seconds: float) -> None:
+    def _pause(self) -> None:
+        """Between two steps: save if it is time, or stop if that was asked for. Raises Interrupted."""
+        due = time.monotonic() - self.saved_at >= 60 * self.options['save_every']
+        flags = torch.tensor([float(self.stop.number), float(due and distributed.rank() == 0)], device=self.device)
+        stop, due = distributed.any_of(flags).tolist()
+        if stop or due:
+            self._sum_up()
+            self._save_last()
+        self._heed(bool(stop))
+
+    def _heed(self, stop: bool) -> None:
+        """End a run that was asked to stop, in all processes at the same place. Raises Interrupted."""
+        if distributed.any_of(torch.tensor([float(stop)], device=self.device)).item():
+            raise Interrupted(self.stop.number or signal.SIGTERM)
+
+    def _sum_up(self) -> None:
+        """Let the first process have the sums of all."""
+        for name, value in sorted(self.progress.sums.items()):
+            summed = distributed.total(value)
+            self.progress.sums[name] = summed if distributed.rank() == 0 else torch.zeros_like(summed)
+
+    def _validate(self, epoch: int) -> Evaluation | None:
+        """Judge the averaged weights; the epoch's training is saved if this fails or is interrupted."""
+        if self.options['noval'] and epoch < self.epochs - 1:
+            return None
+        distributed.copy_from_first(self.ema.model)
+        try:
+            with self.stop.at_once():
+                return evaluate(
+                    self.ema.model, self.val_loader, self.device, amp=self.criterion.amp, loss=self.criterion.loss
+                )
+        except (KeyboardInterrupt, Exception):
+            self._save_last()
+            raise
+
+    def _finish_epoch(self, epoch: int, means: dict, evaluation: Evaluation | None) -> None:
         """Write the epoch's row, checkpoints and line."""
         row = {'epoch': epoch, **means}
         names = ('precision', 'recall', 'map50', 'map50_95')
         scores = evaluation.scores if evaluation else dict.fromkeys(names, math.nan)
         losses = evaluation.losses if evaluation else dict.fromkeys(('box', 'obj', 'cls'), math.nan)
         row |= {f'val/{name}': value for name, value in {**scores, **losses}.items()}
+        seconds = self.progress.seconds + (evaluation.seconds if evaluation else 0)
         row |= {'lr': self.optimizer.param_groups[0]['lr'], 'seconds': round(seconds, 2)}
         self.rows.append(row)
+        self.progress = Progress(epoch + 1, skipped=self.progress.skipped)
         fitness = 0.1 * scores['map50'] + 0.9 * scores['map50_95'] if evaluation else -1.0  # YOLOv5's
         if evaluation is None or fitness > self.best_fitness:
             self.best_fitness, self.best_epoch = fitness, epoch
             self.save(self.best, epoch, scores)
-        self.save(self.last, epoch, scores, resume=True)
+        self._save_last()
         if self.options['save_period'] > 0 and (epoch + 1) % self.options['save_period'] == 0:
             self.save(self.last.with_name(f'epoch{epoch + 1}.pt'), epoch, scores)
-        write_rows(self.folder / 'results.csv', self.rows)
-        for report in self.reports:
-            report(row)
+        self._write_rows()
         self._print(row, seconds, epoch)
+
+    def _write_rows(self) -> None:
+        """Write results.csv and report the last row."""
+        if self.rows and distributed.rank() == 0:
+            write_rows(self.folder / 'results.csv', self.rows)
+            for report in self.reports:
+                report(self.rows[-1])
 
     def _print(self, row: dict, seconds: float, epoch: int) -> None:
         left = (self.epochs - epoch - 1) * np.median([r['seconds'] for r in self.rows])
@@ -213,8 +360,16 @@ class Trainer:
             flush=True,
         )
 
+    def _save_last(self) -> None:
+        """Write last.pt: all that an exact continuation needs."""
+        scores = {k.removeprefix('val/'): v for k, v in self.rows[-1].items() if 'val/' in k} if self.rows else {}
+        self.save(self.last, self.progress.epoch - 1, scores, resume=True)
+        self.saved_at = time.monotonic()
+
     def save(self, path: Path, epoch: int, scores: dict, resume: bool = False) -> None:
         """Write the EMA student as a checkpoint; with `resume` also all that an exact continuation needs."""
+        if distributed.rank():
+            return
         entries = {
             'command': command_line(),
             'options': self.options,
@@ -233,15 +388,30 @@ class Trainer:
                 'best_fitness': self.best_fitness,
                 'best_epoch': self.best_epoch,
                 'rows': self.rows,
+                'progress': asdict(self.progress),
+                'data': self.loader.dataset.fingerprint(),
                 'rng': torch.get_rng_state(),
             }
         save_checkpoint(path, self.model, self.ema.model.state_dict(), **entries)
 
-    def restore(self, checkpoint) -> None:
-        """Continue from a last.pt (models.checkpoint.Checkpoint). Raises UserError if it cannot."""
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a last.pt. Raises UserError if it cannot."""
         saved = checkpoint.meta.get('resume')
         if saved is None:
             raise UserError(f'{checkpoint.path} cannot be resumed: only last.pt can')
+        try:
+            self._take(checkpoint, saved)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(f'{checkpoint.path} cannot be resumed: {error!r}') from None
+        begun = self.progress.epoch
+        finished = not self.progress.batches and (begun >= self.epochs or self._stalled(begun))
+        if finished and (self.folder / 'metrics.json').is_file():  # else only the report is left to do
+            raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
+        if saved['data'] != self.loader.dataset.fingerprint():
+            print('warning: the training pictures or their labels have changed since: the run goes on, but not exactly')
+        self._write_rows()  # of an epoch whose checkpoint was written, but not its row
+
+    def _take(self, checkpoint: Checkpoint, saved: dict) -> None:
         self.model.load_state_dict(saved['model'])
         self.ema.model.load_state_dict(checkpoint.state)
         self.ema.updates = saved['ema_updates']
@@ -249,11 +419,11 @@ class Trainer:
         self.criterion.load_state_dict(saved['criterion'])
         self.best_fitness, self.best_epoch = saved['best_fitness'], saved['best_epoch']
         self.rows = saved['rows']
+        self.progress = Progress(**saved['progress'])
+        mine = distributed.rank() == 0  # the sums are of all processes
+        sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
+        self.progress.sums = {name: value if mine else torch.zeros_like(value) for name, value in sums.items()}
         torch.set_rng_state(saved['rng'])
-        self.start_epoch = checkpoint.meta['epoch'] + 1
-        finished = self.start_epoch >= self.epochs or self._stalled(self.start_epoch)
-        if finished and (self.folder / 'metrics.json').is_file():  # else only the report is left to do
-            raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
 
 
 def ahead(loader: BatchLoader, device: torch.device) -> Iterator[Batch]:
@@ -306,7 +476,9 @@ def build_optimizer(
     groups = {'weight': [], 'norm': [], 'bias': []}
     for module in (*model.modules(), *criterion.modules()):
         for key, parameter in module.named_parameters(recurse=False):
-            kind = 'bias' if key == 'bias' else 'norm' if isinstance(module, nn.BatchNorm2d) else 'weight'
+            kind = (
+                'bias' if key == 'bias' else 'norm' if isinstance(module, nn.modules.batchnorm._BatchNorm) else 'weight'
+            )
             groups[kind].append(parameter)
     decay = {'weight': hyp['weight_decay'] * batch / DECAY_BATCH}
     parts = [

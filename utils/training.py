@@ -11,15 +11,16 @@ import torch
 from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint, transfer
 from models.errors import UserError
 from models.yolo import DetectionModel
+from utils import distributed
 from utils.autobatch import fit_batch_size
 from utils.criterion import DetectionCriterion
-from utils.dataset import TextDataset, build_loader, load_data_config
+from utils.dataset import BatchLoader, TextDataset, build_loader, load_data_config
 from utils.device import describe, has_bfloat16, select_device
 from utils.evaluate import evaluate
 from utils.hyp import hyp_of
-from utils.options import find_resumable
+from utils.options import find_resumable, resume_after_restart
 from utils.report import anchor_recall, choose_threshold, figures, print_scores, write_report
-from utils.run import make_run_folder, write_yaml
+from utils.run import command_line, make_run_folder, write_yaml
 from utils.trainer import Trainer
 
 VAL_BATCH = 32  # of a run whose --batch-size is -1
@@ -40,11 +41,20 @@ class TrainingRun:
         self.kind = kind
         self.checkpoint: Checkpoint | None = None
         project = options.project or f'runs/{kind}'
+        options.resume = resume_after_restart(options, project)
         if options.resume is not None:
             self.checkpoint = self._read_resumed(find_resumable(options.resume, project))
-            options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | {'device': options.device}))
+            own = {'device': options.device}
+            if options.skip_nonfinite:
+                own['skip_nonfinite'] = options.skip_nonfinite
+            options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | own))
         self.options = options
         self.device = select_device(options.device)
+        distributed.start(self.device)
+        if distributed.world() > 1 and options.batch_size == -1:
+            raise UserError(
+                '--batch-size -1 measures one GPU: with several processes, give the pictures of all of them'
+            )
         # Before --batch-size -1 finds its value: shapes of the validation batches depend on it, after --resume too.
         vars(options).setdefault('val_batch', 2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
         self.val_batch = options.val_batch
@@ -87,10 +97,20 @@ class TrainingRun:
         model.names = dict(self.data.names)
         return model.to(self.device, memory_format=torch.channels_last)
 
-    def evaluate_val(self, model: DetectionModel, title: str, imgsz: int | None = None):
-        """Judge a model on the validation split, float32; imgsz: in place of the training's."""
+    def evaluate_val(
+        self, model: DetectionModel, title: str, imgsz: int | None = None, part: tuple[int, int] | None = None
+    ):
+        """Judge a model on the validation split, float32.
+
+        Args:
+            imgsz: in place of the training's.
+            part: (0, 1): by this process alone, not by all together.
+        """
         dataset = self.val_set if imgsz in (None, self.options.imgsz) else self._val_set(imgsz)
-        return evaluate(model, build_loader(dataset, self.val_batch), self.device, title=title)
+        return evaluate(model, self._val_loader(dataset, part), self.device, title=title)
+
+    def _val_loader(self, dataset: TextDataset, part: tuple[int, int] | None, workers: int = 0) -> BatchLoader:
+        return build_loader(dataset, self.val_batch, workers, part=part or (distributed.rank(), distributed.world()))
 
     def train(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
         """Train and report; returns the run's folder.
@@ -114,27 +134,55 @@ class TrainingRun:
             options.batch_size = fit_batch_size(model, criterion, self.train_set.imgsz)
             print(f'--batch-size -1: {options.batch_size}')
         loaders = (
-            build_loader(self.train_set, options.batch_size, options.workers, shuffle=True, seed=options.seed),
-            build_loader(self.val_set, self.val_batch, min(options.workers, 2)),
+            build_loader(
+                self.train_set,
+                options.batch_size,
+                options.workers,
+                shuffle=True,
+                seed=options.seed,
+                part=(distributed.rank(), distributed.world()),
+            ),
+            self._val_loader(self.val_set, None, min(options.workers, 2)),
         )
+        first = distributed.rank() == 0
         if self.checkpoint is None:
-            self.folder = make_run_folder(options.project or f'runs/{self.kind}', options.name, options.exist_ok)
+            project = options.project or f'runs/{self.kind}'
+            folder = make_run_folder(project, options.name, options.exist_ok) if first else None
+            self.folder = distributed.from_first(folder)
         kept = {key: value for key, value in vars(options).items() if key != 'resume'} | plain_options
-        kept['kind'] = self.kind
-        trainer = Trainer(model, criterion, loaders, kept, self.hyp, self.folder, (tensorboard(self.folder),))
-        if self.checkpoint is None:
+        kept |= {'kind': self.kind, 'command': command_line()}
+        begun = self._epochs_done()
+        reports = (tensorboard(self.folder, begun),) if first else ()
+        trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
+        if self.checkpoint is None and first:
             (self.folder / 'metrics.json').unlink(missing_ok=True)  # of an earlier run, with --exist-ok
             write_yaml(self.folder / 'opt.yaml', kept)
             write_yaml(self.folder / 'hyp.yaml', self.hyp)
             if not options.noplots:
                 self._draw_data()
-        else:
+        if self.checkpoint is not None:
             trainer.restore(self.checkpoint)
-            print(f'resuming {self.folder} after epoch {trainer.start_epoch}')
+            done = trainer.progress
+            within = f' and {done.batches} of {len(loaders[0])} batches' if done.batches else ''
+            print(f'resuming {self.folder} after epoch {done.epoch}{within}')
         print(f'writing to {self.folder}')
         trainer.run()
-        self._report(trainer)
+        distributed.stop()  # the first process reports alone
+        if first:
+            self._report(trainer)
         return self.folder
+
+    def _epochs_done(self) -> int:
+        """Of the resumed run, 0 for a new one."""
+        return self.checkpoint.meta['epoch'] + 1 if self.checkpoint else 0
+
+    def _synchronised(self, model: DetectionModel) -> DetectionModel:
+        """The model as it is, or with --sync-bn its normalisation over all processes. Raises UserError."""
+        if not self.options.sync_bn or distributed.world() == 1:
+            return model
+        if self.device.type != 'cuda':
+            raise UserError('--sync-bn: PyTorch synchronises statistics of normalisation on GPUs only')
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def _draw_data(self) -> None:
         """What the network is about to see: statistics of the labels, and two augmented batches."""
@@ -150,7 +198,7 @@ class TrainingRun:
     def _report(self, trainer: Trainer) -> None:
         """Judge best.pt in float32 on val, choose its threshold there, and draw."""
         best = load_model(trainer.best, self.device)
-        evaluation = self.evaluate_val(best, 'judging best.pt')
+        evaluation = self.evaluate_val(best, 'judging best.pt', part=(0, 1))
         threshold = choose_threshold(evaluation)
         store_threshold(trainer.best, threshold)
         content = figures(
@@ -163,11 +211,11 @@ class TrainingRun:
             precision_of='float32',
             epoch=trainer.best_epoch,
         )
-        write_report(self.folder, evaluation, content, self.data, plots=not self.options.noplots)
         if not self.options.noplots:
             from utils.plots import plot_results
 
             plot_results(self.folder / 'results.csv')
+        write_report(self.folder, evaluation, content, self.data, plots=not self.options.noplots)
         print(f'best epoch {trainer.best_epoch + 1}:')
         print_scores(content)
         print(f'weights: {trainer.best}\nall results: {self.folder}')
@@ -190,11 +238,12 @@ def store_threshold(path: Path, threshold: float) -> None:
     save_checkpoint(path, model, checkpoint.state, **(entries | {'conf_threshold': threshold}))
 
 
-def tensorboard(folder: Path) -> Callable[[dict], None]:
-    """A report that writes every number of an epoch's row for TensorBoard."""
+def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:
+    """A report that writes every number of an epoch's row for TensorBoard; begun: epochs that are there already."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(folder)
+    # What is reported again after a resumption replaces what was there.
+    writer = SummaryWriter(folder, purge_step=begun - 1 if begun else None)
 
     def report(row: dict) -> None:
         for name, value in row.items():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.yolo import DetectionModel
+from utils import distributed
 
 
 @contextlib.contextmanager
@@ -33,7 +34,8 @@ def gradient_norms(model: DetectionModel, parts: dict[str, Tensor]) -> dict[str,
         if part.requires_grad:
             last = number == len(parts) - 1
             found = torch.autograd.grad(part, parameters, retain_graph=not last, allow_unused=True)
-            squares = [gradient.float().square().sum() for gradient in found if gradient is not None]
+            # Each process knows its part of a shared batch.
+            squares = [distributed.total(g.float()).square().sum() for g in found if g is not None]
             norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
     return norms
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 from models.yolo import DetectionModel
+from utils import distributed
 from utils.criterion import DetectionCriterion, weighted_sum
 from utils.dataset import Batch
 from utils.device import autocast, has_bfloat16
@@ -94,26 +95,19 @@ class Distiller(DetectionCriterion):
     def forward(self, model: DetectionModel, images: Tensor, batch: Batch) -> dict[str, Tensor]:
         signals = self._signals(model, images, batch)
         every = batch.labelled is None or bool(batch.labelled.all())
-        labelled, share = signals, 1.0
-        if not every:
-            labelled = signals.select(batch.labelled)
-            share = len(labelled.student_maps[0]) / len(images)  # terms stay means over all pictures
-        terms = {}
-        if share:
-            terms = self.loss(labelled.student_maps, labelled.targets, labelled.ignore)
+        whole = batch.whole or len(images)  # pictures of all processes
+        labelled = signals if every else signals.select(batch.labelled)
+        detection = self.loss(labelled.student_maps, labelled.targets, labelled.ignore, distributed.total)
+        count, terms = len(labelled.student_maps[0]), {}
         for method in self.methods.values():
-            if not method.needs_labels:
-                terms |= method(signals)
-            elif share:
-                terms |= {name: term * share for name, term in method(labelled).items()}
-        return terms if every else self._completed(terms, share, images)
-
-    def _completed(self, terms: dict, share: float, images: Tensor) -> dict[str, Tensor]:
-        """Every term that needs labels, also for a batch without any."""
-        zero = images.new_zeros((), dtype=torch.float32)
-        detection = {name: terms[name] * share if share else zero for name in self.gains}
-        missing = {} if share else {t: zero for m in self.methods.values() if m.needs_labels for t in m.TERMS}
-        return terms | detection | missing
+            # Every method's terms are means over the pictures that it sees; they become sums over those of the batch.
+            seen, pictures = (labelled, count) if method.needs_labels else (signals, len(images))
+            found = method(seen) if pictures else nothing(method, images.device)
+            terms |= {name: term * (pictures / whole) for name, term in found.items()}
+        if distributed.world() > 1 or not every:  # another process may have pictures without labels
+            share = distributed.total(torch.tensor(float(count), device=images.device)) / whole
+            detection = {name: term * share for name, term in detection.items()}
+        return detection | terms
 
     def _signals(self, model: DetectionModel, images: Tensor, batch: Batch) -> Signals:
         """Run both networks; images are of the larger of their sizes."""
@@ -172,6 +166,12 @@ class Distiller(DetectionCriterion):
             return 1.0
         done = min((epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9), 1.0)
         return 1 - done if self.decay == 'linear' else (1 + math.cos(math.pi * done)) / 2
+
+
+def nothing(method: nn.Module, device: torch.device) -> dict[str, Tensor]:
+    """A method's terms where nothing is labelled: 0, with gradients of 0, which other processes wait for."""
+    zero = sum((parameter.sum() * 0 for parameter in method.parameters()), torch.zeros((), device=device))
+    return dict.fromkeys(method.TERMS, zero)
 
 
 def shrink(images: Tensor, share: float) -> Tensor:

@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, to write to; then it is flushed to the disk and takes the place of `path`.
+
+    If anything fails or interrupts, what was at `path` before stays. A missing folder is made.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be made or written to.
+    """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)  # the name itself must survive a power cut, too
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error.strerror or error}') from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed. Only for folders that nobody else writes to."""
+    for file in folder.glob('.*.tmp'):
+        file.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""Several processes that train one model, started by torchrun; with one process everything here does nothing.
+
+Every process sees its share of each batch. What a term of the loss is divided by (targets, pictures) is summed over the
+processes first, so that the terms of all processes add up to those of one process with the whole batch.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from models.errors import UserError
+
+
+def environment(name: str, default: int) -> int:
+    """A number that torchrun sets."""
+    return int(os.environ.get(name, default))
+
+
+def requested() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return environment('WORLD_SIZE', 1) > 1
+
+
+def restarted() -> bool:
+    """Whether torchrun started this process anew after a failure (--max-restarts)."""
+    return environment('TORCHELASTIC_RESTART_COUNT', 0) > 0
+
+
+def start(device: torch.device) -> None:
+    """Meet the other processes; all but the first fall silent. Raises UserError."""
+    if not requested() or dist.is_initialized():
+        return
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)
+    backend = 'nccl' if device.type == 'cuda' else 'gloo'
+    if not dist.is_available() or (backend == 'nccl' and not dist.is_nccl_available()):
+        raise UserError(f'this PyTorch cannot train in several processes ({backend} is missing)')
+    dist.init_process_group(backend, device_id=device if device.type == 'cuda' else None)
+    if rank():
+        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  until the process ends
+
+
+def stop() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over all processes, without gradient."""
+    if world() == 1:
+        return value
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value
+
+
+def any_of(flags: Tensor) -> Tensor:
+    """Elementwise: whether a flag is set in any process; (n,) numbers -> (n,) numbers."""
+    if world() > 1:
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return flags
+
+
+def gather(value) -> list:
+    """Every process's value (plain data and tensors), in the processes' order, in all of them."""
+    if world() == 1:
+        return [value]
+    values = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value):
+    """The first process's value (plain data)."""
+    return gather(value)[0]
+
+
+def copy_from_first(module: nn.Module) -> None:
+    """Make parameters and buffers those of the first process."""
+    if world() > 1:
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+
+
+def wrap(module: nn.Module) -> nn.Module:
+    """The module with gradients averaged over the processes; itself with one."""
+    if world() == 1:
+        return module
+    # All begin alike (same seed or checkpoint), and statistics of normalisation that count are the first process's.
+    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def accumulating(module: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    """For the batches of a step before its last one: no need to exchange their gradients."""
+    return contextlib.nullcontext() if last or world() == 1 else module.no_sync()
+
+
+@contextlib.contextmanager
+def clear_messages() -> Iterator[None]:
+    """Say in a line that another process has gone, as whose partner this one must end. Raises UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = ('Connection closed by peer', 'Connection reset by peer', 'Broken pipe', 'Socket Timeout', 'NCCL')
+        if world() == 1 or not any(text in str(error) for text in lost):
+            raise
+        raise UserError(
+            f'process {rank()}: another process of this run has ended or cannot be reached; its own message says why'
+        ) from None
