@@ -26,6 +26,7 @@ from utils.run import command_line, versions, write_rows
 
 MAX_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5
 DECAY_BATCH = 64  # the batch that hyp's weight_decay is for
+SCORES = ('precision', 'recall', 'map50', 'map50_95')
 RESTARTS = 3  # of loading processes that die, in an epoch
 
 
@@ -226,7 +227,7 @@ class Trainer:
         finite = bool(torch.isfinite(total))  # asks the device, which by now has enough to do
         bad = [] if finite else [name for name, term in terms.items() if not torch.isfinite(term)] or list(terms)
         if distributed.any_of(torch.tensor([float(not finite)], device=self.device)).item():
-            return terms, 'loss: ' + (', '.join(bad) or 'in another process')
+            return terms, ', '.join(bad) or 'in another process'
         sums = self.progress.sums
         for name, term in terms.items():
             value = term.detach().double() * batch.whole
@@ -324,8 +325,7 @@ class Trainer:
     def _finish_epoch(self, epoch: int, means: dict, evaluation: Evaluation | None) -> None:
         """Write the epoch's row, checkpoints and line."""
         row = {'epoch': epoch, **means}
-        names = ('precision', 'recall', 'map50', 'map50_95')
-        scores = evaluation.scores if evaluation else dict.fromkeys(names, math.nan)
+        scores = evaluation.scores if evaluation else dict.fromkeys(SCORES, math.nan)
         losses = evaluation.losses if evaluation else dict.fromkeys(('box', 'obj', 'cls'), math.nan)
         row |= {f'val/{name}': value for name, value in {**scores, **losses}.items()}
         seconds = self.progress.seconds + (evaluation.seconds if evaluation else 0)
@@ -362,7 +362,7 @@ class Trainer:
 
     def _save_last(self) -> None:
         """Write last.pt: all that an exact continuation needs."""
-        scores = {k.removeprefix('val/'): v for k, v in self.rows[-1].items() if 'val/' in k} if self.rows else {}
+        scores = {name: self.rows[-1][f'val/{name}'] for name in SCORES} if self.rows else {}
         self.save(self.last, self.progress.epoch - 1, scores, resume=True)
         self.saved_at = time.monotonic()
 
@@ -409,7 +409,6 @@ class Trainer:
             raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
         if saved['data'] != self.loader.dataset.fingerprint():
             print('warning: the training pictures or their labels have changed since: the run goes on, but not exactly')
-        self._write_rows()  # of an epoch whose checkpoint was written, but not its row
 
     def _take(self, checkpoint: Checkpoint, saved: dict) -> None:
         self.model.load_state_dict(saved['model'])
@@ -424,6 +423,7 @@ class Trainer:
         sums = {name: value.to(self.device) for name, value in self.progress.sums.items()}
         self.progress.sums = {name: value if mine else torch.zeros_like(value) for name, value in sums.items()}
         torch.set_rng_state(saved['rng'])
+        self._write_rows()  # of an epoch whose checkpoint was written, but not its row
 
 
 def ahead(loader: BatchLoader, device: torch.device) -> Iterator[Batch]:
