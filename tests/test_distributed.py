@@ -44,7 +44,7 @@ def own_flags(world: World, kind: str) -> tuple:
     models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
     if kind == 'distill':
         return ('--recipe', 'recipes/xn_maskdiff_PFI_Hint.yaml', *models, '--data', world.data)
-    pictures = Path(world.data.parent) / 'set/images/val'
+    pictures = Path(world.data.parent) / 'set/images/test_icdar'
     methods = 'mask=auto,pfi=2,hint,defeat,cwd=auto,rank,gid,fgd,logit,score_l2'
     return ('--methods', methods, *models, '--data', world.data, '--unlabelled', pictures)
 

@@ -63,7 +63,7 @@ def total(value: Tensor) -> Tensor:
     """The sum over all processes, without gradient."""
     if world() == 1:
         return value
-    value = value.detach().clone()
+    value = value.detach().clone(memory_format=torch.contiguous_format)  # the layout may differ between processes
     dist.all_reduce(value)
     return value
 

@@ -30,13 +30,15 @@ def gradient_norms(model: DetectionModel, parts: dict[str, Tensor]) -> dict[str,
     parameters = [p for layer in model.model[:-1] for p in layer.parameters() if p.requires_grad]
     norms = {}
     for number, (name, part) in enumerate(parts.items()):
-        norms[name] = 0.0
+        found = [None] * len(parameters)
         if part.requires_grad:
             last = number == len(parts) - 1
             found = torch.autograd.grad(part, parameters, retain_graph=not last, allow_unused=True)
-            # Each process knows its part of a shared batch.
-            squares = [distributed.total(g.float()).square().sum() for g in found if g is not None]
-            norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+        # Each process knows its part of a shared batch, which can be nothing where others have something.
+        whole = [
+            distributed.total(torch.zeros_like(p) if g is None else g) for g, p in zip(found, parameters, strict=True)
+        ]
+        norms[name] = float(torch.stack([gradient.float().square().sum() for gradient in whole]).sum().sqrt())
     return norms
 
 

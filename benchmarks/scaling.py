@@ -1,0 +1,76 @@
+"""How a training step scales over processes of one machine, each with one thread:
+
+    python benchmarks/scaling.py
+
+Runs train.py with the same global batch in 1 and in N processes (torchrun, gloo), and prints seconds of an epoch (the
+median after the first), the ratio, and the bytes of gradients that a step exchanges.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from utils.cli import run_command
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--processes', type=int, default=2, help='(%(default)s)')
+    parser.add_argument('--pictures', type=int, default=64, help='rendered, an epoch (%(default)s)')
+    parser.add_argument('--imgsz', type=int, default=640, help='pixels (%(default)s)')
+    parser.add_argument('--batch-size', type=int, default=16, help='of all processes together (%(default)s)')
+    parser.add_argument('--epochs', type=int, default=4, help='(%(default)s)')
+    parser.add_argument('--cfg', default='models/yolov5n.yaml', help='(%(default)s)')
+    return parser.parse_args()
+
+
+def render(folder: Path, pictures: int) -> Path:
+    command = [sys.executable, 'data/synthtext.py', '--out', folder / 'set', '--train', pictures, '--test', 8]
+    subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    (folder / 'data.yaml').write_text(f'path: {folder / "set"}\ntrain: train.txt\nval: val.txt\nnames: [text]\n')
+    return folder / 'data.yaml'
+
+
+def epoch_seconds(options: argparse.Namespace, data: Path, processes: int) -> float:
+    """Median over the epochs after the first."""
+    launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}'] if processes > 1 else []
+    flags = ['--cfg', options.cfg, '--data', data, '--imgsz', options.imgsz, '--batch-size', options.batch_size]
+    flags += ['--epochs', options.epochs, '--workers', 0, '--device', 'cpu', '--noval', '--noplots']
+    flags += ['--project', data.parent, '--name', f'run{processes}', '--save-every', 60]
+    subprocess.run(
+        [sys.executable, *launch, 'train.py', *map(str, flags)],
+        cwd=ROOT,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with open(data.parent / f'run{processes}/results.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    return statistics.median(float(row['seconds']) for row in rows[1:-1])  # the last one validates
+
+
+def main() -> None:
+    options = parse_options()
+    from models.yolo import DetectionModel
+    from utils.export.card import machine
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = render(Path(folder), options.pictures)
+        one, many = (epoch_seconds(options, data, count) for count in (1, options.processes))
+    size = sum(parameter.numel() * 4 for parameter in DetectionModel(options.cfg, nc=1).parameters())
+    print(f'{machine(1)} in each process; {options.cfg}, {options.imgsz} pixels, batch {options.batch_size}')
+    print(f'1 process: {one:.2f} s an epoch; {options.processes}: {many:.2f} s; {one / many:.2f} times as fast')
+    print(f'gradients of a step: {size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+    run_command(main)
