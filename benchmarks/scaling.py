@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.cli import run_command
+from utils.cli import run_command  # noqa: E402
 
 
 def parse_options() -> argparse.Namespace:

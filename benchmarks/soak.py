@@ -22,9 +22,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.scaling import render
-from models.errors import UserError
-from utils.cli import run_command
+from benchmarks.scaling import render  # noqa: E402
+from models.errors import UserError  # noqa: E402
+from utils.cli import run_command  # noqa: E402
 
 COLUMNS = {'memory, MB': 'VmRSS', 'most memory, MB': 'VmHWM', 'threads': 'Threads', 'open files': ''}
 
