@@ -2,6 +2,8 @@
 
     python data/synthtext.py                                          # the demo: 400 + 100 pictures of 640x360
     python data/synthtext.py --size 1280x720 --train 1000 --test 500 --out synth720
+    python data/synthtext.py --style incidental --fonts /usr/share/fonts --words /usr/share/dict/words \\
+        --backgrounds ICDAR2015/images/train_icdar /usr/share/backgrounds --compare ICDAR2015 --train 20000 --out synth
 
 Words of data/words.txt, numbers, prices and phone numbers stand on sign boards or straight on walls, planks, bricks,
 fronts and a photograph. Boards are turned in space and projected; light, shadows, blur, noise and JPEG follow, so
@@ -17,6 +19,11 @@ small, too blurred or too faint to read, or that the picture's border cuts, are 
 Sizes follow the picture's: at 1280x720 legible words are 14 pixels high or more (median about 25), at 640x360 10 or
 more (median about 16). Picture N is a pure function of (seed, split, N, size) and the installed fonts, which are
 matplotlib's and those of the font packages in requirements.txt, as far as they are there.
+
+`--style incidental` is for pre-training: smaller letters, paragraphs, faint, half hidden and more words, in ICDAR2015's
+sizes (`--compare` prints both distributions side by side). `--fonts`, `--words` and `--backgrounds` add folders of
+fonts, dictionaries (a word a line) and photographs. New text stays away from the text that a photograph's labels/ and
+ignore/ files name; that text is don't-care. A picture then depends on these files too.
 """
 
 import argparse
@@ -40,12 +47,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.backgrounds import draw_photograph, find_photographs
 from models.errors import UserError
 from utils.cli import run_command
+from utils.labels import read_labels
 
 SPLITS = {'train': 'train_icdar', 'test': 'test_icdar'}
 MANIFEST = 'synthtext.json'
-VERSION = 1  # raise it when the same options give other pictures
+VERSION = 2  # raise it when the same options give other pictures
 TREES = ('images', 'labels', 'ignore', 'gt')
 
 FONT_PACKAGES = (
@@ -61,9 +70,26 @@ FONT_PACKAGES = (
 # Symbols, a fallback of boxes, and hairlines that vanish at the sizes of scene text.
 NO_TEXT_FONTS = ('cmex', 'cmmi', 'cmsy', 'STIXNonUni', 'STIXSiz', 'LastResort', 'Display', 'Thin')
 
+FONT_SUFFIXES = ('.ttf', '.otf')
+# What is in an installed folder of fonts, and would draw no Latin letters.
+NO_LATIN_FONTS = (
+    'Symbol',
+    'Dingbat',
+    'Emoji',
+    'Icon',
+    'Bullets',
+    'Ornament',
+    'Math',
+    'Awesome',
+    'D050000L',
+    'Initials',
+)
+TEXT_SAMPLE = 'AaEeRtg0159'  # a font that lacks one of these is no text font
+
 MIN_CONTRAST = 28.0  # levels of 255 between a legible word's ink and its surroundings, in the strongest channel
 MAX_BLUR = 0.11  # sigma of the blur, as a share of the word's height, up to which it is legible
 MARGIN = 16  # pixels around a warped board, into which its blur and shadow reach
+MAX_HIDDEN = 0.25  # of a word's area that may be hidden while it is legible
 BORDER = 3  # pixels between a board and the picture's border
 
 
@@ -75,6 +101,49 @@ class Word(NamedTuple):
     legible: bool
 
 
+class Style(NamedTuple):
+    """How text is laid out. Letter sizes are font sizes in pixels of a picture of 1280x720.
+
+    Attributes:
+        least_unit: smaller pictures than this share of 1280x720 get relatively larger letters.
+        letters: median, spread (of the logarithm), least and greatest.
+        legible: least height of a legible word, in pixels of 1280x720, and its floor in pixels of any picture.
+        kinds: probabilities of word, line, sign, notice, paragraph.
+        boards: least and greatest number a picture.
+        faint: probability of hardly visible letters.
+        hidden: probability that something stands before the text.
+        photograph: probability of a photograph as background, where there are any.
+    """
+
+    least_unit: float
+    letters: tuple[float, float, float, float]
+    legible: tuple[float, float]
+    kinds: tuple[float, ...]
+    boards: tuple[int, int]
+    faint: float
+    hidden: float
+    photograph: float
+
+
+KINDS = ('word', 'line', 'sign', 'notice', 'paragraph')
+STYLES = {
+    'signs': Style(0.7, (29, 0.5, 16, 150), (14, 10), (0.3, 0.25, 0.33, 0.12, 0), (2, 5), 0.05, 0, 0.75),
+    'incidental': Style(0, (28, 0.62, 9, 190), (11, 5.5), (0.3, 0.22, 0.26, 0.12, 0.1), (2, 8), 0.09, 0.15, 0.8),
+}
+
+
+class Material(NamedTuple):
+    """What pictures are made of. Nothing given: the packages' fonts, data/words.txt, and drawn surfaces."""
+
+    style: str = 'signs'
+    fonts: tuple[str, ...] = ()  # folders
+    words: tuple[str, ...] = ()  # files, a word a line
+    backgrounds: tuple[str, ...] = ()  # folders of photographs
+
+
+PLAIN = Material()
+
+
 class Job(NamedTuple):
     """One picture to render and where to."""
 
@@ -83,15 +152,24 @@ class Job(NamedTuple):
     split: str
     number: int
     size: tuple[int, int]  # width, height
+    material: Material
 
 
 # ------------------------------------------------------------------------------------------------------------ words
 
 
-@lru_cache(1)
-def vocabulary() -> list[str]:
-    """The English words that signs use most."""
-    return (Path(__file__).parent / 'words.txt').read_text(encoding='utf-8').split()
+@lru_cache(4)
+def vocabulary(files: tuple[str, ...] = ()) -> list[str]:
+    """The English words that signs use most; or those of dictionaries, of which the former are still a third."""
+    common = (Path(__file__).parent / 'words.txt').read_text(encoding='utf-8').split()
+    words = []
+    for file in files:
+        try:
+            content = Path(file).read_text(encoding='utf-8')
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f'{file}: cannot be read as text ({error})') from None
+        words += [word for word in content.split() if word.isascii() and word.isalpha() and 2 <= len(word) <= 14]
+    return common * max(1, len(words) // (2 * len(common))) + words
 
 
 def draw_digits(rng: np.random.Generator, count: int) -> str:
@@ -99,7 +177,7 @@ def draw_digits(rng: np.random.Generator, count: int) -> str:
     return str(rng.integers(10 ** (count - 1), 10**count))
 
 
-def draw_code(rng: np.random.Generator) -> str:
+def draw_code(rng: np.random.Generator, words: list[str]) -> str:
     """A number, price, time, percentage, room, date or address as signs show them."""
     digits = draw_digits(rng, int(rng.integers(1, 4)))
     pair = f'{rng.integers(60):02d}'
@@ -116,7 +194,7 @@ def draw_code(rng: np.random.Generator) -> str:
                 f'{chr(65 + rng.integers(26))}{digits}',
                 f'{rng.integers(1, 29)}/{rng.integers(1, 13)}',
                 f'#{rng.integers(1, 9):02d}-{pair}',
-                f'www.{rng.choice(vocabulary())}.com',
+                f'www.{words[rng.integers(len(words))]}.com',
                 f'{rng.integers(1, 12)}{rng.choice(["am", "pm"])}',
                 f'{chr(65 + rng.integers(26))}{chr(65 + rng.integers(26))}{draw_digits(rng, 4)}',
             ]
@@ -124,13 +202,13 @@ def draw_code(rng: np.random.Generator) -> str:
     )
 
 
-def draw_line(rng: np.random.Generator, count: int, case: str) -> list[str]:
+def draw_line(rng: np.random.Generator, count: int, case: str, vocabulary: list[str]) -> list[str]:
     """About `count` words for one line, in the case of their sign: 'upper', 'title' or 'lower'."""
     if rng.random() < 0.06:
         return ['Tel:'] * int(rng.random() < 0.5) + [draw_digits(rng, 4), draw_digits(rng, 4)]
     words = []
     for _ in range(count):
-        word = draw_code(rng) if rng.random() < 0.18 else str(rng.choice(vocabulary()))
+        word = draw_code(rng, vocabulary) if rng.random() < 0.18 else vocabulary[rng.integers(len(vocabulary))]
         if not word.startswith('www.'):
             word = {'upper': word.upper(), 'title': word[0].upper() + word[1:], 'lower': word}[case]
         words.append(word)
@@ -142,23 +220,42 @@ def draw_line(rng: np.random.Generator, count: int, case: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------ fonts
 
 
-@lru_cache(1)
-def find_fonts() -> dict[str, list[str]]:
-    """Text fonts of the installed font packages: {family: paths}, in an order that does not depend on the machine."""
-    families = {}
+@lru_cache(4)
+def find_fonts(folders: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Text fonts of the installed font packages and of folders: {family: paths}, in the order of their names."""
+    files = []
     for package in FONT_PACKAGES:
         try:
-            files = metadata.distribution(package).files or []
+            shipped = metadata.distribution(package).files or []
         except metadata.PackageNotFoundError:
             continue
-        for file in sorted(files, key=lambda file: file.name):
-            if file.suffix.lower() in ('.ttf', '.otf') and not any(part in file.name for part in NO_TEXT_FONTS):
-                family = file.stem.split('-')[0]
-                family = 'STIX' if family.startswith('STIX') else family
-                families.setdefault(family, []).append(str(file.locate()))
+        files += [Path(str(file.locate())) for file in sorted(shipped, key=lambda file: file.name)]
+    files = [file for file in files if not any(part in file.name for part in NO_TEXT_FONTS)]
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise UserError(f'--fonts: no folder {folder}')
+        found = sorted(Path(folder).rglob('*'), key=lambda file: file.name)
+        names = NO_TEXT_FONTS + NO_LATIN_FONTS
+        files += [file for file in found if is_text_font(file) and not any(part in file.name for part in names)]
+    families = {}
+    for file in files:
+        if file.suffix.lower() in FONT_SUFFIXES:
+            family = file.stem.split('-')[0]
+            family = 'STIX' if family.startswith('STIX') else family
+            families.setdefault(family, []).append(str(file))
     if not families:
         raise UserError('no fonts: matplotlib, or a font package of requirements.txt, must be installed')
     return families
+
+
+def is_text_font(file: Path) -> bool:
+    """Whether a file is a font that has Latin letters and digits."""
+    if file.suffix.lower() not in FONT_SUFFIXES:
+        return False
+    try:
+        return all(has_glyph(str(file), character) for character in TEXT_SAMPLE)
+    except OSError:
+        return False
 
 
 @lru_cache(512)
@@ -174,11 +271,11 @@ def has_glyph(path: str, character: str) -> bool:
     return bytes(font.getmask(character)) != bytes(font.getmask('\U0010fffd'))
 
 
-def draw_font(rng: np.random.Generator, text: str) -> str:
+def draw_font(rng: np.random.Generator, text: str, families: dict[str, list[str]]) -> str:
     """Path of a random font, families evenly, that has all characters of `text`."""
-    families = find_fonts()
+    names = list(families)
     for _ in range(20):
-        styles = families[str(rng.choice(list(families)))]
+        styles = families[names[rng.integers(len(names))]]
         path = styles[rng.integers(len(styles))]
         if all(has_glyph(path, character) for character in set(text) - {' '}):
             return path
@@ -262,15 +359,18 @@ def draw_glyphs(text: str, path: str, size: int, outline: int = 0, tracking: int
     return Glyphs(text, face[area], ink[area], int(columns[0] - origin[0]), int(rows[0] - origin[1]))
 
 
-def typeset(rng: np.random.Generator, lines: list[list[str]], sizes: list[int], pad: int) -> Board:
+def typeset(
+    rng: np.random.Generator, lines: list[list[str]], sizes: list[int], pad: int, families: dict[str, list[str]]
+) -> Board:
     """Set lines of words in one font, no ink over another word's.
 
     Args:
         lines: words, line by line.
         sizes: font size of each line in pixels.
         pad: free pixels around the text.
+        families: fonts to choose from.
     """
-    path = draw_font(rng, ''.join(map(''.join, lines)))
+    path = draw_font(rng, ''.join(map(''.join, lines)), families)
     outlined = rng.random() < 0.12
     tracked = rng.random() < 0.12
     space, leading = rng.uniform(0.25, 0.5), rng.uniform(0.15, 0.6)
@@ -296,33 +396,48 @@ def typeset(rng: np.random.Generator, lines: list[list[str]], sizes: list[int], 
     return Board(width + 2 * pad, max(word.box[3] for word in words) + pad, words)
 
 
-def draw_board(rng: np.random.Generator, size: tuple[int, int]) -> tuple[Board, bool]:
+def draw_board(rng: np.random.Generator, size: tuple[int, int], material: Material) -> tuple[Board, bool]:
     """Draw what is written and how large; returns the board, still without colour, and whether it is a panel.
 
     size: the picture's width and height, which set the letters' size.
     """
-    # ICDAR2015's words are about 1/30 of the picture high. Small pictures get relatively larger ones, else few
-    # would be legible.
-    unit = max(min(size[0] / 1280, size[1] / 720), 0.7)
-    letters = unit * float(np.clip(rng.lognormal(np.log(29), 0.5), 16, 150))
+    style, words = STYLES[material.style], vocabulary(material.words)
+    unit = max(picture_unit(size), style.least_unit)
+    median, spread, least, greatest = style.letters
+    letters = unit * float(np.clip(rng.lognormal(np.log(median), spread), least, greatest))
     case = str(rng.choice(['upper', 'title', 'lower'], p=[0.45, 0.42, 0.13]))
-    kind = str(rng.choice(['word', 'line', 'sign', 'notice'], p=[0.3, 0.25, 0.33, 0.12]))
-    if kind == 'word':
-        lines = [draw_line(rng, 1, case)]
-        letters *= rng.uniform(1, 1.5)
-    elif kind == 'line':
-        lines = [draw_line(rng, int(rng.integers(2, 4)), case)]
-    elif kind == 'sign':
-        lines = [draw_line(rng, int(rng.integers(1, 3)), case) for _ in range(rng.integers(2, 4))]
-    else:
-        letters *= 0.75
-        lines = [draw_line(rng, int(rng.integers(1, 4)), case) for _ in range(rng.integers(3, 6))]
-    sizes = [max(9, round(letters * rng.choice([1.0, 1.0, 0.8]))) for _ in lines]
-    if len(lines) > 1 and rng.random() < 0.5:
+    kind = str(rng.choice(KINDS, p=style.kinds))
+    lines, letters = draw_lines(rng, kind, case, letters, words)
+    sizes = [max(round(least * unit), 6, round(letters * rng.choice([1.0, 1.0, 0.8]))) for _ in lines]
+    if kind in ('sign', 'notice') and rng.random() < 0.5:
         sizes[0] = round(sizes[0] * rng.uniform(1.2, 1.9))  # a heading
     panel = kind in ('sign', 'notice') or rng.random() < 0.55
     pad = round(letters * rng.uniform(0.25, 0.9)) if panel else round(letters * 0.3)
-    return typeset(rng, lines, sizes, max(pad, 4)), panel
+    return typeset(rng, lines, sizes, max(pad, 4), find_fonts(material.fonts)), panel
+
+
+def draw_lines(
+    rng: np.random.Generator, kind: str, case: str, letters: float, words: list[str]
+) -> tuple[list[list[str]], float]:
+    """The words of one of KINDS line by line, and the size of its letters, from their usual size in pixels."""
+
+    def line(least: int, greatest: int) -> list[str]:
+        return draw_line(rng, int(rng.integers(least, greatest + 1)), case, words)
+
+    if kind == 'word':
+        return [line(1, 1)], letters * rng.uniform(1, 1.5)
+    if kind == 'line':
+        return [line(2, 3)], letters
+    if kind == 'sign':
+        return [line(1, 2) for _ in range(rng.integers(2, 4))], letters
+    if kind == 'notice':
+        return [line(1, 3) for _ in range(rng.integers(3, 6))], letters * 0.75
+    return [line(2, 5) for _ in range(rng.integers(3, 8))], letters * 0.6
+
+
+def picture_unit(size: tuple[int, int]) -> float:
+    """A picture's size (width, height) as a share of 1280x720."""
+    return min(size[0] / 1280, size[1] / 720)
 
 
 # ---------------------------------------------------------------------------------------------------------- colours
@@ -343,9 +458,9 @@ def draw_colour(rng: np.random.Generator, vivid: float = 0.5) -> np.ndarray:
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
 
 
-def draw_ink_colour(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """A colour for letters on `ground` (3,): mostly strong contrast, as signs have, sometimes a hardly visible one."""
-    if rng.random() < 0.05:
+def draw_ink_colour(rng: np.random.Generator, ground: np.ndarray, faint: float = 0.05) -> np.ndarray:
+    """A colour for letters on `ground` (3,): mostly strong contrast, as signs have; `faint`: chance of hardly any."""
+    if rng.random() < faint:
         return np.clip(ground + rng.choice([-1, 1]) * rng.uniform(8, 22), 0, 255).astype(np.float32)
     least = rng.choice([60, 90, 120])
     for _ in range(20):
@@ -388,10 +503,10 @@ def paint_panel(rng: np.random.Generator, board: Board) -> np.ndarray:
     return colour
 
 
-def paint_words(rng: np.random.Generator, board: Board, ground: np.ndarray) -> None:
-    """Paint shadows, extrusions, outlines and letters; ground: the colour (3,) below them."""
+def paint_words(rng: np.random.Generator, board: Board, ground: np.ndarray, faint: float) -> None:
+    """Paint shadows, extrusions, outlines and letters; ground: the colour (3,) below; faint: see draw_ink_colour."""
     style = str(rng.choice(['plain', 'shadow', 'extruded'], p=[0.78, 0.13, 0.09]))
-    colour = draw_ink_colour(rng, ground)
+    colour = draw_ink_colour(rng, ground, faint)
     dark, strength = colour * 0.35, rng.uniform(0.35, 0.7)
     edge = draw_ink_colour(rng, colour)
     fade = 1 - rng.choice([0.0, 0.0, 0.15, 0.35]) * np.linspace(0, 1, board.height, dtype=np.float32)
@@ -775,14 +890,16 @@ def place_board(
     return None
 
 
-def draw_placed(rng: np.random.Generator, scene: np.ndarray, placed: Placed, panel: bool, ink: np.ndarray) -> None:
+def draw_placed(
+    rng: np.random.Generator, scene: np.ndarray, placed: Placed, panel: bool, ink: np.ndarray, faint: float
+) -> None:
     """Colour a placed board, and lay it over the scene (height, width, 3); its letters are entered in ink."""
     board, size = placed.board, scene.shape[1::-1]
     corners = project(placed.homography, box_corners(0, 0, board.width, board.height))
     x1, y1 = np.clip(corners.min(0).astype(int), 0, np.array(size) - 1)
     x2, y2 = np.clip(corners.max(0).astype(int), (x1 + 1, y1 + 1), size)
     ground = paint_panel(rng, board) if panel else scene[y1:y2:2, x1:x2:2].mean((0, 1))
-    paint_words(rng, board, ground)
+    paint_words(rng, board, ground, faint)
     warped = warp_board(board, placed.homography, size)
     if warped is None:
         return
@@ -823,9 +940,9 @@ def quad_height(quad: np.ndarray) -> float:
     return float(np.linalg.norm(quad[[3, 2]] - quad[[0, 1]], axis=1).mean())
 
 
-def min_legible_height(size: tuple[int, int]) -> float:
-    """Pixels below which a word counts as unreadable: 14 at 1280x720, never less than 10."""
-    return max(10.0, 14 * min(size[0] / 1280, size[1] / 720))
+def min_legible_height(size: tuple[int, int], style: Style = STYLES['signs']) -> float:
+    """Pixels below which a word counts as unreadable: for signs 14 at 1280x720, never less than 10."""
+    return max(style.legible[1], style.legible[0] * picture_unit(size))
 
 
 def visible_quad(quad: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
@@ -838,8 +955,18 @@ def visible_quad(quad: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
     return box_corners(*low, *high) if (high - low).min() >= 3 else None
 
 
-def judge_words(placed: Placed, picture: np.ndarray, ink: np.ndarray, blur: float) -> list[Word]:
-    """The words of a board as they came out in the finished picture (height, width, 3); blur: the lens's sigma."""
+def judge_words(
+    placed: Placed,
+    picture: np.ndarray,
+    ink: np.ndarray,
+    blur: float,
+    hidden: np.ndarray | None = None,
+    style: Style = STYLES['signs'],
+) -> list[Word]:
+    """The words of a board as they came out in the finished picture (height, width, 3).
+
+    blur: the lens's sigma; hidden: (height, width) uint8, not 0 where something stands before the text.
+    """
     size = picture.shape[1::-1]
     words = []
     for glyphs in placed.board.words:
@@ -850,15 +977,51 @@ def judge_words(placed: Placed, picture: np.ndarray, ink: np.ndarray, blur: floa
             continue
         tall = quad_height(quad)
         legible = (
-            tall >= min_legible_height(size)
+            tall >= min_legible_height(size, style)
             and np.hypot(blur, placed.blur) <= MAX_BLUR * tall
             and contrast(picture, ink, quad) >= MIN_CONTRAST
+            and (hidden is None or hidden_share(hidden, quad) <= MAX_HIDDEN)
         )
         words.append(Word(np.round(quad).astype(int), glyphs.text, legible))
     return words
 
 
-def render_picture(seed: int, split: str, number: int, size: tuple[int, int]) -> tuple[np.ndarray, list[Word], int]:
+def hidden_share(hidden: np.ndarray, quad: np.ndarray) -> float:
+    """The share of a quad (4, 2) that is not 0 in `hidden` (height, width)."""
+    x1, y1 = np.maximum(quad.min(0).astype(int), 0)
+    x2, y2 = quad.max(0).astype(int) + 1
+    inside = np.zeros((y2 - y1, x2 - x1), np.uint8)
+    cv2.fillConvexPoly(inside, np.round(quad - (x1, y1)).astype(int), 1)
+    return float((inside * (hidden[y1:y2, x1:x2] > 0)).sum() / max(inside.sum(), 1))
+
+
+def hide_some(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
+    """Lay posts, cables and blurred shapes over the scene; returns where (height, width) uint8."""
+    height, width = scene.shape[:2]
+    hidden = np.zeros((height, width), np.uint8)
+    for _ in range(rng.integers(1, 4)):
+        mask = np.zeros_like(hidden)
+        x, y, thick = (
+            int(rng.integers(width)),
+            int(rng.integers(height)),
+            max(1, int(height * rng.uniform(0.003, 0.05))),
+        )
+        if rng.random() < 0.6:
+            end = (int(rng.normal(x, width / 6)), int(rng.normal(y, height)))
+            cv2.line(mask, (x, y), end, 255, thick, cv2.LINE_AA)
+        else:
+            corners = rng.normal((x, y), height / 14, (7, 2)).astype(np.int32)
+            cv2.fillConvexPoly(mask, cv2.convexHull(corners), 255, cv2.LINE_AA)
+        cover = draw_colour(rng, 0.3) * (1 + 0.1 * fractal_noise(rng, height, width, 32, 2))[..., None]
+        soft = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 2)).astype(np.float32)[..., None] / 255
+        scene += (np.clip(cover, 0, 255) - scene) * soft
+        hidden |= mask
+    return hidden
+
+
+def render_picture(
+    seed: int, split: str, number: int, size: tuple[int, int], material: Material = PLAIN
+) -> tuple[np.ndarray, list[Word], int]:
     """Render picture `number` of a split.
 
     Args:
@@ -868,24 +1031,35 @@ def render_picture(seed: int, split: str, number: int, size: tuple[int, int]) ->
         (the picture (height, width, 3) uint8 BGR, its words, the JPEG quality to write it with).
     """
     rng = np.random.default_rng([seed, list(SPLITS).index(split), number, *size])
+    style = STYLES[material.style]
     camera = draw_camera(rng)
-    scene = draw_scene(rng, camera, size)
-    ink = np.zeros(scene.shape[:2], np.float32)
     taken = np.zeros((size[1] // 4, size[0] // 4), np.uint8)
+    words = []
+    photographs = find_photographs(material.backgrounds)
+    if photographs and rng.random() < style.photograph:
+        scene, quads = draw_photograph(rng, photographs, size)
+        words = [Word(np.round(quad).astype(int), '###', False) for quad in quads]
+        for quad in quads:
+            cv2.fillConvexPoly(taken, np.round(quad / 4).astype(int), 1)
+        taken = cv2.dilate(taken, np.ones((3, 3), np.uint8))
+    else:
+        scene = draw_scene(rng, camera, size)
+    ink = np.zeros(scene.shape[:2], np.float32)
     boards = []
-    for _ in range(rng.integers(2, 6)):
+    for _ in range(rng.integers(style.boards[0], style.boards[1] + 1)):
         for _attempt in range(4):
-            board, panel = draw_board(rng, size)
+            board, panel = draw_board(rng, size, material)
             homography = place_board(rng, board, camera, taken, size)
             if homography is not None:
                 blur = rng.uniform(1, 3.5) * max(size[1] / 720, 0.6) if rng.random() < 0.06 else 0.0
                 boards.append(Placed(board, homography, blur))
-                draw_placed(rng, scene, boards[-1], panel, ink)
+                draw_placed(rng, scene, boards[-1], panel, ink, style.faint)
                 break
+    hidden = hide_some(rng, scene) if rng.random() < style.hidden else None
     scene *= draw_light(rng, size)
     picture, blur = blur_lens(rng, np.clip(scene, 0, 255))
     picture = add_sensor_noise(rng, picture)
-    words = [word for placed in boards for word in judge_words(placed, picture, ink, blur)]
+    words += [word for placed in boards for word in judge_words(placed, picture, ink, blur, hidden, style)]
     return np.round(picture).astype(np.uint8), words, int(rng.integers(40, 96))
 
 
@@ -899,7 +1073,7 @@ def label_row(quad: np.ndarray, size: tuple[int, int]) -> str:
 
 def write_picture(job: Job) -> list[tuple[float, float, float, bool]]:
     """Render one picture and write its four files; returns (width, height, angle, legible) of its words."""
-    picture, words, quality = render_picture(job.seed, job.split, job.number, job.size)
+    picture, words, quality = render_picture(*job[1:])
     out, folder, stem = Path(job.out), SPLITS[job.split], f'img_{job.number}'
     encoded, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert encoded, 'OpenCV is built without JPEG'
@@ -910,6 +1084,16 @@ def write_picture(job: Job) -> list[tuple[float, float, float, bool]]:
     rows = [','.join([*map(str, word.quad.ravel()), word.text if word.legible else '###']) + '\n' for word in words]
     (out / 'gt' / folder / f'gt_{stem}.txt').write_text(''.join(rows), encoding='utf-8')
     return [measure(word) for word in words]
+
+
+def measure_labels(folder: Path, size: tuple[int, int]) -> list[tuple[float, float, float, bool]]:
+    """The measures of all words of a prepared data set's training pictures, as if they had this size in pixels."""
+    measures = []
+    for tree, legible in (('labels', True), ('ignore', False)):
+        for file in sorted((folder / tree / SPLITS['train']).glob('*.txt')):
+            regions = read_labels(file, nc=1)[0].scaled(*size).polygons
+            measures += [measure(Word(quad, '', legible)) for quad in regions if len(quad) == 4]
+    return measures
 
 
 def measure(word: Word) -> tuple[float, float, float, bool]:
@@ -992,6 +1176,14 @@ def summarise(pictures: int, measures: list[tuple[float, float, float, bool]]) -
     return '\n'.join(lines)
 
 
+def compare_with(folder: Path, size: tuple[int, int]) -> str:
+    """The summary of a prepared data set's training pictures, as if they had this size. Raises UserError."""
+    pictures = len(list((folder / 'labels' / SPLITS['train']).glob('*.txt')))
+    if not pictures:
+        raise UserError(f'--compare: no labels in {folder / "labels" / SPLITS["train"]}')
+    return summarise(pictures, measure_labels(folder, size))
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """'1280x720' -> (1280, 720)."""
     try:
@@ -1019,6 +1211,19 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument('--train', type=parse_count, default=400, help='training pictures (every tenth is for val)')
     parser.add_argument('--test', type=parse_count, default=100, help='test pictures')
     parser.add_argument('--size', type=parse_size, default='640x360', help='of the pictures, WIDTHxHEIGHT in pixels')
+    parser.add_argument('--style', choices=STYLES, default='signs', help='of the text: clear signs, or incidental text')
+    parser.add_argument('--fonts', nargs='+', default=[], metavar='DIR', help='more fonts (ttf, otf; subfolders too)')
+    parser.add_argument('--words', nargs='+', default=[], metavar='FILE', help='dictionaries, a word a line')
+    parser.add_argument(
+        '--backgrounds',
+        nargs='+',
+        default=[],
+        metavar='DIR',
+        help='photographs (jpg, png, webp; subfolders too), or lists of them (txt)',
+    )
+    parser.add_argument(
+        '--compare', type=Path, metavar='DIR', help='print the measures of this prepared data set beside ours'
+    )
     parser.add_argument('--seed', type=parse_count, default=0, help='other seeds give other pictures')
     parser.add_argument('--workers', type=parse_count, default=0, help='processes; 0: one for every core')
     parser.add_argument('--force', action='store_true', help='render anew what an earlier run has made')
@@ -1028,9 +1233,11 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Make the data set, unless it is there."""
     args = parse_options()
-    fonts = sorted(Path(path).name for paths in find_fonts().values() for path in paths)
+    material = Material(args.style, *(tuple(map(str, part)) for part in (args.fonts, args.words, args.backgrounds)))
+    fonts = sorted(Path(path).name for paths in find_fonts(material.fonts).values() for path in paths)
     options = {'version': VERSION, 'seed': args.seed, 'train': args.train, 'test': args.test}
-    options |= {'size': list(args.size), 'fonts': fonts}
+    options |= {'size': list(args.size), 'fonts': fonts, 'style': args.style}
+    options |= {'words': len(vocabulary(material.words)), 'photographs': len(find_photographs(material.backgrounds))}
     earlier = read_manifest(args.out)
     if earlier and not args.force:
         if earlier['options'] != options:
@@ -1048,12 +1255,15 @@ def main() -> None:
 
     counts = {'train': args.train, 'test': args.test}
     jobs = [
-        Job(str(args.out), args.seed, split, number, args.size)
+        Job(str(args.out), args.seed, split, number, args.size, material)
         for split, count in counts.items()
         for number in range(1, count + 1)
     ]
     workers = max(1, min(args.workers or count_cores(), len(jobs)))
-    summary = summarise(len(jobs), render_all(jobs, workers))
+    measures = render_all(jobs, workers)
+    summary = summarise(len(jobs), measures)
+    if args.compare:
+        summary += f'\n{args.compare}: ' + compare_with(args.compare, args.size)
     write_lists(args.out, args.train)
     write_manifest(args.out, {'options': options, 'complete': True, 'summary': summary})
     print(f'{args.out}: {summary}')

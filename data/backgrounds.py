@@ -1,0 +1,91 @@
+"""Photographs as backgrounds of rendered text: parts of them, and where they have text of their own."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from models.errors import UserError
+from utils.labels import companion_file, read_labels
+
+SUFFIXES = {'.jpeg', '.jpg', '.png', '.webp'}
+MAX_PIXELS = 100_000_000
+LEAST_CROP = 0.4  # of the largest part of a photograph that has the picture's form
+
+
+@lru_cache(4)
+def find_photographs(folders: tuple[str, ...]) -> list[str]:
+    """Paths of all photographs in the folders and the list files (*.txt), sorted within each. Raises UserError."""
+    found = []
+    for place in map(Path, folders):
+        if place.is_file() and place.suffix == '.txt':
+            rows = map(str.strip, place.read_text('utf-8', errors='replace').splitlines())
+            files = [str(place.parent / row) for row in rows if row]
+        else:
+            files = sorted(str(file) for file in place.rglob('*') if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UserError(f'--backgrounds: no photographs in {place}')
+        found += files
+    return found
+
+
+def draw_photograph(
+    rng: np.random.Generator, photographs: list[str], size: tuple[int, int]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A part of a random photograph, half of the time mirrored.
+
+    Args:
+        size: width, height in pixels.
+
+    Returns:
+        (the picture (height, width, 3) float32 BGR 0..255, upright boxes (4, 2) in pixels around the photograph's own
+        text, clockwise from the top left, as far as its labels/ and ignore/ files name it).
+
+    Raises:
+        UserError: a photograph cannot be read.
+    """
+    file = Path(photographs[rng.integers(len(photographs))])
+    photo = read_reduced(file, size)
+    high, wide = photo.shape[:2]
+    share = rng.uniform(LEAST_CROP, 1) * min(wide / size[0], high / size[1])
+    crop_w, crop_h = max(int(size[0] * share), 1), max(int(size[1] * share), 1)
+    x, y = int(rng.integers(wide - crop_w + 1)), int(rng.integers(high - crop_h + 1))
+    scene = cv2.resize(photo[y : y + crop_h, x : x + crop_w], size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    boxes = (own_text(file) * (wide, high, wide, high) - (x, y, x, y)) * np.tile(np.array(size) / (crop_w, crop_h), 2)
+    if rng.random() < 0.5:
+        scene = np.ascontiguousarray(scene[:, ::-1])
+        boxes[:, [0, 2]] = size[0] - boxes[:, [2, 0]]
+    boxes = boxes.clip(0, np.tile(np.array(size) - 1, 2))
+    boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) >= 2]
+    return scene, [np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)]) for x1, y1, x2, y2 in boxes]
+
+
+def read_reduced(file: Path, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 BGR, decoded at 1/2, 1/4 or 1/8 where that is still larger than `size`. Raises UserError."""
+    try:
+        with Image.open(file) as image:
+            wide, high = image.size
+        if wide * high > MAX_PIXELS:
+            raise UserError(f'{file}: {wide}x{high} pixels are more than {MAX_PIXELS // 10**6} million')
+        spare = min(wide / size[0], high / size[1])
+        flag = cv2.IMREAD_COLOR
+        for factor, reduced in ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4)):
+            flag = reduced if spare >= factor else flag
+        photo = cv2.imread(str(file), flag)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f'{file}: the photograph cannot be read ({error})') from None
+    if photo is None:
+        raise UserError(f'{file}: the photograph cannot be read')
+    return photo
+
+
+def own_text(file: Path) -> np.ndarray:
+    """(n, 4) x1, y1, x2, y2, 0..1: boxes of the words and don't-care regions that label files name."""
+    boxes = [np.zeros((0, 4))]
+    for kind in ('labels', 'ignore'):
+        companion = companion_file(file, kind)
+        if companion is not None and companion.is_file():
+            boxes.append(read_labels(companion, nc=1)[0].boxes())
+    return np.concatenate(boxes)
