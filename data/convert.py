@@ -7,7 +7,7 @@ Written are, below --out,
 
     images/<split>/...      the pictures, byte for byte, in the subfolders that they lie in (--link: symbolic links)
     labels/<split>/...txt   '0 x1 y1 x2 y2 ...', 0..1: polygons of legible words
-    ignore/<split>/...txt   the same form: what nobody could read ('###', illegible, --ignore-label)
+    ignore/<split>/...txt   the same form: what nobody could read ('###', illegible, --ignore-label, --min-height)
     gt/<split>/...txt       ICDAR2015's form, for val.py's hmean: only where every region of a split has four corners
     data.yaml               for --data
     preview.jpg             the first pictures with their boxes: look at it before you train
@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -44,6 +45,7 @@ SPLITS = ('train', 'val', 'test')
 NAMED = 20  # skipped pictures and rows that the summary names
 PREVIEW = 16  # pictures
 QUAD = 4  # corners
+LONG_SIDE = 640  # pixels, of --min-height
 
 
 @dataclass
@@ -79,14 +81,37 @@ class Skipped:
         return lines + ([f'  and {len(reasons) - NAMED} more'] if len(reasons) > NAMED else [])
 
 
-def read_items(form: Format, annotations: Path, images: Path | None, unread: set[str], skipped: Skipped) -> list[Item]:
+@dataclass
+class Unread:
+    """Which regions become don't-care: those with one of the labels, those lower than min_height.
+
+    min_height: pixels of the picture when its longer side has LONG_SIDE.
+    """
+
+    labels: set[str]
+    min_height: float = 0.0
+
+    def __call__(self, region: Region, size: tuple[int, int]) -> bool:
+        if not self.labels.isdisjoint(region.labels):
+            return True
+        return self.min_height > 0 and height_of(region.polygon) * LONG_SIDE / max(size) < self.min_height
+
+
+def height_of(polygon: np.ndarray) -> float:
+    """The shorter side of the least rectangle, at any angle, around a polygon (p, 2)."""
+    import cv2
+
+    return min(cv2.minAreaRect(polygon.astype(np.float32))[1])
+
+
+def read_items(form: Format, annotations: Path, images: Path | None, unread: Unread, skipped: Skipped) -> list[Item]:
     """All usable pictures of one set of annotations.
 
     Args:
         form: how to read them.
         annotations: their folder or file, as the form says.
         images: folder of the pictures; None takes that of the annotations.
-        unread: labels of regions that become don't-care.
+        unread: which regions become don't-care.
         skipped: what cannot be used is added here.
 
     Raises:
@@ -103,7 +128,7 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: set
             skipped.pictures.append(f'{page.name}: {error}')
             continue
         for region in page.regions:
-            region.dont_care |= not unread.isdisjoint(region.labels)
+            region.dont_care |= unread(region, item.size)
         skipped.rows += page.bad_rows
         items.append(item)
     if not items:
@@ -267,6 +292,13 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--val', type=_share, metavar='SHARE', help='of the pictures that chooses checkpoints, 0 to 1 (default 0.1)')
     add('--test', type=_share, metavar='SHARE', help='of the pictures that is kept for figures, 0 to 1 (default 0)')
     add('--ignore-label', nargs='+', default=[], metavar='NAME', help="labels of regions that become don't-care")
+    add(
+        '--min-height',
+        type=float,
+        default=0.0,
+        metavar='PX',
+        help=f"lower regions become don't-care, in pixels of the picture at {LONG_SIDE} on its longer side (0: none)",
+    )
     add('--link', action='store_true', help='link to the pictures instead of copying them')
     options = parser.parse_args(arguments)
     form = FORMATS[options.form]
@@ -283,11 +315,12 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
-    out, form, unread, skipped = options.out, FORMATS[options.form], set(options.ignore_label), Skipped()
+    out, form, skipped = options.out, FORMATS[options.form], Skipped()
+    unread = Unread(set(options.ignore_label), options.min_height)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f'{out} exists already: choose another --out, or remove it')
     items = read_items(form, options.annotations, options.images, unread, skipped)
-    unknown = unread - {label for item in items for region in item.page.regions for label in region.labels}
+    unknown = unread.labels - {label for item in items for region in item.page.regions for label in region.labels}
     if unknown:
         raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
     choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)

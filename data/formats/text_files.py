@@ -1,4 +1,4 @@
-"""Formats with a text file for each picture: ICDAR2013, ICDAR2015, ICDAR2017-MLT (and 2019), Total-Text."""
+"""Formats with a text file for each picture: ICDAR2013, ICDAR2015, ICDAR2017-MLT (and 2019), Total-Text, YOLO."""
 
 import io
 import re
@@ -10,6 +10,8 @@ from tqdm import tqdm
 
 from data.formats.pages import MAX_ROW, Page, Pictures, Region, annotation_files, read_bounded, to_box, to_polygon
 from data.prepare_icdar2015 import DONT_CARE, MAX_BYTES, BadEntry
+from models.errors import UserError
+from utils.labels import read_labels
 
 MAX_MAT_BYTES = 64 << 10  # Total-Text's have a few KiB; compressed ones may unpack to a thousand times their size
 SCRIPTS = 'Arabic|Bangla|Chinese|Hindi|Japanese|Korean|Latin|Mixed|None|Symbols'  # of MLT 2017 and 2019
@@ -41,6 +43,24 @@ def read_mlt(folder: Path, pictures: Pictures) -> Iterator[Page]:
 def read_total_text(folder: Path, pictures: Pictures) -> Iterator[Page]:
     rows = {'.txt': (_total_text_rows, _parse_total_text), '.mat': (_mat_rows, _parse_mat)}
     return _read_files(folder, pictures, rows)
+
+
+def read_yolo(folder: Path, pictures: Pictures) -> Iterator[Page]:
+    """Label files in both YOLO forms; their numbers are shares of the picture."""
+    from utils.dataset import probe_picture
+
+    for file in tqdm(annotation_files(folder, ('.txt',)), 'reading', unit='file', leave=False, delay=2):
+        relative = file.relative_to(folder)
+        page = Page(relative.as_posix())
+        try:
+            page.picture = pictures.find_stem(relative)
+            size = probe_picture(page.picture)
+            found, page.bad_rows = read_labels(file, nc=1)
+        except (BadEntry, UserError, OSError, ValueError) as error:
+            page.problem = str(error)
+        else:
+            page.regions = [Region(polygon.astype(float) * size) for polygon in found.polygon_list(1, 1)]
+        yield page
 
 
 def _read_files(folder: Path, pictures: Pictures, kinds: dict[str, Rows]) -> Iterator[Page]:
