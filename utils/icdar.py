@@ -99,12 +99,10 @@ def _overlaps(first: np.ndarray, second: np.ndarray, wanted: np.ndarray) -> np.n
     return shared
 
 
-def evaluate_picture(
-    detections: np.ndarray, words: np.ndarray, dont_care: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
+def match_words(detections: np.ndarray, words: np.ndarray, dont_care: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Match the detections of one picture with its words.
 
-    A detection's match depends on better-scored ones alone, so the flags hold for any threshold on the score.
+    A detection's match depends on better-scored ones alone, so it holds for any threshold on the score.
 
     Args:
         detections: (n, 4, 2) integer quads by descending score.
@@ -112,7 +110,8 @@ def evaluate_picture(
         dont_care: (m,) bool.
 
     Returns:
-        matched (n,) bool; counts (n,) bool, False for detections on don't-care words; how many words count.
+        answers (m,) int, the detection that found each word, -1 for none and for don't-care words; counts (n,) bool,
+        False for detections on don't-care words.
     """
     detections, words = np.asarray(detections).reshape(-1, 4, 2), np.asarray(words).reshape(-1, 4, 2)
     dont_care = np.asarray(dont_care, bool)
@@ -124,11 +123,27 @@ def evaluate_picture(
     counts = ~(2 * shared > area)[:, dont_care].any(1)
 
     overlaps = (3 * shared > area + word_area) & counts[:, None]
-    matched = np.zeros(len(detections), bool)
+    answers, free = np.full(len(words), -1), np.ones(len(detections), bool)
     for word in np.flatnonzero(~dont_care):
-        free = np.flatnonzero(overlaps[:, word] & ~matched)
-        matched[free[:1]] = True
-    return matched, counts, int((~dont_care).sum())
+        candidates = np.flatnonzero(overlaps[:, word] & free)
+        if len(candidates):
+            answers[word] = candidates[0]
+            free[candidates[0]] = False
+    return answers, counts
+
+
+def evaluate_picture(
+    detections: np.ndarray, words: np.ndarray, dont_care: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """`match_words` as flags of the detections.
+
+    Returns:
+        matched (n,) bool; counts (n,) bool, False for detections on don't-care words; how many words count.
+    """
+    answers, counts = match_words(detections, words, dont_care)
+    matched = np.zeros(len(counts), bool)
+    matched[answers[answers >= 0]] = True
+    return matched, counts, int((~np.asarray(dont_care, bool)).sum())
 
 
 class ICDARMetrics:

@@ -1,0 +1,176 @@
+"""Which words detectors find: recall by size, angle and contrast of ICDAR2015's words, beside one another.
+
+    python benchmarks/words.py --weights control.pt student.pt --names control student --task test
+
+A word is found as ICDAR2015's task 4.1 has it, at each checkpoint's own threshold (chosen on val). Writes words.md and
+words.png (--out).
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from models.errors import UserError
+from utils.cli import run_command
+
+# Name, unit, and the borders between the groups of words.
+GROUPS = {
+    'height': ('pixels at 640', (8, 11, 16, 24)),
+    'angle': ('degrees from level', (3, 8, 15)),
+    'contrast': ('levels of 255', (40, 80, 120)),
+}
+LONG_SIDE = 640
+
+
+@dataclass
+class Words:
+    """The legible words of a split: an array of GROUPS' measures each, and which of them each detector found."""
+
+    measures: dict[str, np.ndarray]
+    found: dict[str, np.ndarray]
+    false_alarms: dict[str, int]
+
+
+def measure_word(quad: np.ndarray, grey: np.ndarray) -> dict[str, float]:
+    """The measures of a word.
+
+    Args:
+        quad: (4, 2) pixels of the picture, clockwise from its top left.
+        grey: (H, W) uint8, the picture.
+
+    Returns:
+        height: mean of the left and right side, in pixels where the picture's longer side has 640;
+        angle: of the upper side, 0 to 90 degrees; contrast: between the darkest and the brightest tenth of its box.
+    """
+    sides = np.linalg.norm(quad[[3, 2]] - quad[[0, 1]], axis=1)
+    across = quad[1] - quad[0]
+    angle = abs(np.degrees(np.arctan2(across[1], across[0])))
+    (x1, y1), (x2, y2) = quad.min(0).clip(0), quad.max(0) + 1
+    crop = grey[y1:y2, x1:x2]
+    low, high = np.percentile(crop, (10, 90)) if crop.size else (0, 0)
+    height = sides.mean() * LONG_SIDE / max(grey.shape)
+    return {'height': float(height), 'angle': float(min(angle, 180 - angle)), 'contrast': float(high - low)}
+
+
+def groups_of(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """(label, mask) of each group of words by one measure."""
+    borders = GROUPS[name][1]
+    number = np.searchsorted(borders, values, side='right')
+    labels = [f'under {borders[0]}', *(f'{a} to {b}' for a, b in zip(borders, borders[1:], strict=False))]
+    return [(label, number == index) for index, label in enumerate([*labels, f'{borders[-1]} and more'])]
+
+
+def look(options: argparse.Namespace, names: list[str]) -> Words:
+    """Run the detectors over the split."""
+    import cv2
+
+    from utils.icdar import boxes_to_quads, match_words, read_ground_truth
+    from utils.labels import companion_file
+
+    measures, found = [], {name: [] for name in names}
+    false_alarms = dict.fromkeys(names, 0)
+    for number, (name, weights) in enumerate(zip(names, options.weights, strict=True)):
+        pictures, threshold = detect(weights, options)
+        for picture in pictures:
+            words, dont_care = read_ground_truth(companion_file(Path(picture.path), 'gt'))
+            if number == 0:
+                grey = cv2.imread(picture.path, cv2.IMREAD_GRAYSCALE)
+                measures += [measure_word(quad, grey) for quad in words[~dont_care]]
+            rows = picture.words[picture.words[:, 4] >= threshold].cpu().numpy()
+            rows = rows[np.argsort(-rows[:, 4], kind='stable')]
+            answers, counts = match_words(boxes_to_quads(rows[:, :4]), words, dont_care)
+            found[name].append(answers[~dont_care] >= 0)
+            false_alarms[name] += int(counts.sum() - (answers >= 0).sum())
+    return Words(
+        {key: np.array([word[key] for word in measures]) for key in GROUPS},
+        {name: np.concatenate(flags) for name, flags in found.items()},
+        false_alarms,
+    )
+
+
+def detect(weights: str, options: argparse.Namespace):
+    """(the evaluated pictures, the checkpoint's threshold). Raises UserError where it has none."""
+    import torch
+
+    from models.checkpoint import load_model, read_checkpoint
+    from utils.dataset import TextDataset, build_loader, load_data_config
+    from utils.device import select_device
+    from utils.evaluate import evaluate
+
+    threshold = read_checkpoint(weights).meta.get('conf_threshold')
+    if threshold is None:
+        raise UserError(f'{weights} carries no threshold: only the best.pt of a run does')
+    device = select_device(options.device)
+    data = load_data_config(options.data)
+    dataset = TextDataset(data, options.task, options.imgsz, rect=True, pad=0.5, batch_size=32)
+    with torch.no_grad():
+        evaluation = evaluate(load_model(weights, device), build_loader(dataset, 32, 0), device, title=weights)
+    if evaluation.icdar is None:
+        raise UserError(f'{options.data}: pictures of {options.task} have no ICDAR ground truth (gt/)')
+    return evaluation.pictures, threshold
+
+
+def table(words: Words) -> str:
+    """Markdown: a row a group, recall of each detector."""
+    names = list(words.found)
+    lines = [f'| words | number | {" | ".join(names)} |', '|---|---|' + '---|' * len(names)]
+    rows = [('all', np.ones(len(next(iter(words.found.values()))), bool))]
+    for measure, (unit, _) in GROUPS.items():
+        rows += [(f'{measure} {label} ({unit})', mask) for label, mask in groups_of(measure, words.measures[measure])]
+    for label, mask in rows:
+        recalls = [f'{flags[mask].mean():.3f}' if mask.any() else '-' for flags in words.found.values()]
+        lines.append(f'| {label} | {mask.sum()} | {" | ".join(recalls)} |')
+    lines.append(f'| false alarms | | {" | ".join(str(words.false_alarms[name]) for name in names)} |')
+    return '\n'.join(lines)
+
+
+def draw(words: Words, file: Path) -> None:
+    """Recall in each group as bars, a panel a measure."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, len(GROUPS), figsize=(13, 3.6), sharey=True, layout='constrained')
+    width, middle = 0.8 / len(words.found), (len(words.found) - 1) / 2
+    for panel, (measure, (unit, _)) in zip(panels, GROUPS.items(), strict=True):
+        groups = groups_of(measure, words.measures[measure])
+        for number, (name, flags) in enumerate(words.found.items()):
+            recalls = [flags[mask].mean() if mask.any() else 0 for _, mask in groups]
+            panel.bar(np.arange(len(groups)) + (number - middle) * width, recalls, width, label=name)
+        panel.set_xticks(range(len(groups)), [f'{label}\n({mask.sum()})' for label, mask in groups], fontsize=8)
+        panel.set_xlabel(f'{measure}, {unit}')
+        panel.grid(axis='y', alpha=0.3)
+    panels[0].set_ylabel('recall')
+    panels[0].legend(fontsize=8)
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--weights', nargs='+', required=True, metavar='PT', help='checkpoints')
+    parser.add_argument('--names', nargs='+', metavar='NAME', help='of them in the table (their paths)')
+    parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='(%(default)s)')
+    parser.add_argument('--task', choices=('train', 'val', 'test'), default='test', help='split (%(default)s)')
+    parser.add_argument('--imgsz', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
+    parser.add_argument('--device', default='', help="'cpu' or the number of a GPU")
+    parser.add_argument('--out', type=Path, default=Path('runs/words'), metavar='DIR', help='(%(default)s)')
+    options = parser.parse_args()
+    names = options.names or options.weights
+    if len(names) != len(options.weights) or len(set(names)) < len(names):
+        parser.error('--names: a different one for each of --weights')
+    words = look(options, names)
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = table(words)
+    (options.out / 'words.md').write_text(text + '\n', encoding='utf-8')
+    draw(words, options.out / 'words.png')
+    print(f'{text}\nwritten: {options.out}/words.md, {options.out}/words.png')
+
+
+if __name__ == '__main__':
+    run_command(main)
