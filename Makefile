@@ -30,4 +30,4 @@ lint: .venv/installed-dev
 	touch .venv/installed $@
 
 clean:
-	rm -rf .venv demo_data pretrain_data .pytest_cache .ruff_cache
+	rm -rf .venv demo_data demo_pictures pretrain_data .pytest_cache .ruff_cache

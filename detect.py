@@ -1,4 +1,4 @@
-"""Find text in pictures, videos and webcams: python detect.py --weights best.pt --source photos"""
+"""Find text in pictures, videos and webcams: python detect.py --source photos"""
 
 import argparse
 import functools
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 
 from models.errors import UserError
 from utils.cli import run_command
@@ -17,6 +18,7 @@ from utils.results import Picture, Results, annotate
 # numpy, OpenCV and torch are imported where they are used: --help and a wrong flag are answered at once, and the
 # first result comes within a second of importing torch.
 
+SHIPPED = Path(__file__).resolve().parent / 'weights/ocrdistill-n.pt'
 MANY = 20  # pictures; from here on a progress bar takes the place of a line a picture
 BATCH_SIZE = 8  # pictures; a network gains on CPUs and GPUs alike, and little from more
 SLICE_OVERLAP, MAX_OVERLAP = 0.2, 0.9  # shares of a tile's side
@@ -26,7 +28,8 @@ SLICE_HELP = 'find small words in large pictures: look at tiles of PX x PX pixel
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add('--weights', required=True, help='checkpoint (.pt), ours or a public YOLOv5 v6/v7 one, or exported file')
+    which = 'checkpoint (.pt), ours or a public YOLOv5 v6/v7 one, or exported file (default: weights/ocrdistill-n.pt)'
+    add('--weights', default=str(SHIPPED), help=which)
     add('--source', required=True, help="picture, video, folder (recursive), 'glob', list file (.txt), webcam ('0')")
     add('--imgsz', type=_positive, help='pixels of the long side as the network sees it (640; or what an export takes)')
     add('--conf-thres', type=_share, help="lowest confidence, 0..1 (default: the checkpoint's own, else 0.25)")
