@@ -3,7 +3,7 @@
     python benchmarks/words.py --weights control.pt student.pt --names control student --task test
 
 A word is found as ICDAR2015's task 4.1 has it, at each checkpoint's own threshold (chosen on val). Writes words.md and
-words.png (--out).
+words.png (--out), with the curves of precision over recall that mAP50 is the area of.
 """
 
 import argparse
@@ -29,11 +29,15 @@ LONG_SIDE = 640
 
 @dataclass
 class Words:
-    """The legible words of a split: an array of GROUPS' measures each, and which of them each detector found."""
+    """The legible words of a split: an array of GROUPS' measures each, and which of them each detector found.
+
+    curves: (recall, precision) of each detector at IoU .5 (YOLOv5's protocol), arrays of the same length.
+    """
 
     measures: dict[str, np.ndarray]
     found: dict[str, np.ndarray]
     false_alarms: dict[str, int]
+    curves: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def measure_word(quad: np.ndarray, grey: np.ndarray) -> dict[str, float]:
@@ -72,11 +76,13 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
     from utils.icdar import boxes_to_quads, match_words, read_ground_truth
     from utils.labels import companion_file
 
-    measures, found = [], {name: [] for name in names}
+    measures, found, curves = [], {name: [] for name in names}, {}
     false_alarms = dict.fromkeys(names, 0)
     for number, (name, weights) in enumerate(zip(names, options.weights, strict=True)):
-        pictures, threshold = detect(weights, options)
-        for picture in pictures:
+        evaluation, threshold = detect(weights, options)
+        drawn = evaluation.details['curves']
+        curves[name] = drawn['axis_recall'], drawn['pr'][0]
+        for picture in evaluation.pictures:
             words, dont_care = read_ground_truth(companion_file(Path(picture.path), 'gt'))
             if number == 0:
                 grey = cv2.imread(picture.path, cv2.IMREAD_GRAYSCALE)
@@ -90,11 +96,12 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
         {key: np.array([word[key] for word in measures]) for key in GROUPS},
         {name: np.concatenate(flags) for name, flags in found.items()},
         false_alarms,
+        curves,
     )
 
 
 def detect(weights: str, options: argparse.Namespace):
-    """(the evaluated pictures, the checkpoint's threshold). Raises UserError where it has none."""
+    """(the Evaluation, the checkpoint's threshold). Raises UserError where it has none."""
     import torch
 
     from models.checkpoint import load_model, read_checkpoint
@@ -112,7 +119,7 @@ def detect(weights: str, options: argparse.Namespace):
         evaluation = evaluate(load_model(weights, device), build_loader(dataset, 32, 0), device, title=weights)
     if evaluation.icdar is None:
         raise UserError(f'{options.data}: pictures of {options.task} have no ICDAR ground truth (gt/)')
-    return evaluation.pictures, threshold
+    return evaluation, threshold
 
 
 def table(words: Words) -> str:
@@ -130,13 +137,18 @@ def table(words: Words) -> str:
 
 
 def draw(words: Words, file: Path) -> None:
-    """Recall in each group as bars, a panel a measure."""
+    """Precision over recall, and recall in each group as bars, a panel a measure."""
     import matplotlib
 
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(GROUPS), figsize=(13, 3.6), sharey=True, layout='constrained')
+    figure, (curves, *panels) = plt.subplots(1, 1 + len(GROUPS), figsize=(16, 3.6), layout='constrained')
+    for name, (recall, precision) in words.curves.items():
+        curves.plot(recall, precision, label=f'{name}: {np.trapezoid(precision, recall):.3f}')
+    curves.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1))
+    curves.legend(fontsize=8, title='area', title_fontsize=8)
+    curves.grid(alpha=0.3)
     width, middle = 0.8 / len(words.found), (len(words.found) - 1) / 2
     for panel, (measure, (unit, _)) in zip(panels, GROUPS.items(), strict=True):
         groups = groups_of(measure, words.measures[measure])
@@ -145,8 +157,8 @@ def draw(words: Words, file: Path) -> None:
             panel.bar(np.arange(len(groups)) + (number - middle) * width, recalls, width, label=name)
         panel.set_xticks(range(len(groups)), [f'{label}\n({mask.sum()})' for label, mask in groups], fontsize=8)
         panel.set_xlabel(f'{measure}, {unit}')
+        panel.set(ylabel='recall', ylim=(0, 1))
         panel.grid(axis='y', alpha=0.3)
-    panels[0].set_ylabel('recall')
     panels[0].legend(fontsize=8)
     figure.savefig(file, dpi=110)
 

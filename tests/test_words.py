@@ -33,7 +33,7 @@ def test_every_word_is_in_one_group():
 def test_table():
     measures = {'height': np.array([5.0, 30]), 'angle': np.array([0.0, 20]), 'contrast': np.array([10.0, 200])}
     found = {'a': np.array([False, True]), 'b': np.array([True, True])}
-    rows = words.table(words.Words(measures, found, {'a': 3, 'b': 0})).splitlines()
+    rows = words.table(words.Words(measures, found, {'a': 3, 'b': 0}, {})).splitlines()
     assert rows[2] == '| all | 2 | 0.500 | 1.000 |'
     assert rows[3] == '| height under 8 (pixels at 640) | 1 | 0.000 | 1.000 |'
     assert rows[4] == '| height 8 to 11 (pixels at 640) | 0 | - | - |'
