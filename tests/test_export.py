@@ -159,18 +159,19 @@ def test_one_interface(exports, kind):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('size', [(90, 150), (150, 40)])
-def test_detect_finds_the_same(exports, kind, size, monkeypatch):
+def test_detect_finds_the_same(exports, kind, size):
     """On landscape and portrait pictures; the checkpoint in float32 and, for a fixed size, letterboxed by hand."""
-    monkeypatch.setattr('utils.device.network_dtype', lambda *_, **__: torch.float32)
     file, checkpoint = exports[kind]
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     found = detect.Detector(str(file), imgsz=None if '64x128' in kind else 128)
-    native = detect.Detector(str(checkpoint), imgsz=128, device='cpu')
+    native = detect.Detector(str(checkpoint), imgsz=128, device='cpu', amp=False)
     native.model.input_size = found.model.input_size
     rows, expected = found(picture), native(picture)
     assert len(rows) > 3
     np.testing.assert_allclose(rows, expected, atol=0.02)
     assert rows[:, 2].max() <= size[1] and rows[:, 3].max() <= size[0]
+    with pytest.raises(UserError, match='--no-amp is for checkpoints'):
+        detect.Detector(str(file), amp=False)
 
 
 def test_a_fixed_size_holds_any_picture(exports):
