@@ -69,7 +69,7 @@ def save_weights(file: Path, cfg, names: dict[int, str]) -> Path:
         conv.bias.data.view(3, -1)[:, 4:] = 1
         conv.weight.data *= 5
     options = {'data': 'data/some.yaml', 'weights': '/home/someone/start.pt', 'epochs': 3, 'imgsz': 96}
-    metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6}
+    metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6, 'icdar_hmean': 0.3456}
     entries = {'conf_threshold': 0.4, 'options': options, 'metrics': metrics, 'epoch': 2}
     save_checkpoint(file, model, model.state_dict(), **entries)
     return file
@@ -237,6 +237,8 @@ def test_card(exports):
         '128x64 pixels, only',
         'data/some.yaml',
         'map50 0.4321',
+        'icdar_hmean 0.3456. mAP',
+        'ICDAR2015 task 4.1 at the threshold above',
         '`val`',
         'ms (median',
         'MB',
@@ -276,7 +278,7 @@ def test_int8(folder, weights, tiny_data, capsys):
         '--weights', weights, '--format', 'openvino', '--int8', '--data', tiny_data, '--imgsz', 96, '--calibration', 8
     )
     output = capsys.readouterr().out
-    assert 'mAP50' in output and 'in float32' in output and '8 pictures' in output
+    assert 'mAP50' in output and 'in float32' in output and 'a loss of' in output and '8 pictures' in output
     text = (folder / 'best_int8.xml').read_text()
     assert text.count('type="FakeQuantize"') > 10
     model = load_detector(folder / 'best_int8.xml')
