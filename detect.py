@@ -40,6 +40,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--slice-overlap', type=_share, metavar='SHARE', help='of a tile that its neighbours show too (default 0.2)')
     add('--batch-size', type=_positive, metavar='N', help='pictures, or tiles of one, at a time (default 8)')
     add('--device', default='', help="'cpu' or a CUDA number; default: cuda if there is one, else cpu")
+    add('--no-amp', dest='amp', action='store_false', help='float32 instead of bfloat16 where the processor has that')
     add('--project', default='runs/detect', help='folder of runs (default runs/detect)')
     add('--name', default='exp', help='folder of this run (default exp; exp2 if it exists, and so on)')
     add('--exist-ok', action='store_true', help='write into the run folder even if it exists')
@@ -99,13 +100,14 @@ class Detector:
         iou_thres: overlap above which the worse of two boxes of a class goes.
         max_det: boxes kept of a picture at most.
         classes: numbers of the classes to keep, None all.
+        amp: run a checkpoint in bfloat16 where the device has it; exported files compute as they were exported.
 
     Attributes:
         names: {class number: name}.
         seconds: spent so far in pre-processing, network and NMS.
 
     Raises:
-        UserError: no such checkpoint, device or class.
+        UserError: no such checkpoint, device or class; `amp` switched off for an exported file.
     """
 
     def __init__(
@@ -118,15 +120,18 @@ class Detector:
         iou_thres: float = 0.45,
         max_det: int = 300,
         classes: list[int] | None = None,
+        amp: bool = True,
     ):
         import torch
 
         from models.exported import default_device, is_exported, load_detector, long_side
         from utils.device import network_dtype, select_device
 
+        if not amp and is_exported(weights):
+            raise UserError(f'--no-amp is for checkpoints: {weights} computes as it was exported')
         self.device = select_device(device or default_device(weights))
         self.model = load_detector(weights, self.device)
-        self.dtype = network_dtype(self.device, amp=not is_exported(weights))
+        self.dtype = network_dtype(self.device, amp=amp and not is_exported(weights))
         if self.dtype == torch.bfloat16:
             self.model.to_bfloat16()  # cast once, not for every picture
         self.names = self.model.names
@@ -391,7 +396,7 @@ def check_display() -> None:
     """Raise UserError unless a window can be opened; tried in a process of its own, as Qt aborts where it cannot."""
     attempt = [sys.executable, '-c', 'import cv2; cv2.namedWindow("display"); cv2.waitKey(1)']
     if subprocess.run(attempt, capture_output=True, check=False).returncode:
-        raise UserError('--view-img: no window can be opened here (no display, or an OpenCV without windows)')
+        raise UserError('--show: no window can be opened here (no display, or an OpenCV without windows)')
 
 
 def main() -> None:
@@ -413,6 +418,7 @@ def main() -> None:
         iou_thres=args.iou_thres,
         max_det=args.max_det,
         classes=args.classes,
+        amp=args.amp,
     )
     with Results(args, detector.names) as results:
         progress = run(sources, detector, results, args)

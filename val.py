@@ -80,6 +80,7 @@ def main() -> None:
     rect = model.input_size is None  # an export of one size takes squares
     dataset = TextDataset(data, options.task, options.imgsz, rect=rect, pad=0.5, batch_size=options.batch_size)
     print(dataset.summary)
+    _check_icdar(options, dataset.files)
     evaluation = evaluate(
         model,
         build_loader(dataset, options.batch_size, options.workers),
@@ -90,8 +91,9 @@ def main() -> None:
         max_det=options.max_det,
     )
     threshold, origin = options.icdar_conf, '--icdar-conf'
+    of_data = f' of {model.trained_on}' if model.trained_on else ''
     if threshold is None:
-        threshold, origin = model.conf_threshold, 'the checkpoint, chosen on val'
+        threshold, origin = model.conf_threshold, f'the checkpoint, chosen on val{of_data}'
     if threshold is None and options.task == 'val':
         threshold, origin = choose_threshold(evaluation), 'chosen on these pictures, the validation split'
     if threshold is None:
@@ -120,6 +122,24 @@ def main() -> None:
     speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
     print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
     print(f'results: {folder}')
+
+
+def _check_icdar(options: argparse.Namespace, files: list) -> None:
+    """Say why there will be no ICDAR figures where only some pictures have ground truth. Raises UserError where
+    --icdar-conf or --save-icdar would have no use."""
+    from collections import Counter
+
+    from models.errors import UserError
+    from utils.evaluate import without_truth
+
+    missing = without_truth(files)
+    if missing and options.icdar_conf is not None and not options.save_icdar:
+        raise UserError(f'--icdar-conf: there is no ICDAR ground truth of {missing[0]} ({len(missing)} pictures)')
+    if 0 < len(missing) < len(files):
+        print(f'no ICDAR figures: {len(missing)} pictures have no ground truth, the first {missing[0]}')
+    stem, count = Counter(file.stem for file in files).most_common(1)[0]
+    if options.save_icdar and count > 1:
+        raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
 
 
 def save_submission(file, pictures, threshold: float) -> None:

@@ -221,6 +221,7 @@ def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
         raise UserError(f'{checkpoint.path} does not match its own model yaml: {report}, the first {first}')
     model.names = checkpoint.names or model.names
     model.conf_threshold = checkpoint.meta.get('conf_threshold')
+    model.trained_on = (checkpoint.meta.get('options') or {}).get('data')
     return model
 
 

@@ -37,7 +37,7 @@ class ExportedModel:
         run: the network.
 
     Attributes:
-        names, nc, stride, conf_threshold: as of DetectionModel.
+        names, nc, stride, conf_threshold, trained_on: as of DetectionModel.
         input_size: (H, W) that the file is for, one picture at a time; None if it takes any multiple of the stride.
         precision: 'float32', 'float16' or 'int8'.
         metadata: the file's own description.
@@ -53,6 +53,7 @@ class ExportedModel:
         self.nc = len(self.names)
         self.stride = torch.tensor([float(metadata['stride'])])
         self.conf_threshold, self.precision = metadata['conf_threshold'], metadata.get('precision', 'float32')
+        self.trained_on = metadata['source']['options'].get('data')
         self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
@@ -157,6 +158,7 @@ def _check(file: Path, metadata: dict) -> None:
     if metadata.get('nms'):
         raise UserError(f'{file} has NMS inside, for other programs: export without --nms for detect.py and val.py')
     threshold, size = metadata.get('conf_threshold'), metadata.get('imgsz')
+    source = metadata.get('source')
     names, stride = metadata.get('names'), metadata.get('stride')
     fine = (
         isinstance(names, dict)
@@ -167,6 +169,8 @@ def _check(file: Path, metadata: dict) -> None:
         and isinstance(size, list)
         and len(size) == 2
         and all(isinstance(side, int) and side > 0 and side % stride == 0 for side in size)
+        and isinstance(source, dict)
+        and isinstance(source.get('options'), dict)
         and (threshold is None or isinstance(threshold, float) and 0 <= threshold <= 1)
     )
     if not (fine and names):

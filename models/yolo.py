@@ -54,6 +54,7 @@ class DetectionModel(nn.Module):
         stride: (levels,) pixels a cell of each raw map.
         names: {class index: name}.
         conf_threshold: the confidence chosen on the validation split, None before it is chosen.
+        trained_on: the data yaml whose validation split that was, None where it is not known.
         channels: output channels of each layer.
 
     Raises:
@@ -87,6 +88,7 @@ class DetectionModel(nn.Module):
         self.stride = torch.tensor(self.head.strides, dtype=torch.float32)
         self.names = {i: 'text' if self.nc == 1 else f'class{i}' for i in range(self.nc)}
         self.conf_threshold: float | None = None
+        self.trained_on: str | None = None
         self._initialise()
 
     @property

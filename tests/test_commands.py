@@ -6,6 +6,7 @@ import math
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -257,10 +258,11 @@ def test_checkpoints_of_a_run(trained, world):
         assert content['yaml']['width_multiple'] == 0.125 and content['names'] == {0: 'text'}
         assert content['stride'] == [8, 16, 32] and content['options']['epochs'] == 2
         assert content['command'].startswith('python train.py --cfg') and 'torch' in content['versions']
-        assert set(SCORES) == set(content['metrics'])
+        assert set(SCORES) <= set(content['metrics'])
     assert 'resume' not in best and 'resume' in last
     assert last['epoch'] == 1 and best['epoch'] == metrics_of(trained)['epoch']
     assert best['conf_threshold'] == metrics_of(trained)['conf_threshold']
+    assert best['metrics'] == {name: metrics_of(trained)[name] for name in (*SCORES, *ICDAR)}
     assert load_model(trained / 'weights/best.pt').conf_threshold == best['conf_threshold']
 
 
@@ -731,7 +733,7 @@ def test_val_agrees_with_the_run(fitted, world, tmp_path, capsys):
         assert (
             metrics[key] == pytest.approx(wanted[key], abs=1e-6) if key != 'protocol' else metrics[key] == wanted[key]
         )
-    assert metrics['conf_threshold_from'] == 'the checkpoint, chosen on val'
+    assert metrics['conf_threshold_from'] == f'the checkpoint, chosen on val of {world.few}'
     assert f'mAP50 {wanted["map50"]:.4f}' in capsys.readouterr().out
 
 
@@ -746,6 +748,25 @@ def test_val_of_another_split(fitted, world, tmp_path):
     assert metrics['split'] == 'test' and metrics['pictures'] == 6
     assert metrics['conf_threshold'] == 0.3 and metrics['conf_threshold_from'] == '--icdar-conf'
     assert metrics['map50'] < metrics_of(fitted)['map50']
+
+
+def test_pictures_without_icdar_ground_truth(fitted, world, tmp_path, capsys, mistake):
+    content = yaml.safe_load(world.few.read_text())
+    shutil.copytree(content['path'], tmp_path / 'some')
+    data = world.write('some.yaml', content | {'path': str(tmp_path / 'some')})
+    truths = sorted((tmp_path / 'some/gt/test_icdar').iterdir())
+    truths[0].unlink()
+    metrics = validate(fitted, tmp_path / 'run', data, '--task', 'test', '--icdar-conf', 0.3, '--save-icdar')
+    assert 'icdar_hmean' not in metrics and (tmp_path / 'run/submit.zip').is_file()
+    assert 'no ICDAR figures: 1 pictures have no ground truth' in capsys.readouterr().out
+    shared = ('--weights', fitted / 'weights/best.pt', '--data', data, '--imgsz', 192, '--task', 'test')
+    shared = (*shared, '--workers', 0, '--device', 'cpu', *place(tmp_path / 'run'))
+    assert 'there is no ICDAR ground truth' in mistake(val.main, 'val.py', *shared, '--icdar-conf', 0.3)
+    pictures = tmp_path / 'some/images/test_icdar'
+    (pictures / 'more').mkdir()
+    picture = next(pictures.glob('*.jpg'))
+    shutil.copy(picture, pictures / 'more' / picture.name)
+    assert f'pictures are called {picture.stem}' in mistake(val.main, 'val.py', *shared, '--save-icdar')
 
 
 def test_submission_holds_the_boxes_that_hmean_is_for(fitted, world, tmp_path):

@@ -353,7 +353,7 @@ def test_user_errors(run, tmp_path, noise, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert '--device cpu' in run(picture, '--device', '0')[1]
     monkeypatch.setenv('QT_QPA_PLATFORM', 'no such platform')
-    assert '--view-img' in run(picture, '--view-img')[1]
+    assert '--show' in run(picture, '--show')[1]
 
 
 @pytest.mark.parametrize(

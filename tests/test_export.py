@@ -69,7 +69,7 @@ def save_weights(file: Path, cfg, names: dict[int, str]) -> Path:
         conv.bias.data.view(3, -1)[:, 4:] = 1
         conv.weight.data *= 5
     options = {'data': 'data/some.yaml', 'weights': '/home/someone/start.pt', 'epochs': 3, 'imgsz': 96}
-    metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6}
+    metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6, 'icdar_hmean': 0.3456}
     entries = {'conf_threshold': 0.4, 'options': options, 'metrics': metrics, 'epoch': 2}
     save_checkpoint(file, model, model.state_dict(), **entries)
     return file
@@ -159,18 +159,19 @@ def test_one_interface(exports, kind):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('size', [(90, 150), (150, 40)])
-def test_detect_finds_the_same(exports, kind, size, monkeypatch):
+def test_detect_finds_the_same(exports, kind, size):
     """On landscape and portrait pictures; the checkpoint in float32 and, for a fixed size, letterboxed by hand."""
-    monkeypatch.setattr('utils.device.network_dtype', lambda *_, **__: torch.float32)
     file, checkpoint = exports[kind]
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     found = detect.Detector(str(file), imgsz=None if '64x128' in kind else 128)
-    native = detect.Detector(str(checkpoint), imgsz=128, device='cpu')
+    native = detect.Detector(str(checkpoint), imgsz=128, device='cpu', amp=False)
     native.model.input_size = found.model.input_size
     rows, expected = found(picture), native(picture)
     assert len(rows) > 3
     np.testing.assert_allclose(rows, expected, atol=0.02)
     assert rows[:, 2].max() <= size[1] and rows[:, 3].max() <= size[0]
+    with pytest.raises(UserError, match='--no-amp is for checkpoints'):
+        detect.Detector(str(file), amp=False)
 
 
 def test_a_fixed_size_holds_any_picture(exports):
@@ -236,6 +237,8 @@ def test_card(exports):
         '128x64 pixels, only',
         'data/some.yaml',
         'map50 0.4321',
+        'icdar_hmean 0.3456. mAP',
+        'ICDAR2015 task 4.1 at the threshold above',
         '`val`',
         'ms (median',
         'MB',
@@ -275,7 +278,7 @@ def test_int8(folder, weights, tiny_data, capsys):
         '--weights', weights, '--format', 'openvino', '--int8', '--data', tiny_data, '--imgsz', 96, '--calibration', 8
     )
     output = capsys.readouterr().out
-    assert 'mAP50' in output and 'in float32' in output and '8 pictures' in output
+    assert 'mAP50' in output and 'in float32' in output and 'a loss of' in output and '8 pictures' in output
     text = (folder / 'best_int8.xml').read_text()
     assert text.count('type="FakeQuantize"') > 10
     model = load_detector(folder / 'best_int8.xml')

@@ -176,13 +176,18 @@ def _pictures(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Pi
     return result
 
 
+def without_truth(files: list[Path]) -> list[Path]:
+    """The pictures that have no official ground truth at hand."""
+    truths = [companion_file(file, 'gt') for file in files]
+    return [file for file, truth in zip(files, truths, strict=True) if truth is None or not truth.is_file()]
+
+
 def collect_icdar(pictures: list[Picture]):
     """ICDAR2015 task 4.1 over the pictures, as an ICDARMetrics; None if any lacks its official ground truth."""
-    truths = [companion_file(Path(picture.path), 'gt') for picture in pictures]
-    if not all(truth is not None and truth.is_file() for truth in truths):
+    if without_truth([Path(picture.path) for picture in pictures]):
         return None
     metrics = ICDARMetrics()
-    for picture, truth in zip(pictures, truths, strict=True):
-        quads = boxes_to_quads(picture.words[:, :4].numpy())
+    for picture in pictures:
+        quads, truth = boxes_to_quads(picture.words[:, :4].numpy()), companion_file(Path(picture.path), 'gt')
         metrics.update(quads, picture.words[:, 4].numpy(), *read_ground_truth(truth))
     return metrics

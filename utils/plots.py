@@ -149,9 +149,16 @@ def _plot_class_curves(x, rows, labels, mean_label, axis) -> None:
         axis.text(0.5, 0.5, 'no labels', ha='center', va='center')
 
 
-def plot_pr_curve(curves: dict, file, names=None) -> None:
-    """Precision over recall at IoU .5. `curves` is what DetectionMetrics.compute() gives under that name."""
-    figure, axis = _unit_axes('recall', 'precision', 'Precision over recall, IoU 0.5')
+def plot_pr_curve(curves: dict, file, names=None, subject: str = '') -> None:
+    """Precision over recall at IoU .5.
+
+    Args:
+        curves: what DetectionMetrics.compute() gives under that name.
+        file: to write.
+        names: of the classes.
+        subject: which pictures it is for.
+    """
+    figure, axis = _unit_axes('recall', 'precision', f'Precision over recall, IoU 0.5\n{subject}')
     ap50 = curves['ap50']
     labels = [f'{_name(names, c)}: AP {ap:.3f}' for c, ap in zip(curves['classes'], ap50, strict=True)]
     mean = f'{labels[0]}' if len(labels) == 1 else f'all classes: mAP {np.mean(ap50) if len(ap50) else 0:.3f}'
@@ -159,9 +166,9 @@ def plot_pr_curve(curves: dict, file, names=None) -> None:
     _save_figure(figure, file)
 
 
-def plot_f1_curve(curves: dict, file, names=None) -> None:
-    """F1, and the mean precision and recall, over the confidence threshold, at IoU .5."""
-    figure, axis = _unit_axes('confidence threshold', 'score', 'F1, precision and recall, IoU 0.5')
+def plot_f1_curve(curves: dict, file, names=None, subject: str = '') -> None:
+    """F1, and the mean precision and recall, over the confidence threshold, at IoU .5; arguments of plot_pr_curve."""
+    figure, axis = _unit_axes('confidence threshold', 'score', f'F1, precision and recall, IoU 0.5\n{subject}')
     x, f1 = curves['confidence'], curves['f1']
     if len(f1):
         best = int(np.searchsorted(x, curves['best_f1_conf']))
@@ -173,17 +180,25 @@ def plot_f1_curve(curves: dict, file, names=None) -> None:
     _save_figure(figure, file)
 
 
-def plot_icdar_curve(curve: dict, file) -> None:
-    """ICDAR precision, recall and hmean over the confidence threshold. `curve` is ICDARMetrics.sweep()'s."""
-    figure, axis = _unit_axes('confidence threshold', 'score', 'ICDAR2015 protocol, IoU 0.5')
-    x, hmean = np.asarray(curve['threshold']), np.asarray(curve['hmean'])
+def plot_icdar_curve(curve: dict, file, threshold: float, hmean: float, subject: str = '') -> None:
+    """ICDAR precision, recall and hmean over the confidence threshold.
+
+    Marked is the threshold in use, not the curve's highest point, which on a test split would be chosen on test.
+
+    Args:
+        curve: of ICDARMetrics.sweep().
+        file: to write.
+        threshold: the confidence in use, and
+        hmean: at it.
+        subject: which pictures it is for.
+    """
+    figure, axis = _unit_axes('confidence threshold', 'score', f'ICDAR2015 task 4.1, IoU over 0.5\n{subject}')
+    x = curve['threshold']
     axis.plot(x, curve['precision'], color='#e07b00', linewidth=1.2, label='precision')
     axis.plot(x, curve['recall'], color='#0a9a74', linewidth=1.2, label='recall')
-    if len(x):
-        best = int(hmean.argmax())
-        axis.plot(x, hmean, color='#1f4e9c', linewidth=2.2, label=f'hmean: {hmean[best]:.3f} at {x[best]:.2f}')
-        axis.plot(x[best], hmean[best], 'o', color='#1f4e9c', markersize=5)
-        axis.legend(fontsize=8, frameon=False, loc='lower center')
+    axis.plot(x, curve['hmean'], color='#1f4e9c', linewidth=2.2, label=f'hmean: {hmean:.3f} at {threshold:.2f}')
+    axis.plot(threshold, hmean, 'o', color='#1f4e9c', markersize=5)
+    axis.legend(fontsize=8, frameon=False, loc='lower center')
     _save_figure(figure, file)
 
 

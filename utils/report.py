@@ -56,12 +56,15 @@ def _draw(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig)
     from utils.plots import plot_confusion, plot_f1_curve, plot_icdar_curve, plot_pr_curve
 
     curves = evaluation.details['curves']
-    plot_pr_curve(curves, folder / 'pr_curve.png', data.names)
-    plot_f1_curve(curves, folder / 'f1_curve.png', data.names)
+    subject = f'{content["split"]} of {data.file.name}, {content["pictures"]} pictures'
+    regions = f'{subject}, dont_care: {data.dont_care}'  # which hmean ignores always
+    plot_pr_curve(curves, folder / 'pr_curve.png', data.names, regions)
+    plot_f1_curve(curves, folder / 'f1_curve.png', data.names, regions)
     plot_confusion(evaluation.confusion.matrix, data.names, folder / 'confusion.png')
     icdar = evaluation.icdar
     if icdar:
-        plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png')
+        chosen = content['conf_threshold'], content['icdar_hmean']
+        plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png', *chosen, subject)
     draw_predictions(evaluation.pictures[:SHOWN], content['conf_threshold'], folder / 'predictions.jpg', data)
 
 
@@ -82,8 +85,8 @@ def draw_predictions(pictures: list[Picture], threshold: float, file: Path, data
 def print_scores(content: dict) -> None:
     """The figures as a person reads them, with their protocol."""
     print(
-        f'{content["split"]}, {content["pictures"]} pictures, dont_care: {content["dont_care"]}: '
-        f'mAP50 {content["map50"]:.4f}, mAP50-95 {content["map50_95"]:.4f}, '
+        f'{content["split"]} of {content["data"]}, {content["pictures"]} pictures, dont_care: {content["dont_care"]}: '
+        f"YOLOv5's mAP50 {content['map50']:.4f}, mAP50-95 {content['map50_95']:.4f}, "
         f'precision {content["precision"]:.4f}, recall {content["recall"]:.4f} (at the best F1)'
     )
     if 'icdar_hmean' in content:

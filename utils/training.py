@@ -21,7 +21,7 @@ from utils.hyp import hyp_of
 from utils.options import find_resumable, resume_after_restart
 from utils.report import anchor_recall, choose_threshold, figures, print_scores, write_report
 from utils.run import command_line, make_run_folder, write_yaml
-from utils.trainer import Trainer
+from utils.trainer import SCORES, Trainer
 
 VAL_BATCH = 32  # of a run whose --batch-size is -1
 
@@ -200,7 +200,6 @@ class TrainingRun:
         best = load_model(trainer.best, self.device)
         evaluation = self.evaluate_val(best, 'judging best.pt', part=(0, 1))
         threshold = choose_threshold(evaluation)
-        store_threshold(trainer.best, threshold)
         content = figures(
             evaluation,
             self.data,
@@ -211,6 +210,7 @@ class TrainingRun:
             precision_of='float32',
             epoch=trainer.best_epoch,
         )
+        store_figures(trainer.best, content)
         if not self.options.noplots:
             from utils.plots import plot_results
 
@@ -229,13 +229,15 @@ def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
         raise UserError(f'{checkpoint.path} is of another architecture than the model: only {report}')
 
 
-def store_threshold(path: Path, threshold: float) -> None:
-    """Write the confidence that was chosen on val into a checkpoint."""
+def store_figures(path: Path, content: dict) -> None:
+    """Write what metrics.json says of val into a checkpoint: the confidence chosen there, and the final scores."""
     checkpoint = read_checkpoint(path)
     model = DetectionModel(checkpoint.yaml)
     model.names = checkpoint.names
     entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
-    save_checkpoint(path, model, checkpoint.state, **(entries | {'conf_threshold': threshold}))
+    scores = {name: value for name, value in content.items() if name in SCORES or name.startswith('icdar_')}
+    judged = {'conf_threshold': content['conf_threshold'], 'metrics': scores}
+    save_checkpoint(path, model, checkpoint.state, **(entries | judged))
 
 
 def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:

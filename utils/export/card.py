@@ -58,13 +58,14 @@ def _training(source: dict) -> list[str]:
         return ['The checkpoint does not say what it was trained on, nor any figures.']
     lines = [f'- {name}: `{value}`' for name, value in options.items()]
     if metrics:
+        protocol = ' icdar_* is ICDAR2015 task 4.1 at the threshold above.' if 'icdar_hmean' in metrics else ''
         scores = ', '.join(f'{name} {value:.4f}' for name, value in metrics.items())
         lines += [
             '',
             f'After epoch {source["epoch"]} (the first is 0), on the split `val` of `{options.get("data", "unknown")}` '
             f'at {options.get("imgsz", "unknown")} pixels: {scores}. mAP as YOLOv5 defines it (confidence 0.001, NMS '
-            'IoU 0.6), precision and recall are at the best F1. This split chose the epoch and the threshold; for '
-            'figures of a test set run `val.py --task test`.',
+            f'IoU 0.6), precision and recall are at the best F1.{protocol} This split chose the epoch and '
+            'the threshold; for figures of a test set run `val.py --task test`.',
         ]
     return lines
 
