@@ -62,6 +62,12 @@ def icdar2015(folder: Path) -> Path:
     return folder
 
 
+def yolo(folder: Path) -> Path:
+    for name in NAMES:
+        write(folder / f'{name}.txt', f'{WORD}0 0.125 0.125 0.25 0.25\n')  # a polygon row and a box row
+    return folder
+
+
 def icdar2017_mlt(folder: Path) -> Path:
     for name in NAMES:
         write(folder / f'gt_{name}.txt', f'{joined(WORD_CORNERS)},Latin,a,b\n{joined(DONT_CARE_CORNERS)},None,###\n')
@@ -129,7 +135,7 @@ def label_studio(folder: Path) -> Path:
 
 
 MAKERS = {f.__name__.replace('_', '-'): f for f in (icdar2013, icdar2015, total_text, coco_text, labelme, label_studio)}
-MAKERS['icdar2017-mlt'] = icdar2017_mlt
+MAKERS |= {'icdar2017-mlt': icdar2017_mlt, 'yolo': yolo}
 
 
 @pytest.fixture
@@ -175,6 +181,8 @@ def test_every_format_has_a_sample():
 @pytest.mark.parametrize('form', MAKERS)
 def test_the_same_regions_from_every_format(form, command, photos, tmp_path):
     flags = ['--ignore-label', 'blurred'] if convert.FORMATS[form].labels else []
+    if form == 'yolo':  # it knows no don't-care regions; at 640 pixels the two are 128 and 80 high
+        flags = ['--min-height', 100]
     printed = command(form, MAKERS[form](tmp_path / 'notes'), *flags)
     assert "train: 2 pictures, 2 words, 2 don't-care regions\nval: 1 pictures, 1 words, 1 don't-care regions" in printed
     assert 'skipped' not in printed
@@ -395,3 +403,22 @@ def test_the_page_as_written(tmp_path):
         assert result.returncode == 0, (script, flags, result.stderr, result.stdout[-2000:])
     assert seen == {'data/convert.py', 'train.py', 'distill.py', 'val.py', 'detect.py', 'export.py'}
     assert (tmp_path / 'runs/distill/my_student/weights/best.pt').is_file()
+
+
+@pytest.mark.parametrize(('turn', 'least', 'unread'), [(0, 63, False), (0, 65, True), (30, 63, False), (30, 65, True)])
+def test_min_height_is_across_the_word(turn, least, unread):
+    """A word of 20x8 pixels in a picture of 80x40 is 64 high at 640, however it is turned."""
+    angle = np.radians(turn)
+    turned = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    polygon = np.array([[0.0, 0], [20, 0], [20, 8], [0, 8]]) @ turned + 30
+    region = convert.Region(polygon)
+    assert convert.Unread(set(), least)(region, (80, 40)) == unread
+    assert not convert.Unread(set())(region, (80, 40))
+
+
+@pytest.mark.parametrize(('row', 'words'), [('0 1.5 .5 .1 .1', 'outside 0..1'), ('3 .5 .5 .1 .1', 'class 3')])
+def test_yolo_rows_of_another_kind(row, words, command, photos, tmp_path):
+    notes = yolo(tmp_path / 'notes')
+    write(notes / 'a.txt', f'{row}\n')
+    printed = command('yolo', notes)
+    assert 'skipped 1 pictures' in printed and words in printed
