@@ -1,5 +1,6 @@
 """Plots: files that OpenCV reads back at a plausible size, with ink where it belongs; empty inputs too."""
 
+import os
 import threading
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import UserError
 from utils import plots
 from utils.metrics import ConfusionMatrix, DetectionMetrics
 
@@ -209,8 +211,8 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError('disk')
 
-    monkeypatch.setattr(plots.os, 'replace', fail)
-    with pytest.raises(OSError, match='disk'):
+    monkeypatch.setattr(os, 'replace', fail)
+    with pytest.raises(UserError, match='disk'):
         plots.save_image(np.ones((120, 120, 3), np.uint8), file)
     assert file.read_bytes() == before
     read(file)  # and nothing beside it

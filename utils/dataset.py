@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -37,6 +38,9 @@ SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 NAMED = 5  # skipped files and rows that a summary names
 MEMORY_SHARE = 0.5  # of the free memory that a cache may take
 THREADS = min(8, os.cpu_count() or 1)
+# Loading processes are the trainer's own children, whatever Python's default: so they see it die, and end. Those of a
+# server of processes (forkserver) would wait for ever after a kill -9.
+FORK = 'fork' if sys.platform == 'linux' else None
 
 
 @dataclass(frozen=True)
@@ -639,6 +643,7 @@ def build_loader(
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        multiprocessing_context=FORK if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),
     )
