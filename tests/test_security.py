@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import yaml
 from conftest import ROOT, small_cfg
 from scipy.io import savemat
 
+from benchmarks import audit
 from data import convert
 from data.formats import FORMATS
 from data.formats.mat_file import read_mat
@@ -314,3 +316,23 @@ def test_lock_files(name):
     )
     asked = dict(re.findall(r'^(\S+)==(\S+)', ''.join((ROOT / file).read_text() for file in files), re.MULTILINE))
     assert asked.items() <= locked.items()
+
+
+@pytest.mark.parametrize(
+    ('packages', 'words'),
+    [
+        (None, 'cannot be reached .no connection'),
+        ([{'name': 'a', 'skip_reason': 'not found'}], 'knows no package'),
+        ([{'name': 'a', 'version': '1', 'vulns': [{'id': 'X-1', 'fix_versions': []}]}], '1 known vulnerabilities'),
+        ([{'name': 'a', 'version': '1', 'vulns': []}], ''),
+    ],
+)
+def test_audit(tmp_path, monkeypatch, capsys, packages, words):
+    answer = "import sys; sys.exit('no connection')"
+    if packages:
+        answer = f'print({json.dumps({"dependencies": packages})!r})'
+    (tmp_path / 'pip_audit.py').write_text(answer)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
+        audit.main()
+    assert words or capsys.readouterr().out == '1 packages audited\n'
