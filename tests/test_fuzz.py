@@ -45,6 +45,7 @@ from utils.icdar import read_ground_truth
 from utils.labels import read_labels
 from utils.sources import Unreadable, find_sources, read_picture
 
+pytestmark = pytest.mark.filterwarnings('ignore')  # of decoders, and of layers without weights
 COUNT, SEED = int(os.environ.get('FUZZ', '10')), os.environ.get('FUZZ_SEED', '0')
 SECONDS = 60  # that a reader may take for a file of a few kB, on a busy machine
 CANARY = Path('executed_by_fuzz')
@@ -305,7 +306,6 @@ def attempt(read: Callable[[], None]) -> str:
     return 'read'
 
 
-@pytest.mark.filterwarnings('ignore')  # of the decoders
 @pytest.mark.parametrize('kind', KINDS)
 def test_mutated_files(kind, tmp_path, monkeypatch):
     make, read = KINDS[kind]
@@ -333,7 +333,6 @@ def test_mutated_files(kind, tmp_path, monkeypatch):
     assert not outcomes
 
 
-@pytest.mark.filterwarnings('ignore')
 def test_checkpoints_with_other_entries(tmp_path):
     """Well-formed checkpoints that hold something else than they should."""
     content = torch.load(own_checkpoint(tmp_path)[0], weights_only=True)
