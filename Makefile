@@ -1,9 +1,10 @@
 # make demo: the whole story on rendered pictures, about ten minutes on two cores. make test: everything that CI runs.
+# make audit: known vulnerabilities of the locked packages. make lock: the lock files anew, after a change of versions.
 # make bench: every stage timed next to a plain implementation, under 15 minutes on two cores.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python demo.py
@@ -14,12 +15,28 @@ test: .venv/installed-dev lint
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 
+audit: .venv/bin/pip-audit
+	$(BIN)/python benchmarks/audit.py
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+
+lock: .venv/bin/uv
+	$(LOCK) requirements.txt -o requirements.lock
+	$(LOCK) requirements-dev.txt -o requirements-dev.lock
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+.venv/bin/pip-audit: | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+
+.venv/bin/uv: | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 
 .venv/installed: requirements.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

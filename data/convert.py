@@ -37,7 +37,7 @@ from models.errors import UserError
 from utils.cli import run_command
 from utils.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
 from utils.run import make_folder, write_bytes, write_text, write_yaml
-from utils.sources import Unreadable, read_picture
+from utils.sources import read_picture
 
 # utils.dataset is imported where it is used: it needs torch, and --help is answered at once.
 
@@ -169,7 +169,7 @@ def _picture_size(file: Path) -> tuple[int, int]:
 
     try:
         width, height = probe_picture(file) if file.suffix.lower() in SUFFIXES else read_picture(file).shape[1::-1]
-    except (OSError, Unreadable, ValueError, SyntaxError) as error:
+    except Exception as error:  # decoders raise what they like at a broken file
         raise BadEntry(f'{file.name} is broken ({error})') from None
     if width * height > MAX_PIXELS:
         raise BadEntry(f'{file.name} has {width}x{height} pixels, more than {MAX_PIXELS // 10**6} million')
@@ -223,7 +223,7 @@ def _label_row(region: Region, size: tuple[int, int]) -> str:
 
 def _truth_row(region: Region) -> str:
     corners = ','.join(f'{value:.0f}' for value in region.polygon.ravel())
-    word = DONT_CARE if region.dont_care else ' '.join(region.word.split())
+    word = DONT_CARE if region.dont_care else ' '.join(region.word.split()).encode(errors='replace').decode()
     return f'{corners},{word}\n'
 
 

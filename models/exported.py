@@ -6,6 +6,7 @@ you trust. The metadata that is asked for here tells a mistaken file from an exp
 """
 
 import importlib
+import io
 import json
 import sys
 import warnings
@@ -24,6 +25,7 @@ from models.yolo import DetectionModel
 SUFFIXES = ('.onnx', '.xml', '.torchscript')
 FORMAT, VERSION = 'ocrdistill', 1
 METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
+MAX_METADATA = 1 << 20  # bytes
 
 Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
 
@@ -162,7 +164,7 @@ def _check(file: Path, metadata: dict) -> None:
     names, stride = metadata.get('names'), metadata.get('stride')
     fine = (
         isinstance(names, dict)
-        and sorted(names, key=int) == [str(number) for number in range(len(names))]
+        and names.keys() == {str(number) for number in range(len(names))}
         and isinstance(stride, int)
         and stride > 0
         and isinstance(metadata.get('dynamic'), bool)
@@ -205,7 +207,8 @@ def _open_openvino(file: Path) -> tuple[dict, Run]:
 def _open_torchscript(file: Path) -> tuple[dict, Run]:
     with zipfile.ZipFile(file) as archive:
         entry = [name for name in archive.namelist() if name.endswith(f'/extra/{METADATA_FILE}')]
-        metadata = json.loads(archive.read(entry[0])) if entry else {}
+        with archive.open(entry[0]) if entry else io.BytesIO(b'{}') as stream:
+            metadata = json.loads(stream.read(MAX_METADATA))  # what is longer is cut, and no JSON
     _check(file, metadata)  # before any of it runs
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)  # PyTorch deprecates TorchScript, and still runs it

@@ -6,29 +6,23 @@ from copy import deepcopy
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor, nn
 
 from models.errors import UserError
 from models.layers import C3, SPPF, Concat, Conv, Detect
+from models.yamls import read_yaml
 
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
 HARMLESS_KEYS = {'ch', 'inplace'}  # of public checkpoints
 STRIDES = [8, 16, 32]
+# A model yaml may come from anybody: no network that it describes may take all memory. YOLOv5-X has 87 million weights.
+MAX_WEIGHTS, MAX_CLASSES = 500_000_000, 10_000
 
 
 def load_cfg(cfg: str | Path | dict) -> dict:
     """Read and check a model's yaml (a path or its dict). Raises UserError."""
     if not isinstance(cfg, dict):
-        path = Path(cfg)
-        if not path.is_file():
-            raise UserError(f'no such model yaml: {path}')
-        try:
-            cfg = yaml.safe_load(path.read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise UserError(f'{path} is no valid yaml: {error}') from None
-        if not isinstance(cfg, dict):
-            raise UserError(f'{path} is no model yaml: it holds no keys')
+        cfg = read_yaml(cfg)
     missing = CFG_KEYS - {'nc'} - cfg.keys()
     if missing:
         raise UserError(f'the model yaml lacks {", ".join(sorted(missing))}')
@@ -75,11 +69,13 @@ class DetectionModel(nn.Module):
         if anchors is not None:
             self.yaml['anchors'] = [list(map(float, level)) for level in anchors]
         self.nc = self.yaml.get('nc', 80)
-        if type(self.nc) is not int or self.nc < 1:
+        if type(self.nc) is not int or not 0 < self.nc <= MAX_CLASSES:
             raise UserError(f'the model yaml: nc is {self.nc!r}, expected a number of classes')
         try:
             self.model, self.sources, self.channels = _build(self.yaml, ch, self.nc)
-        except (ValueError, TypeError, KeyError, IndexError, RuntimeError, ArithmeticError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # whatever Python makes of layers that are none
             raise UserError(f'the model yaml cannot be built: {error}') from error
         if self.head.strides != STRIDES:
             raise UserError(f'the model has strides {self.head.strides}, only {STRIDES} are supported')
@@ -155,12 +151,16 @@ def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int]]
     sources: list[int | list[int]] = []
     channels: list[int] = []
     strides: list[float] = []
+    weights, outputs = 0, sum(len(level) for level in cfg['anchors']) * (5 + nc)  # of the head
     for number_of_layer, (source, repeats, name, args) in enumerate(cfg['backbone'] + cfg['head']):
         absolute = [i if i >= 0 else number_of_layer + i for i in ([source] if isinstance(source, int) else source)]
         c_in = [channels[i] if i >= 0 else ch for i in absolute]
         stride_in = strides[absolute[0]] if absolute[0] >= 0 else 1
         count = max(round(repeats * cfg['depth_multiple']), 1) if repeats > 1 else repeats
         width = _width(args[0], cfg['width_multiple']) if name in ('Conv', 'C3', 'SPPF') else sum(c_in)
+        weights += _weights_at_most(sum(c_in), width, args, repeats, outputs)
+        if weights > MAX_WEIGHTS:
+            raise UserError(f'the model yaml describes more than {MAX_WEIGHTS / 1e9:g} billion weights')
         stride_out = stride_in
         if name == 'Conv':
             layer = Conv(c_in[0], width, *args[1:])
@@ -173,6 +173,8 @@ def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int]]
             factor = args[1]
             layer = nn.Upsample(scale_factor=factor, mode=args[2])
             stride_out = stride_in / factor
+            if stride_out < 1:
+                raise UserError('the model yaml describes maps larger than the picture')
         elif name == 'Concat':
             layer = Concat()
         elif name == 'Detect':
@@ -189,6 +191,12 @@ def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int]]
     if not isinstance(layers[-1], Detect):
         raise UserError('the last layer of a detector must be Detect')
     return nn.Sequential(*layers), sources, channels
+
+
+def _weights_at_most(c_in: int, width: int, args: list, repeats: int, outputs: int) -> int:
+    """A bound on a layer's weights, before any memory is taken: no kernel is larger than the layer's largest number."""
+    numbers = [abs(number) for number in args[1:] if isinstance(number, int | float)]
+    return max(c_in, width) * (max(repeats, 1) * width * max([1, *numbers]) ** 2 + outputs)
 
 
 def _width(channels: int, multiple: float) -> int:

@@ -30,6 +30,7 @@ from utils.hyp import check_keys, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ('licence', 'accept', 'folder', 'model', 'url', 'size', 'sha256', 'target')
+KINDS = {int: 'a whole number', bool: 'true or false', str: 'text'}
 TIMEOUT = (10, 60)  # seconds to connect, and between two pieces of an answer
 CHUNK = 1 << 16  # bytes; what came of a chunk is lost when the connection is cut within it
 
@@ -42,11 +43,18 @@ def load_manifest(file: Path) -> dict[str, dict]:
     """Return {name: entry} of a manifest. Raises UserError for unknown keys and for entries without a source."""
     manifest = read_yaml(file)
     for name, entry in manifest.items():
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or not isinstance(name, str):
             raise UserError(f'{file}: {name} is {entry!r}, expected licence, target and url or folder')
         check_keys(entry, KEYS, f'{file}, {name}')
         if not entry.get('target') or not entry.get('licence') or not (entry.get('url') or entry.get('folder')):
             raise UserError(f'{file}: {name} needs a licence, a target and a url or folder')
+        for key, value in entry.items():
+            kind = {'size': int, 'accept': bool}.get(key, str)
+            if value is not None and type(value) is not kind:
+                raise UserError(f'{file}: {key} of {name} is {value!r}, expected {KINDS[kind]}')
+        target = PurePosixPath(entry['target'])
+        if target.is_absolute() or '..' in target.parts or '\0' in str(target):
+            raise UserError(f'{file}: the target of {name} is {target}, expected a place in this folder')
         if entry.get('folder') and not entry.get('model'):
             raise UserError(f'{file}: {name} has a folder, but no model to look for in it')
     return manifest

@@ -90,9 +90,11 @@ def site(monkeypatch):
 def run(tmp_path, monkeypatch):
     """Call the command with options; its manifest's entry 'one' takes the fields given by keyword."""
 
+    monkeypatch.setattr(download, 'ROOT', tmp_path)
+
     def call(*options, **fields) -> Path:
         target = tmp_path / 'x/weights/best.pt'
-        entry = {'licence': 'free', 'target': str(target)} | fields
+        entry = {'licence': 'free', 'target': 'x/weights/best.pt'} | fields
         manifest = tmp_path / 'manifest.yaml'
         manifest.write_text(yaml.safe_dump({'one': entry}))
         monkeypatch.setattr(sys, 'argv', ['download.py', 'one', '--manifest', str(manifest), *map(str, options)])

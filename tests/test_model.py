@@ -189,10 +189,10 @@ def test_bad_model_yaml(change, message):
 
 
 def test_missing_and_broken_model_yaml(tmp_path):
-    with pytest.raises(UserError, match='no such model yaml'):
+    with pytest.raises(UserError, match='no such file'):
         DetectionModel(tmp_path / 'none.yaml')
     (tmp_path / 'bad.yaml').write_text('a: [')
-    with pytest.raises(UserError, match='no valid yaml'):
+    with pytest.raises(UserError, match='not valid yaml'):
         DetectionModel(tmp_path / 'bad.yaml')
     (tmp_path / 'other.yaml').write_text('nc: 3')
     with pytest.raises(UserError, match='lacks anchors'):

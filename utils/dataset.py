@@ -3,6 +3,7 @@
 import hashlib
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from utils.augment import Example
 from utils.boxes import Letterbox
 from utils.hyp import check_hyp, check_keys, read_yaml
 from utils.labels import Annotations, companion_file, read_labels
+from utils.sources import unfit
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
@@ -37,6 +39,9 @@ SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 NAMED = 5  # skipped files and rows that a summary names
 MEMORY_SHARE = 0.5  # of the free memory that a cache may take
 THREADS = min(8, os.cpu_count() or 1)
+# Loading processes are the trainer's own children, whatever Python's default: so they see it die, and end. Those of a
+# server of processes (forkserver) would wait for ever after a kill -9.
+FORK = 'fork' if sys.platform == 'linux' else None
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def load_data_config(file: Path | str) -> DataConfig:
             raise UserError(f'{file}: the key {key!r} is missing or empty')
     splits = {split: values[split] for split in SPLITS if values.get(split) is not None}
     for split, entry in splits.items():
-        if not all(isinstance(item, str) for item in (entry if isinstance(entry, list) else [entry])):
+        if not all(isinstance(item, str) for item in _listed(entry)):
             raise UserError(f'{file}: {split} is {entry!r}, expected a folder, a list file, or a list of these')
     names = _read_names(values['names'], file)
     if values.get('nc', len(names)) != len(names):
@@ -84,10 +89,19 @@ def load_data_config(file: Path | str) -> DataConfig:
     dont_care = values.get('dont_care', DONT_CARE[0])
     if dont_care not in DONT_CARE:
         raise UserError(f'{file}: dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
-    folder = Path(str(values['path'])).expanduser()
+    try:
+        folder = Path(str(values['path'])).expanduser()
+        for place in (item for entry in splits.values() for item in _listed(entry)):
+            (folder / place).is_dir()  # fails where no file system could have such a name
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, no such user
+        raise UserError(f'{file}: path, train, val and test must name places ({error})') from None
     if not folder.is_absolute() and not folder.exists():
         folder = ROOT / folder
     return DataConfig(folder, splits, names, len(names), dont_care, str(values.get('prepare') or ''), file)
+
+
+def _listed(entry) -> list:
+    return entry if isinstance(entry, list) else [entry]
 
 
 def _read_names(names, file: Path) -> dict[int, str]:
@@ -116,7 +130,7 @@ def list_pictures(data: DataConfig, split: str) -> list[Path]:
         raise UserError(f'{data.file}: the data folder {data.path} does not exist{hint}')
     entry = data.splits[split]
     pictures = {}
-    for source in entry if isinstance(entry, list) else [entry]:
+    for source in _listed(entry):
         place = data.path / source
         found = _pictures_at(place)
         if found is None:
@@ -132,7 +146,10 @@ def _pictures_at(place: Path) -> list[Path] | None:
     if place.is_dir():
         return sorted(file for file in place.rglob('*') if file.suffix.lower() in SUFFIXES)
     if place.suffix == '.txt' and place.is_file():
-        rows = map(str.strip, place.read_text('utf-8-sig', errors='replace').splitlines())
+        try:
+            rows = map(str.strip, place.read_text('utf-8-sig', errors='replace').splitlines())
+        except OSError as error:
+            raise UserError(f'{place}: the list cannot be read ({error.strerror})') from None
         return [place.parent / row for row in rows if row]
     return None
 
@@ -142,7 +159,10 @@ def probe_picture(file: Path) -> tuple[int, int]:
 
     Raises:
         OSError: the file is missing, is no picture, or is cut short.
+        Exception: what else a decoder makes of a broken file.
     """
+    if file.exists() and (problem := unfit(file)):
+        raise OSError(problem)
     with Image.open(file) as image:
         width, height = image.size
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
@@ -639,6 +659,7 @@ def build_loader(
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
+        multiprocessing_context=FORK if workers else None,
         worker_init_fn=_start_worker,
         generator=torch.Generator().manual_seed(seed),
     )

@@ -4,9 +4,8 @@ import math
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 from models.errors import UserError
+from models.yamls import read_yaml
 
 # name: (default, least, greatest). Meanings and units stand in data/hyps/scratch-low.yaml.
 RANGES = {
@@ -42,40 +41,6 @@ RANGES = {
 DEFAULTS = {name: default for name, (default, _, _) in RANGES.items()}
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a mapping in which a key stands twice: one of the values would be lost."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f'{key.value!r} stands there twice', problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(file: Path | str) -> dict:
-    """The mapping in a yaml file.
-
-    Raises:
-        UserError: no such file, not yaml (with the line), or not a mapping of names to values.
-    """
-    file = Path(file)
-    try:
-        values = yaml.load(file.read_text('utf-8-sig'), UniqueKeys)  # noqa: S506  a SafeLoader
-    except FileNotFoundError:
-        raise UserError(f'{file}: no such file') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{file}: cannot be read as text ({error})') from None
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, 'problem_mark', None), getattr(error, 'problem', None) or 'cannot be parsed'
-        where = f'line {mark.line + 1}, column {mark.column + 1}: ' if mark else ''
-        raise UserError(f'{file}: not valid yaml: {where}{problem}') from None
-    if not isinstance(values, dict):
-        raise UserError(f'{file}: expected rows of the form "name: value"')
-    return values
-
-
 def check_keys(given, known, file: Path | str) -> None:
     """Raise a UserError for the first key that is not known, with the nearest one that is."""
     for key in given:
@@ -104,7 +69,7 @@ def check_hyp(values: dict, source: Path | str = 'hyp') -> dict[str, float]:
         _, least, greatest = RANGES[name]
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isnan(number):
             raise UserError(f'{source}: {name} is {value!r}, expected a number')

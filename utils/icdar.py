@@ -15,6 +15,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import replacing
+from utils.labels import read_rows
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept
 THRESHOLDS = np.arange(5, 96) / 100  # the sweep: 0.05 to 0.95 in steps of 0.01
@@ -30,17 +31,14 @@ def read_ground_truth(file) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the file cannot be read, or a row is not of that form.
     """
-    try:
-        rows = Path(file).read_text(encoding='utf-8-sig', errors='replace').split('\n')
-    except OSError as error:
-        raise UserError(f'cannot read the ICDAR ground truth {file}: {error}') from None
+    rows = read_rows(Path(file), 'the ICDAR ground truth')
     quads, flags = [], []
     for number, row in enumerate(rows, 1):
         if not row.strip():
             continue
         *corners, word = row.split(',', 8)
         try:
-            quads.append(np.array([round(float(corner)) for corner in corners]).reshape(4, 2))
+            quads.append(np.array([round(float(corner)) for corner in corners], np.int32).reshape(4, 2))
         except (ValueError, OverflowError):
             raise UserError(f'{file}, line {number}: expected x1,y1,x2,y2,x3,y3,x4,y4,word, got {row!r}') from None
         flags.append(word.strip() == DONT_CARE)

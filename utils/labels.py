@@ -11,6 +11,8 @@ TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clam
 MIN_AREA = 1e-10  # of the picture's area; regions below it have no area
 BOX_COLUMNS = 5  # class x y w h
 MIN_POLYGON_COLUMNS = 7  # class and three points
+# Far more than a picture holds; they keep a file that is no label file from taking all memory.
+MAX_BYTES, MAX_ROWS, MAX_COLUMNS = 4 << 20, 10_000, 2001
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,10 @@ def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotatio
 
     Raises:
         UserError: a coordinate outside 0..1 or a class outside 0..nc-1. The whole file is then likely to be in other
-            units or of other classes, and skipping rows would train on the wrong data. Or the file cannot be opened.
+            units or of other classes, and skipping rows would train on the wrong data. Or the file cannot be opened,
+            or is too large.
     """
-    try:
-        lines = file.read_text('utf-8-sig', errors='replace').splitlines()
-    except OSError as error:
-        raise UserError(f'{file}: the labels cannot be read ({error.strerror})') from None
+    lines = read_rows(file, 'the labels')
     classes, polygons, skipped, seen = [], [], [], set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -208,8 +208,23 @@ def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotatio
     return Annotations.build(classes, polygons, dont_care), skipped
 
 
+def read_rows(file: Path, what: str) -> list[str]:
+    """The lines of a text file of one picture. Raises UserError if it cannot be read or is too large; `what` it is."""
+    try:
+        with open(file, 'rb') as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f'{file}: {what} cannot be read ({error.strerror})') from None
+    rows = content.decode('utf-8-sig', errors='replace').split('\n')  # a word may hold other line breaks
+    if len(content) > MAX_BYTES or len(rows) > MAX_ROWS:
+        raise UserError(f'{file}: more than {MAX_BYTES >> 20} MiB or {MAX_ROWS} rows, too much for one picture')
+    return rows
+
+
 def _parse_row(columns: list[str]) -> tuple[int, np.ndarray]:
     """Class and coordinates, (4,) of a box or (2 p,) of a polygon; ValueError says what is wrong with the row."""
+    if len(columns) > MAX_COLUMNS:
+        raise ValueError(f'more than {MAX_COLUMNS} columns')
     try:
         values = np.array([float(column) for column in columns])
     except ValueError:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -132,7 +133,7 @@ class Results:
             margin = share * (y2 - y1)
             left, top = max(math.floor(x1 - margin), 0), max(math.floor(y1 - margin), 0)
             right, bottom = min(math.ceil(x2 + margin), width), min(math.ceil(y2 + margin), height)
-            name = self.names[int(category)].replace('/', '_').replace('\\', '_').strip('. ') or f'class{category:.0f}'
+            name = re.sub(r'[/\\\x00-\x1f]', '_', self.names[int(category)])[:100].strip('. ') or f'class{category:.0f}'
             folder = (self.folder / 'crops' / name / picture.file).parent
             # Three digits, so that files sorted by name are in reading order.
             crop = folder / f'{picture.file.stem}_{number:03d}.jpg'

@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,6 +22,7 @@ from models.errors import UserError
 PICTURES = frozenset(['.bmp', '.jfif', '.jpe', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 VIDEOS = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'])
 DEFAULT_FPS = 30.0  # of webcams and videos that do not tell
+MAX_BYTES = 1 << 30  # of a picture's file
 GROUP_PIXELS = 50_000_000  # a group of pictures that is larger takes no more: memory is finite
 
 
@@ -104,6 +106,8 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         Unreadable: the file is missing, broken or of an unknown format.
     """
+    if problem := unfit(path):
+        raise Unreadable(problem)
     try:
         with Image.open(path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
@@ -113,6 +117,17 @@ def read_picture(path: Path) -> np.ndarray:
         raise Unreadable(error.strerror or str(error)) from None
     except Exception as error:  # decoders raise what they like at a broken file
         raise Unreadable(f'broken picture: {error}') from None
+
+
+def unfit(path: Path) -> str:
+    """Why a file is not even opened; '' if it is: a device or pipe never ends, and a huge one takes all memory."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError of a name that no file can have
+        return getattr(error, 'strerror', None) or str(error)
+    if not stat.S_ISREG(status.st_mode):
+        return 'no file'
+    return f'larger than {MAX_BYTES >> 30} GiB' if status.st_size > MAX_BYTES else ''
 
 
 def read_in_groups(sources: list[Source], size: int) -> Iterator[list[tuple[Source, np.ndarray | Unreadable | None]]]:
@@ -151,8 +166,11 @@ def _read_groups(sources: list[Source], size: int) -> Iterator[list]:
 
 def _read_with_opencv(path: Path) -> np.ndarray:
     """What Pillow does not know: TIFFs of 16-bit colours, and some other formats."""
-    content = np.fromfile(path, np.uint8)
-    pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    try:
+        content = np.fromfile(path, np.uint8)
+        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    except (OSError, cv2.error):  # too many pixels, for one
+        pixels = None
     if pixels is None:
         raise Unreadable('no picture, or of an unknown format')
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -41,15 +41,15 @@ def read_coco_text(file: Path, pictures: Pictures) -> Iterator[Page]:
     of_image = defaultdict(list)
     for annotation in annotations.values():
         of_image[str(annotation.get('image_id')) if isinstance(annotation, dict) else ''].append(annotation)
-    sets = {image.get('set') for key, image in images.items() if isinstance(image, dict) and key in of_image}
+    sets = {str(image.get('set')) for key, image in images.items() if isinstance(image, dict) and key in of_image}
     for key, image in images.items():
         page = Page(f'{file.name} image {key[:40]}')
         try:
-            page.split = expect(image, dict, 'the image').get('set')
+            page.split = str(expect(image, dict, 'the image').get('set'))
             if page.split not in sets:
                 continue
             if page.split not in ('train', 'val', 'test'):
-                raise BadEntry(f'"set" is {str(page.split)[:30]!a}, expected train, val or test')
+                raise BadEntry(f'"set" is {page.split[:30]!a}, expected train, val or test')
             page.size = _size(image.get('width'), image.get('height'))
             page.picture = pictures.find(expect(image.get('file_name'), str, '"file_name"'))
         except BadEntry as error:

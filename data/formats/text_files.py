@@ -1,6 +1,5 @@
 """Formats with a text file for each picture: ICDAR2013, ICDAR2015, ICDAR2017-MLT (and 2019), Total-Text, YOLO."""
 
-import io
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data.formats.mat_file import read_mat
 from data.formats.pages import MAX_ROW, Page, Pictures, Region, annotation_files, read_bounded, to_box, to_polygon
 from data.prepare_icdar2015 import DONT_CARE, MAX_BYTES, BadEntry
 from models.errors import UserError
@@ -149,11 +149,9 @@ def _unescape(text: str) -> str:
 
 def _mat_rows(content: bytes) -> list:
     """The rows of a Total-Text .mat file: cells 'x:', xs, 'y:', ys, word, orientation."""
-    from scipy.io import loadmat
-
     try:
-        return list(loadmat(io.BytesIO(content), variable_names=['polygt'])['polygt'])
-    except Exception as error:  # it raises what it likes at a broken file
+        return list(read_mat(content, 'polygt'))
+    except Exception as error:  # whatever comes of a broken file
         raise BadEntry(f'no Total-Text polygons ({type(error).__name__}: {error})') from None
 
 
