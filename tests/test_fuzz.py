@@ -196,7 +196,7 @@ def annotations(form: str) -> Callable[[Path], list[Path]]:
 def read_annotations(form: str) -> Callable[[Path, Path], None]:
     def read(folder: Path, file: Path) -> None:
         place = file if FORMATS[form].place == 'file' else folder / 'words'
-        items = convert.read_items(FORMATS[form], place, folder / 'photos', set(), convert.Skipped())
+        items = convert.read_items(FORMATS[form], place, folder / 'photos', convert.Unread(set()), convert.Skipped())
         convert.write_set(items, folder.parent / 'out', link=False)
 
     return read

@@ -1,6 +1,5 @@
 """Plots: files that OpenCV reads back at a plausible size, with ink where it belongs; empty inputs too."""
 
-import os
 import threading
 
 import cv2
@@ -82,9 +81,13 @@ def test_curves(tmp_path, draw, nc, what):
 def test_icdar_curve(tmp_path):
     x = np.linspace(0.05, 0.95, 91)
     plots.plot_icdar_curve(
-        {'threshold': x, 'precision': x, 'recall': 1 - x, 'hmean': 2 * x * (1 - x)}, tmp_path / 'c.png'
+        {'threshold': x, 'precision': x, 'recall': 1 - x, 'hmean': 2 * x * (1 - x)}, tmp_path / 'c.png', 0.2, 0.32
     )
-    assert near(read(tmp_path / 'c.png', (500, 700)), (31, 78, 156)).sum() > 300
+    dots = near(read(tmp_path / 'c.png', (500, 700)), (31, 78, 156))
+    assert dots.sum() > 300
+    height = dots.sum(0)  # of the blue in each column: the threshold's dot is thicker than the line, the top is not
+    at = {share: height[round((0.085 + 0.9 * share) * dots.shape[1])] for share in (0.2, 0.5)}
+    assert at[0.2] > at[0.5]
 
 
 @pytest.mark.parametrize('nc', [1, 3, 20])
@@ -115,7 +118,7 @@ def test_figures_in_many_threads(tmp_path):
     def draw(number):
         try:
             curve = {'threshold': x, 'precision': x, 'recall': x, 'hmean': x**number}
-            plots.plot_icdar_curve(curve, tmp_path / f'{number}.png')
+            plots.plot_icdar_curve(curve, tmp_path / f'{number}.png', 0.5, 0.5**number)
         except Exception as error:  # noqa: BLE001  handed to the main thread
             errors.append(error)
 
@@ -211,7 +214,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError('disk')
 
-    monkeypatch.setattr(os, 'replace', fail)
+    monkeypatch.setattr('models.files.os.replace', fail)
     with pytest.raises(UserError, match='disk'):
         plots.save_image(np.ones((120, 120, 3), np.uint8), file)
     assert file.read_bytes() == before

@@ -163,7 +163,7 @@ def test_pictures_of_gigapixels(tmp_path, content):
         probe_picture(file)
     (tmp_path / 'gt_a.txt').write_text('1,1,2,1,2,2,1,2,x\n')
     with pytest.raises(UserError, match='no picture can be used.*3600000000 pixels'):
-        convert.read_items(FORMATS['icdar2015'], tmp_path, None, set(), convert.Skipped())
+        convert.read_items(FORMATS['icdar2015'], tmp_path, None, convert.Unread(set()), convert.Skipped())
 
 
 def test_devices_and_pipes_are_no_pictures(tmp_path):
