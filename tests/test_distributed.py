@@ -45,9 +45,7 @@ def own_flags(world: World, kind: str) -> tuple:
     if kind == 'distill':
         return ('--recipe', 'recipes/xn_maskdiff_PFI_Hint.yaml', *models, '--data', world.data)
     pictures = Path(world.data.parent) / 'set/images/test_icdar'
-    methods = (
-        'mask=auto,pfi=2,hint=auto,defeat,cwd,rank,fgd,logit,score_l2'  # gid ranks instances: rounding can pick others
-    )
+    methods = 'mask=auto,pfi=2,hint=auto,defeat,cwd,rank,fgd=auto,logit,score_l2'  # gid ranks instances: rounding can pick others
     return ('--methods', methods, *models, '--data', world.data, '--unlabelled', pictures)
 
 

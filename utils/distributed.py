@@ -40,7 +40,11 @@ def start(device: torch.device) -> None:
     backend = 'nccl' if device.type == 'cuda' else 'gloo'
     if not dist.is_available() or (backend == 'nccl' and not dist.is_nccl_available()):
         raise UserError(f'this PyTorch cannot train in several processes ({backend} is missing)')
-    dist.init_process_group(backend, device_id=device if device.type == 'cuda' else None)
+    # Addresses of an attempt before this one lie in torchrun's store still, and would be taken for those of today.
+    store, number, count = next(dist.rendezvous('env://'))
+    store = dist.PrefixStore(f'attempt {environment("TORCHELASTIC_RESTART_COUNT", 0)}', store)
+    where = device if device.type == 'cuda' else None
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, device_id=where)
     if rank():
         sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  until the process ends
 
