@@ -27,6 +27,7 @@ ignore/ files name; that text is don't-care. A picture then depends on these fil
 """
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -918,6 +919,15 @@ def draw_placed(
     np.maximum(ink[area], letters, out=ink[area])
 
 
+def quad_mask(quad: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Of a quad (4, 2) inside the picture: the slices of its upright box, and the mask (h, w) uint8 0 or 1 in there."""
+    x1, y1 = np.maximum(quad.min(0).astype(int), 0)
+    x2, y2 = quad.max(0).astype(int) + 1
+    inside = np.zeros((y2 - y1, x2 - x1), np.uint8)
+    cv2.fillConvexPoly(inside, np.round(quad - (x1, y1)).astype(int), 1)
+    return np.s_[y1:y2, x1:x2], inside
+
+
 def contrast(picture: np.ndarray, ink: np.ndarray, quad: np.ndarray) -> float:
     """Levels between a word's letters and what is around them, in the strongest channel.
 
@@ -926,11 +936,8 @@ def contrast(picture: np.ndarray, ink: np.ndarray, quad: np.ndarray) -> float:
         ink: (height, width) 0..1, where letters are.
         quad: (4, 2) pixels.
     """
-    x1, y1 = np.maximum(quad.min(0).astype(int), 0)
-    x2, y2 = quad.max(0).astype(int) + 1
-    shape, mask = picture[y1:y2, x1:x2], ink[y1:y2, x1:x2]
-    inside = np.zeros(mask.shape, np.uint8)
-    cv2.fillConvexPoly(inside, np.round(quad - (x1, y1)).astype(int), 1)
+    area, inside = quad_mask(quad)
+    shape, mask = picture[area], ink[area]
     letters = mask**2 * inside
     around = (1 - mask) ** 2 * inside
     if min(letters.sum(), around.sum()) < 1:
@@ -992,11 +999,8 @@ def judge_words(
 
 def hidden_share(hidden: np.ndarray, quad: np.ndarray) -> float:
     """The share of a quad (4, 2) that is not 0 in `hidden` (height, width)."""
-    x1, y1 = np.maximum(quad.min(0).astype(int), 0)
-    x2, y2 = quad.max(0).astype(int) + 1
-    inside = np.zeros((y2 - y1, x2 - x1), np.uint8)
-    cv2.fillConvexPoly(inside, np.round(quad - (x1, y1)).astype(int), 1)
-    return float((inside * (hidden[y1:y2, x1:x2] > 0)).sum() / max(inside.sum(), 1))
+    area, inside = quad_mask(quad)
+    return float((inside * (hidden[area] > 0)).sum() / max(inside.sum(), 1))
 
 
 def hide_some(rng: np.random.Generator, scene: np.ndarray) -> np.ndarray:
@@ -1188,6 +1192,11 @@ def compare_with(folder: Path, size: tuple[int, int]) -> str:
     return summarise(pictures, measure_labels(folder, size))
 
 
+def digest(rows: list[str]) -> str:
+    """What stands for a long list in the manifest."""
+    return hashlib.sha256('\n'.join(rows).encode()).hexdigest()[:16]
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """'1280x720' -> (1280, 720)."""
     try:
@@ -1241,7 +1250,10 @@ def main() -> None:
     fonts = sorted(Path(path).name for paths in find_fonts(material.fonts).values() for path in paths)
     options = {'version': VERSION, 'seed': args.seed, 'train': args.train, 'test': args.test}
     options |= {'size': list(args.size), 'fonts': fonts, 'style': args.style}
-    options |= {'words': len(vocabulary(material.words)), 'photographs': len(find_photographs(material.backgrounds))}
+    options |= {
+        'words': digest(vocabulary(material.words)),
+        'photographs': digest(find_photographs(material.backgrounds)),
+    }
     earlier = read_manifest(args.out)
     if earlier and not args.force:
         if earlier['options'] != options:
