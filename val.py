@@ -40,6 +40,14 @@ def parse_options() -> argparse.Namespace:
         metavar='CONF',
         help="threshold of the ICDAR figures (default: the checkpoint's, chosen on val)",
     )
+    parser.add_argument(
+        '--word-scale',
+        type=float,
+        nargs=2,
+        metavar=('W', 'H'),
+        help="factors of the boxes' width and height about their centres in the ICDAR figures and --save-icdar "
+        "(default: the checkpoint's, chosen on val; 1 1: boxes as they are)",
+    )
     parser.add_argument('--save-icdar', action='store_true', help='write submit.zip for the Robust Reading site')
     parser.add_argument('--project', default='runs/val', help='folder of the runs (%(default)s)')
     parser.add_argument('--name', default='exp', help='folder of this run in it, numbered if it exists (%(default)s)')
@@ -54,6 +62,8 @@ def parse_options() -> argparse.Namespace:
         parser.error('--conf-thres and --iou-thres: 0 to 1')
     if options.icdar_conf is not None and not 0.05 <= options.icdar_conf <= 1:
         parser.error('--icdar-conf: 0.05 to 1')
+    if options.word_scale is not None and not all(0 < factor <= 2 for factor in options.word_scale):
+        parser.error('--word-scale: over 0, and 2 at most')
     return options
 
 
@@ -64,7 +74,7 @@ def main() -> None:
     from utils.dataset import TextDataset, build_loader, load_data_config
     from utils.device import describe, select_device
     from utils.evaluate import evaluate
-    from utils.report import choose_threshold, figures, print_scores, write_report
+    from utils.report import choose_scale, choose_threshold, figures, print_scores, write_report
     from utils.run import command_line, make_run_folder, write_yaml
 
     if options.half and is_exported(options.weights):
@@ -90,12 +100,15 @@ def main() -> None:
         iou_thres=options.iou_thres,
         max_det=options.max_det,
     )
+    scale = tuple(options.word_scale or model.word_scale)
+    if options.word_scale is None and model.conf_threshold is None and options.task == 'val':
+        scale = choose_scale(evaluation)
     threshold, origin = options.icdar_conf, '--icdar-conf'
     of_data = f' of {model.trained_on}' if model.trained_on else ''
     if threshold is None:
         threshold, origin = model.conf_threshold, f'the checkpoint, chosen on val{of_data}'
     if threshold is None and options.task == 'val':
-        threshold, origin = choose_threshold(evaluation), 'chosen on these pictures, the validation split'
+        threshold, origin = choose_threshold(evaluation, scale), 'chosen on these pictures, the validation split'
     if threshold is None:
         threshold, origin = 0.25, 'the default: the checkpoint holds none'
     folder = make_run_folder(options.project, options.name, options.exist_ok)
@@ -110,12 +123,12 @@ def main() -> None:
         'command': command_line(),
     }
     write_yaml(folder / 'opt.yaml', vars(options))
-    if options.task == 'val' and evaluation.icdar:
-        context['best_conf_threshold'] = choose_threshold(evaluation)
-    content = figures(evaluation, data, options.task, threshold, **context)
+    if options.task == 'val' and evaluation.has_icdar:
+        context['best_conf_threshold'] = choose_threshold(evaluation, scale)
+    content = figures(evaluation, data, options.task, threshold, scale, **context)
     write_report(folder, evaluation, content, data, plots=not options.noplots)
     if options.save_icdar:
-        save_submission(folder / 'submit.zip', evaluation.pictures, threshold)
+        save_submission(folder / 'submit.zip', evaluation.pictures, threshold, scale)
     print_scores(content)
     if 'best_conf_threshold' in context:
         print(f'highest hmean on these pictures at confidence {context["best_conf_threshold"]:.2f} (for --icdar-conf)')
@@ -142,8 +155,8 @@ def _check_icdar(options: argparse.Namespace, files: list) -> None:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
 
 
-def save_submission(file, pictures, threshold: float) -> None:
-    """The words over the threshold, as the Robust Reading site takes them."""
+def save_submission(file, pictures, threshold: float, scale: tuple[float, float]) -> None:
+    """The words over the threshold, scaled as they are judged, as the Robust Reading site takes them."""
     from pathlib import Path
 
     from utils.icdar import boxes_to_quads, write_submission
@@ -151,7 +164,7 @@ def save_submission(file, pictures, threshold: float) -> None:
     quads = {}
     for picture in pictures:
         words = picture.words[picture.words[:, 4] >= threshold]
-        quads[Path(picture.path).stem] = boxes_to_quads(words[:, :4].numpy())
+        quads[Path(picture.path).stem] = boxes_to_quads(words[:, :4].numpy(), scale)
     write_submission(file, quads)
 
 

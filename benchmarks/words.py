@@ -79,7 +79,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
     measures, found, curves = [], {name: [] for name in names}, {}
     false_alarms = dict.fromkeys(names, 0)
     for number, (name, weights) in enumerate(zip(names, options.weights, strict=True)):
-        evaluation, threshold = detect(weights, options)
+        evaluation, threshold, scale = detect(weights, options)
         drawn = evaluation.details['curves']
         curves[name] = drawn['axis_recall'], drawn['pr'][0]
         for picture in evaluation.pictures:
@@ -89,7 +89,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
                 measures += [measure_word(quad, grey) for quad in words[~dont_care]]
             rows = picture.words[picture.words[:, 4] >= threshold].cpu().numpy()
             rows = rows[np.argsort(-rows[:, 4], kind='stable')]
-            answers, counts = match_words(boxes_to_quads(rows[:, :4]), words, dont_care)
+            answers, counts = match_words(boxes_to_quads(rows[:, :4], scale), words, dont_care)
             found[name].append(answers[~dont_care] >= 0)
             false_alarms[name] += int(counts.sum() - (answers >= 0).sum())
     return Words(
@@ -101,25 +101,25 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
 
 
 def detect(weights: str, options: argparse.Namespace):
-    """(the Evaluation, the checkpoint's threshold). Raises UserError where it has none."""
+    """(the Evaluation, the checkpoint's threshold and word scale). Raises UserError where it has none."""
     import torch
 
-    from models.checkpoint import load_model, read_checkpoint
+    from models.checkpoint import load_model
     from utils.dataset import TextDataset, build_loader, load_data_config
     from utils.device import select_device
     from utils.evaluate import evaluate
 
-    threshold = read_checkpoint(weights).meta.get('conf_threshold')
-    if threshold is None:
-        raise UserError(f'{weights} carries no threshold: only the best.pt of a run does')
     device = select_device(options.device)
+    model = load_model(weights, device)
+    if model.conf_threshold is None:
+        raise UserError(f'{weights} carries no threshold: only the best.pt of a run does')
     data = load_data_config(options.data)
     dataset = TextDataset(data, options.task, options.imgsz, rect=True, pad=0.5, batch_size=32)
     with torch.no_grad():
-        evaluation = evaluate(load_model(weights, device), build_loader(dataset, 32, 0), device, title=weights)
-    if evaluation.icdar is None:
+        evaluation = evaluate(model, build_loader(dataset, 32, 0), device, title=weights)
+    if not evaluation.has_icdar:
         raise UserError(f'{options.data}: pictures of {options.task} have no ICDAR ground truth (gt/)')
-    return evaluation, threshold
+    return evaluation, model.conf_threshold, model.word_scale
 
 
 def table(words: Words) -> str:

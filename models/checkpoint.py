@@ -112,8 +112,17 @@ def _validate(checkpoint: Checkpoint) -> None:
         threshold = checkpoint.meta.get('conf_threshold')
         if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
             problem = f'its confidence threshold is {threshold!r}'
+        elif not is_scale(checkpoint.meta.get('word_scale')):
+            problem = f'its word scale is {checkpoint.meta["word_scale"]!r}'
     if problem:
         raise UserError(f'{checkpoint.path} cannot be used: {problem}')
+
+
+def is_scale(value) -> bool:
+    """Whether it is a word scale, as files hold it: two factors, or None where none was chosen."""
+    if value is None:
+        return True
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, float) and 0 < v <= 2 for v in value)
 
 
 def _load_restricted(path: Path):
@@ -224,6 +233,7 @@ def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
         raise UserError(f'{checkpoint.path} does not match its own model yaml: {report}, the first {first}')
     model.names = checkpoint.names or model.names
     model.conf_threshold = checkpoint.meta.get('conf_threshold')
+    model.word_scale = tuple(checkpoint.meta.get('word_scale') or model.word_scale)
     model.trained_on = (checkpoint.meta.get('options') or {}).get('data')
     return model
 

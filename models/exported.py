@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.checkpoint import load_model
+from models.checkpoint import is_scale, load_model
 from models.errors import UserError
 from models.yolo import DetectionModel
 
@@ -39,7 +39,7 @@ class ExportedModel:
         run: the network.
 
     Attributes:
-        names, nc, stride, conf_threshold, trained_on: as of DetectionModel.
+        names, nc, stride, conf_threshold, word_scale, trained_on: as of DetectionModel.
         input_size: (H, W) that the file is for, one picture at a time; None if it takes any multiple of the stride.
         precision: 'float32', 'float16' or 'int8'.
         metadata: the file's own description.
@@ -55,6 +55,7 @@ class ExportedModel:
         self.nc = len(self.names)
         self.stride = torch.tensor([float(metadata['stride'])])
         self.conf_threshold, self.precision = metadata['conf_threshold'], metadata.get('precision', 'float32')
+        self.word_scale = tuple(metadata.get('word_scale') or (1.0, 1.0))
         self.trained_on = metadata['source']['options'].get('data')
         self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
 
@@ -79,7 +80,7 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
 
     Returns:
         Callable with images (B, 3, H, W), 0..1 -> (decoded (B, M, 5 + nc), ...), with the attributes names, nc, stride,
-        conf_threshold, input_size ((H, W) of an export of one size, else None) and precision.
+        conf_threshold, word_scale, input_size ((H, W) of an export of one size, else None) and precision.
 
     Raises:
         UserError: no such file, not readable, not an export of ours, another device, or a package is missing.
@@ -174,6 +175,7 @@ def _check(file: Path, metadata: dict) -> None:
         and isinstance(source, dict)
         and isinstance(source.get('options'), dict)
         and (threshold is None or isinstance(threshold, float) and 0 <= threshold <= 1)
+        and is_scale(metadata.get('word_scale'))
     )
     if not (fine and names):
         raise UserError(f'{file} is damaged: its metadata is incomplete')

@@ -48,6 +48,8 @@ class DetectionModel(nn.Module):
         stride: (levels,) pixels a cell of each raw map.
         names: {class index: name}.
         conf_threshold: the confidence chosen on the validation split, None before it is chosen.
+        word_scale: factors of width and height that turn a box into the quad that hmean judges, chosen on the same
+            split.
         trained_on: the data yaml whose validation split that was, None where it is not known.
         channels: output channels of each layer.
 
@@ -84,6 +86,7 @@ class DetectionModel(nn.Module):
         self.stride = torch.tensor(self.head.strides, dtype=torch.float32)
         self.names = {i: 'text' if self.nc == 1 else f'class{i}' for i in range(self.nc)}
         self.conf_threshold: float | None = None
+        self.word_scale: tuple[float, float] = (1.0, 1.0)
         self.trained_on: str | None = None
         self._initialise()
 

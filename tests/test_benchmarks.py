@@ -116,7 +116,7 @@ def test_plain_validation_agrees(tiny_data):
     map50, hmean = plain.plain_validate(plain.plain_model(STUDENT, CPU), dataset, 320, 4, 0)
     found = evaluate(load_model(STUDENT), build_loader(dataset, 4), CPU)
     assert map50 == pytest.approx(found.scores['map50'], abs=0.01) and map50 > 0.5
-    assert hmean == pytest.approx(found.icdar.at(0.25)['icdar_hmean'], abs=0.02) and hmean > 0.3
+    assert hmean == pytest.approx(found.icdar().at(0.25)['icdar_hmean'], abs=0.02) and hmean > 0.3
 
 
 def test_ratio_is_round_by_round():

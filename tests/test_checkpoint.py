@@ -51,14 +51,14 @@ def save_public(path, model, key='model', **entries):
 def test_own_round_trip(tmp_path):
     model = DetectionModel(small_cfg())
     model.names = {0: 'word'}
-    save_checkpoint(tmp_path / 'a.pt', model, model.state_dict(), epoch=3, conf_threshold=0.4)
+    save_checkpoint(tmp_path / 'a.pt', model, model.state_dict(), epoch=3, conf_threshold=0.4, word_scale=[0.9, 0.8])
     raw = torch.load(tmp_path / 'a.pt', weights_only=True)
     assert raw['stride'] == [8, 16, 32]
     assert raw['yaml'] == model.yaml
     assert not list(tmp_path.glob('.*'))  # no temporary file is left
     loaded = load_model(tmp_path / 'a.pt', fuse=False)
     assert loaded.names == {0: 'word'}
-    assert loaded.conf_threshold == 0.4
+    assert loaded.conf_threshold == 0.4 and loaded.word_scale == (0.9, 0.8)
     assert not loaded.training
     assert all(torch.equal(loaded.state_dict()[key], value) for key, value in model.state_dict().items())
 
@@ -279,6 +279,8 @@ def test_damaged_weights_are_refused(tmp_path, change, message):
         ({'names': {5: 'a'}}, r'classes are numbered \[5\]'),
         ({'names': 7}, 'damaged'),
         ({'conf_threshold': 'high'}, 'confidence threshold'),
+        ({'word_scale': [1.0, 'high']}, 'word scale'),
+        ({'word_scale': [1.0]}, 'word scale'),
         ({'version': 99}, 'version 99'),
         ({'yaml': '/etc/passwd'}, 'model yaml is none'),
     ],

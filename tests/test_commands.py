@@ -261,9 +261,10 @@ def test_checkpoints_of_a_run(trained, world):
         assert set(SCORES) <= set(content['metrics'])
     assert 'resume' not in best and 'resume' in last
     assert last['epoch'] == 1 and best['epoch'] == metrics_of(trained)['epoch']
-    assert best['conf_threshold'] == metrics_of(trained)['conf_threshold']
+    assert all(best[name] == metrics_of(trained)[name] for name in ('conf_threshold', 'word_scale'))
     assert best['metrics'] == {name: metrics_of(trained)[name] for name in (*SCORES, *ICDAR)}
-    assert load_model(trained / 'weights/best.pt').conf_threshold == best['conf_threshold']
+    model = load_model(trained / 'weights/best.pt')
+    assert (model.conf_threshold, list(model.word_scale)) == (best['conf_threshold'], best['word_scale'])
 
 
 def test_learning_happens(fitted):
@@ -783,6 +784,15 @@ def test_submission_holds_the_boxes_that_hmean_is_for(fitted, world, tmp_path):
             judge.update(quads, np.full(len(quads), 0.9), *truth)
     assert judge.at(0.5) == pytest.approx({key: metrics[key] for key in ICDAR})
     assert metrics['icdar_hmean'] > 0.4
+
+
+def test_word_scale(fitted, world, tmp_path):
+    """The boxes as they are differ from the scaled ones in the ICDAR figures alone."""
+    plain = validate(fitted, tmp_path / 'plain', world.few, '--word-scale', 1, 1)
+    half = validate(fitted, tmp_path / 'half', world.few, '--word-scale', 0.5, 0.5)
+    assert plain['word_scale'] == [1, 1] and half['word_scale'] == [0.5, 0.5]
+    assert plain['map50'] == half['map50'] and half['icdar_hmean'] < plain['icdar_hmean']
+    assert metrics_of(fitted)['icdar_hmean'] >= plain['icdar_hmean'] - 1e-9
 
 
 def test_mistakes_with_val(world, trained, tmp_path, mistake):

@@ -70,7 +70,7 @@ def save_weights(file: Path, cfg, names: dict[int, str]) -> Path:
         conv.weight.data *= 5
     options = {'data': 'data/some.yaml', 'weights': '/home/someone/start.pt', 'epochs': 3, 'imgsz': 96}
     metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6, 'icdar_hmean': 0.3456}
-    entries = {'conf_threshold': 0.4, 'options': options, 'metrics': metrics, 'epoch': 2}
+    entries = {'conf_threshold': 0.4, 'word_scale': [0.9, 0.8], 'options': options, 'metrics': metrics, 'epoch': 2}
     save_checkpoint(file, model, model.state_dict(), **entries)
     return file
 
@@ -149,6 +149,7 @@ def test_one_interface(exports, kind):
     file, checkpoint = exports[kind]
     model, native = load_detector(file), load_detector(checkpoint)
     assert (model.names, model.nc, model.conf_threshold) == (native.names, native.nc, native.conf_threshold)
+    assert model.word_scale == native.word_scale == (0.9, 0.8)
     assert int(model.stride.max()) == 32 and model.precision == 'float32'
     assert model.input_size == ((64, 128) if '64x128' in kind else None) and native.input_size is None
     images = torch.rand(2, 3, 64, 128).to(memory_format=torch.channels_last)

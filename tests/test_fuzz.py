@@ -368,7 +368,7 @@ BY_KEYS = {
         lambda given, _: DetectionModel(small_cfg(0.125) | given),
     ),
     'export': (
-        ('names', 'stride', 'dynamic', 'imgsz', 'conf_threshold'),
+        ('names', 'stride', 'dynamic', 'imgsz', 'conf_threshold', 'word_scale'),
         lambda given, file: ExportedModel(Path(file), {'format': 'ocrdistill', 'version': 1, **given}, None),
     ),
 }

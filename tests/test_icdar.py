@@ -68,6 +68,25 @@ def test_boxes_become_rounded_clockwise_quads():
     assert np.issubdtype(boxes_to_quads(np.ones((1, 4))).dtype, np.integer)
 
 
+def test_words_are_scaled_about_their_centres():
+    box = np.array([[10, 20, 50, 40]])  # centre (30, 30), 40 x 20
+    assert boxes_to_quads(box, (0.5, 0.8)).tolist() == [[[20, 22], [40, 22], [40, 38], [20, 38]]]
+    assert (boxes_to_quads(box) == boxes_to_quads(box, (1.0, 1.0))).all()
+
+
+def test_a_leaning_word_is_found_by_a_lower_box():
+    """60 x 16 pixels at 20 degrees: the tight box has IoU .43 with the word, .8 of its height .51."""
+    turn = np.deg2rad(20)
+    turn = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    word = np.rint(np.array([[-30, -8], [30, -8], [30, 8], [-30, 8]]) @ turn + 100)[None]
+    tight = np.concatenate((word.min(1), word.max(1)), 1)
+    for scale, iou in (((1.0, 1.0), 0.433), ((1.0, 0.8), 0.514)):
+        quad = boxes_to_quads(tight, scale)
+        box, quadrangle = shapely.polygons(quad[0]), shapely.polygons(word[0])
+        assert box.intersection(quadrangle).area / box.union(quadrangle).area == pytest.approx(iou, abs=1e-3)
+        assert match(quad, word) == ([iou > 0.5], [True], 1)
+
+
 def test_submission(tmp_path):
     file = tmp_path / 'submit.zip'
     write_submission(file, {'img_1.jpg': quads([1, 2, 3, 4], [5, 6, 7, 8]), 'img_2': quads()})

@@ -16,7 +16,7 @@ from utils import distributed
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.dataset import Batch, BatchLoader
 from utils.device import autocast, network_dtype
-from utils.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
+from utils.icdar import LOWEST_THRESHOLD, UNSCALED, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.labels import companion_file
 from utils.loss import DetectionLoss
 from utils.metrics import ConfusionMatrix, DetectionMetrics
@@ -62,11 +62,18 @@ class Evaluation:
     pictures: list[Picture] = field(repr=False)
     protocol: str
     seconds: float = 0.0
+    _icdar: dict[tuple[float, float], ICDARMetrics | None] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def icdar(self) -> ICDARMetrics | None:
-        """ICDAR2015 task 4.1 over the pictures; None if any lacks its official ground truth."""
-        return collect_icdar(self.pictures)
+    def has_icdar(self) -> bool:
+        """Whether every picture has its official ground truth."""
+        return not without_truth([Path(picture.path) for picture in self.pictures])
+
+    def icdar(self, scale: tuple[float, float] = UNSCALED) -> ICDARMetrics | None:
+        """ICDAR2015 task 4.1 over the pictures, boxes scaled as in boxes_to_quads; None where not has_icdar."""
+        if scale not in self._icdar:
+            self._icdar[scale] = collect_icdar(self.pictures, scale) if self.has_icdar else None
+        return self._icdar[scale]
 
 
 @torch.no_grad()
@@ -182,12 +189,10 @@ def without_truth(files: list[Path]) -> list[Path]:
     return [file for file, truth in zip(files, truths, strict=True) if truth is None or not truth.is_file()]
 
 
-def collect_icdar(pictures: list[Picture]):
-    """ICDAR2015 task 4.1 over the pictures, as an ICDARMetrics; None if any lacks its official ground truth."""
-    if without_truth([Path(picture.path) for picture in pictures]):
-        return None
+def collect_icdar(pictures: list[Picture], scale: tuple[float, float]) -> ICDARMetrics:
+    """ICDAR2015 task 4.1 over pictures that have their official ground truth."""
     metrics = ICDARMetrics()
     for picture in pictures:
-        quads, truth = boxes_to_quads(picture.words[:, :4].numpy()), companion_file(Path(picture.path), 'gt')
+        quads, truth = boxes_to_quads(picture.words[:, :4].numpy(), scale), companion_file(Path(picture.path), 'gt')
         metrics.update(quads, picture.words[:, 4].numpy(), *read_ground_truth(truth))
     return metrics

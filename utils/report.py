@@ -7,38 +7,59 @@ import torch
 
 from utils.dataset import DataConfig, load_picture
 from utils.evaluate import WORD_NMS_IOU, Evaluation, Picture
-from utils.icdar import LOWEST_THRESHOLD
+from utils.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, UNSCALED, WIDTH_SCALES
 from utils.run import write_json
 
 SHOWN = 8  # pictures in a grid
 
 
-def choose_threshold(evaluation: Evaluation) -> float:
+def choose_scale(evaluation: Evaluation) -> tuple[float, float]:
+    """The word scale (see boxes_to_quads) of the best hmean: its height first, then its width. For val only."""
+    if not evaluation.has_icdar:
+        return UNSCALED
+
+    def hmean(scale: tuple[float, float]) -> float:
+        return evaluation.icdar(scale).sweep()[1]['hmean'].max()
+
+    height = max(HEIGHT_SCALES, key=lambda height: hmean((1.0, height)))
+    return max(((width, height) for width in WIDTH_SCALES), key=hmean)
+
+
+def choose_threshold(evaluation: Evaluation, scale: tuple[float, float]) -> float:
     """The confidence of the best hmean, or of the best F1 where there is no ICDAR ground truth. For val only."""
-    icdar = evaluation.icdar
+    icdar = evaluation.icdar(scale)
     if icdar:
         return float(icdar.sweep()[0])
     return max(float(evaluation.details['best_f1_conf']), LOWEST_THRESHOLD)  # hmean on other data must be possible
 
 
-def figures(evaluation: Evaluation, data: DataConfig, split: str, threshold: float, **context) -> dict:
+def figures(
+    evaluation: Evaluation, data: DataConfig, split: str, threshold: float, scale: tuple[float, float], **context
+) -> dict:
     """The content of metrics.json: scores, with the protocol they are for.
 
     Args:
         threshold: confidence that the ICDAR figures are for, chosen on val.
+        scale: of the words that they are for, chosen on val; see boxes_to_quads.
         context: more entries (weights, imgsz, precision of the arithmetic ...).
     """
-    icdar = evaluation.icdar
+    icdar = evaluation.icdar(scale)
     return {
         **evaluation.scores,
         **(icdar.at(threshold) if icdar else {}),
         'conf_threshold': threshold,
+        **({'word_scale': list(scale)} if icdar else {}),
         'split': split,
         'pictures': len(evaluation.pictures),
         'data': str(data.file),
         'dont_care': data.dont_care,
         'protocol': evaluation.protocol
-        + (f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}' if icdar else ''),
+        + (
+            f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}, '
+            'boxes times word_scale (width, height) about their centres'
+            if icdar
+            else ''
+        ),
         'speed_ms': {name: round(value, 2) for name, value in evaluation.speed.items()},
         **context,
     }
@@ -61,8 +82,8 @@ def _draw(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig)
     plot_pr_curve(curves, folder / 'pr_curve.png', data.names, regions)
     plot_f1_curve(curves, folder / 'f1_curve.png', data.names, regions)
     plot_confusion(evaluation.confusion.matrix, data.names, folder / 'confusion.png')
-    icdar = evaluation.icdar
-    if icdar:
+    if evaluation.has_icdar:
+        icdar = evaluation.icdar(tuple(content['word_scale']))
         chosen = content['conf_threshold'], content['icdar_hmean']
         plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png', *chosen, subject)
     draw_predictions(evaluation.pictures[:SHOWN], content['conf_threshold'], folder / 'predictions.jpg', data)
@@ -91,8 +112,11 @@ def print_scores(content: dict) -> None:
     )
     if 'icdar_hmean' in content:
         origin = content.get('conf_threshold_from')
+        width, height = content['word_scale']
+        scaled = f', boxes times {width:g} x {height:g}' if (width, height) != UNSCALED else ''
         print(
-            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}{f" ({origin})" if origin else ""}: '
+            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}{scaled}'
+            f'{f" ({origin})" if origin else ""}: '
             f'precision {content["icdar_precision"]:.4f}, recall {content["icdar_recall"]:.4f}, '
             f'hmean {content["icdar_hmean"]:.4f}'
         )

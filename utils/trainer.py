@@ -378,6 +378,7 @@ class Trainer:
             'metrics': scores,
             'versions': versions(),
             'conf_threshold': None,
+            'word_scale': None,
         }
         if resume:
             entries['resume'] = {

@@ -19,7 +19,7 @@ from utils.device import describe, has_bfloat16, select_device
 from utils.evaluate import evaluate
 from utils.hyp import hyp_of
 from utils.options import find_resumable, resume_after_restart
-from utils.report import anchor_recall, choose_threshold, figures, print_scores, write_report
+from utils.report import anchor_recall, choose_scale, choose_threshold, figures, print_scores, write_report
 from utils.run import command_line, make_run_folder, write_yaml
 from utils.trainer import SCORES, Trainer
 
@@ -196,15 +196,16 @@ class TrainingRun:
             )
 
     def _report(self, trainer: Trainer) -> None:
-        """Judge best.pt in float32 on val, choose its threshold there, and draw."""
+        """Judge best.pt in float32 on val, choose its threshold and word scale there, and draw."""
         best = load_model(trainer.best, self.device)
         evaluation = self.evaluate_val(best, 'judging best.pt', part=(0, 1))
-        threshold = choose_threshold(evaluation)
+        scale = choose_scale(evaluation)
         content = figures(
             evaluation,
             self.data,
             'val',
-            threshold,
+            choose_threshold(evaluation, scale),
+            scale,
             weights=str(trainer.best),
             imgsz=self.options.imgsz,
             precision_of='float32',
@@ -230,13 +231,13 @@ def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
 
 
 def store_figures(path: Path, content: dict) -> None:
-    """Write what metrics.json says of val into a checkpoint: the confidence chosen there, and the final scores."""
+    """Write what metrics.json says of val into a checkpoint: what was chosen there, and the final scores."""
     checkpoint = read_checkpoint(path)
     model = DetectionModel(checkpoint.yaml)
     model.names = checkpoint.names
     entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
     scores = {name: value for name, value in content.items() if name in SCORES or name.startswith('icdar_')}
-    judged = {'conf_threshold': content['conf_threshold'], 'metrics': scores}
+    judged = {'conf_threshold': content['conf_threshold'], 'word_scale': content.get('word_scale'), 'metrics': scores}
     save_checkpoint(path, model, checkpoint.state, **(entries | judged))
 
 

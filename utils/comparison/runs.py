@@ -71,11 +71,12 @@ class Run:
 
     @property
     def judged(self) -> bool:
-        """Whether there is a judgement of this best.pt: at its threshold, not of one before it."""
+        """Whether there is a judgement of this best.pt: at its threshold and word scale, not of one before it."""
         if not (self.trained and self.judgement.is_file()):
             return False
         files = (self.folder / 'metrics.json', self.judgement)
-        return len({read_json(file)['conf_threshold'] for file in files}) == 1
+        first, second = map(read_json, files)
+        return all(first.get(name) == second.get(name) for name in ('conf_threshold', 'word_scale'))
 
     def read_settings(self) -> dict | None:
         """The settings it was run with, None if there is nothing to keep; those of a run by hand as of now."""

@@ -53,6 +53,7 @@ def describe(
             'letterbox': f'long side to imgsz, centred on grey {GREY}, sides multiples of stride',
         },
         'conf_threshold': model.conf_threshold,
+        'word_scale': list(model.word_scale),
         'nms': nms,
         'license': licence or LICENCES[own],
         'source': {
