@@ -89,7 +89,7 @@ def main() -> None:
 
 def render_pictures() -> list:
     """Pictures with words, (480, 640, 3) uint8 RGB, to compare and to time on."""
-    from data.synthtext import render_picture
+    from data.synthesis.picture import render_picture
 
     return [render_picture(0, 'test', number, (640, 480))[0][:, :, ::-1] for number in range(3)]
 

@@ -21,7 +21,7 @@ def build_picture():
     """The large picture (H, W, 3) uint8 RGB and the boxes (n, 4) of its legible words."""
     import numpy as np
 
-    from data.synthtext import render_picture
+    from data.synthesis.picture import render_picture
 
     width, height = SIZE
     image, boxes = np.zeros((ROWS * height, COLUMNS * width, 3), np.uint8), []

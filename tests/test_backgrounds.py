@@ -10,8 +10,12 @@ import pytest
 from conftest import ROOT
 from shapely.geometry import Polygon
 
-from data import synthtext
-from data.backgrounds import draw_photograph, find_photographs
+from data.synthesis.fonts import find_fonts
+from data.synthesis.legibility import hidden_share
+from data.synthesis.photographs import draw_photograph, find_photographs
+from data.synthesis.picture import render_picture
+from data.synthesis.settings import Material
+from data.synthesis.words import vocabulary
 from models.errors import UserError
 
 SIZE = (320, 192)
@@ -52,10 +56,10 @@ def test_own_text_moves_with_the_photograph(photographs):
 
 
 def test_new_text_stays_off_the_own_text(photographs):
-    material = synthtext.Material('incidental', backgrounds=(str(photographs),))
+    material = Material('incidental', backgrounds=(str(photographs),))
     with_own = 0
     for number in range(1, 25):
-        picture, words, _ = synthtext.render_picture(3, 'train', number, SIZE, material)
+        picture, words, _ = render_picture(3, 'train', number, SIZE, material)
         assert picture.shape == (SIZE[1], SIZE[0], 3)
         own = [word for word in words if word.text == '###']
         with_own += bool(own)
@@ -70,20 +74,20 @@ def test_new_text_stays_off_the_own_text(photographs):
 def test_what_is_hidden_is_dont_care():
     quad = np.array([[10.0, 10], [50, 10], [50, 30], [10, 30]])
     hidden = np.zeros((60, 80), np.uint8)
-    assert synthtext.hidden_share(hidden, quad) == 0
+    assert hidden_share(hidden, quad) == 0
     hidden[:, 30:] = 255
-    assert synthtext.hidden_share(hidden, quad) == pytest.approx(21 / 41)  # columns 30 to 50 of 10 to 50
+    assert hidden_share(hidden, quad) == pytest.approx(21 / 41)  # columns 30 to 50 of 10 to 50
 
 
 def test_fonts_of_a_folder(tmp_path):
     (tmp_path / 'broken.ttf').write_bytes(b'no font')
     (tmp_path / 'notes.txt').write_text('no font')
-    shutil.copy(synthtext.find_fonts()['DejaVuSans'][0], tmp_path / 'Mine-Bold.ttf')
-    families = synthtext.find_fonts((str(tmp_path),))
+    shutil.copy(find_fonts()['DejaVuSans'][0], tmp_path / 'Mine-Bold.ttf')
+    families = find_fonts((str(tmp_path),))
     assert families['Mine'] == [str(tmp_path / 'Mine-Bold.ttf')]
     assert 'broken' not in families and 'notes' not in families
     with pytest.raises(UserError, match='no folder'):
-        synthtext.find_fonts((str(tmp_path / 'none'),))
+        find_fonts((str(tmp_path / 'none'),))
 
 
 def test_words_of_a_dictionary(tmp_path):
@@ -91,11 +95,11 @@ def test_words_of_a_dictionary(tmp_path):
     file.write_text(
         '\n'.join(["o'clock", 'x1', 'naïve', *(f'zz{chr(97 + i)}{chr(97 + j)}' for i in range(26) for j in range(26))])
     )
-    words = synthtext.vocabulary((str(file),))
+    words = vocabulary((str(file),))
     assert 'zzaa' in words and "o'clock" not in words and 'naïve' not in words
-    assert set(synthtext.vocabulary()) < set(words)
+    assert set(vocabulary()) < set(words)
     with pytest.raises(UserError, match='cannot be read'):
-        synthtext.vocabulary((str(tmp_path / 'none'),))
+        vocabulary((str(tmp_path / 'none'),))
 
 
 @pytest.mark.parametrize(('content', 'message'), [(None, 'no photographs'), (b'\xff\xd8broken', 'cannot be read')])

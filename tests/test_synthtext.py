@@ -11,6 +11,13 @@ import yaml
 from shapely.geometry import Polygon
 
 from data import synthtext
+from data.synthesis.fonts import find_fonts, has_glyph
+from data.synthesis.geometry import Camera, box_corners, plane_homography, project, quad_height, shifted, visible_quad
+from data.synthesis.layout import Board, draw_glyphs
+from data.synthesis.legibility import judge_words
+from data.synthesis.picture import render_picture
+from data.synthesis.placement import Placed, warp_board
+from data.synthesis.words import vocabulary
 from models.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,10 +81,10 @@ def test_workers_and_order_change_nothing(rendered, tmp_path):
     render(tmp_path / 'alone', '--workers', '1')
     assert files_of(tmp_path / 'alone') == files_of(out)
     # One picture alone, without those before it, and another seed.
-    picture, words, _ = synthtext.render_picture(0, 'train', 7, SIZE)
+    picture, words, _ = render_picture(0, 'train', 7, SIZE)
     for quad, word in zip([word.quad for word in words], read_gt(out, 'train', 7), strict=True):
         np.testing.assert_array_equal(quad, word[0])
-    other, _, _ = synthtext.render_picture(1, 'train', 7, SIZE)
+    other, _, _ = render_picture(1, 'train', 7, SIZE)
     assert not np.array_equal(picture, other)
 
 
@@ -91,7 +98,7 @@ def test_quads(rendered):
             assert cv2.contourArea(quad.astype(np.float32), oriented=True) > 0  # clockwise, as y points down
             assert quad[0, 0] < quad[1, 0] and quad[0, 1] < quad[3, 1]
             if word != '###':
-                assert synthtext.quad_height(quad) >= 9  # 10 before the corners were rounded
+                assert quad_height(quad) >= 9  # 10 before the corners were rounded
         shapes = [Polygon(quad) for quad in quads]
         for index, shape in enumerate(shapes):
             for other in shapes[:index]:
@@ -125,18 +132,18 @@ def test_summary_counts_words(rendered):
 @pytest.mark.parametrize('turn', [(0, 0, 0), (35, 10, -12), (-40, -15, 20)])
 def test_ink_fills_its_quad(turn, outline):
     """A black word on white, turned in space: no ink outside its quad, and ink at all four of its sides."""
-    path = synthtext.find_fonts()['DejaVuSans'][0]
-    glyphs = synthtext.draw_glyphs('Hedge', path, 60, outline)
+    path = find_fonts()['DejaVuSans'][0]
+    glyphs = draw_glyphs('Hedge', path, 60, outline)
     glyphs.x, glyphs.y = 20, 15
-    board = synthtext.Board(glyphs.box[2] + 20, glyphs.box[3] + 15, [glyphs])
+    board = Board(glyphs.box[2] + 20, glyphs.box[3] + 15, [glyphs])
     board.paint(glyphs.ink, np.zeros(3, np.float32), glyphs.x, glyphs.y)
-    flat = synthtext.plane_homography(synthtext.Camera(*turn), board.width, board.height, 800)
-    homography = synthtext.shifted(flat, 320.3, 180.6)
-    area, colour, opacity, _ = synthtext.warp_board(board, homography, SIZE)
+    flat = plane_homography(Camera(*turn), board.width, board.height, 800)
+    homography = shifted(flat, 320.3, 180.6)
+    area, colour, opacity, _ = warp_board(board, homography, SIZE)
     picture = np.full((360, 640, 3), 255, np.float32)
     picture[area] = picture[area] * (1 - opacity[..., None]) + colour
 
-    quad = synthtext.project(homography, synthtext.box_corners(*glyphs.box))
+    quad = project(homography, box_corners(*glyphs.box))
     y, x = np.nonzero(picture.min(2) < 150)
     pixels = np.c_[x, y] + 0.5  # centres
     assert len(pixels) > 500
@@ -147,22 +154,22 @@ def test_ink_fills_its_quad(turn, outline):
 
 
 def test_small_faint_and_blurred_words_are_dont_care():
-    path = synthtext.find_fonts()['DejaVuSans'][0]
+    path = find_fonts()['DejaVuSans'][0]
 
     def judge(size, ground, colour, blur=0.0, x=100.0):
-        glyphs = synthtext.draw_glyphs('Exit', path, size)
+        glyphs = draw_glyphs('Exit', path, size)
         glyphs.x = glyphs.y = 5
-        board = synthtext.Board(glyphs.box[2] + 5, glyphs.box[3] + 5, [glyphs])
+        board = Board(glyphs.box[2] + 5, glyphs.box[3] + 5, [glyphs])
         board.paint(glyphs.ink, np.full(3, colour, np.float32), 5, 5)
-        homography = synthtext.shifted(np.eye(3), x, 100)
+        homography = shifted(np.eye(3), x, 100)
         picture = np.full((360, 640, 3), ground, np.float32)
         ink = np.zeros((360, 640), np.float32)
-        warped = synthtext.warp_board(board, homography, SIZE)
+        warped = warp_board(board, homography, SIZE)
         if warped is not None:
             area, painted, opacity, letters = warped
             picture[area] = picture[area] * (1 - opacity[..., None]) + painted
             ink[area] = letters
-        words = synthtext.judge_words(synthtext.Placed(board, homography, 0.0), picture, ink, blur)
+        words = judge_words(Placed(board, homography, 0.0), picture, ink, blur)
         return [word.legible for word in words]
 
     assert judge(30, 240, 20) == [True]
@@ -175,9 +182,9 @@ def test_small_faint_and_blurred_words_are_dont_care():
 
 def test_cut_words_keep_their_visible_part():
     quad = np.array([[-20.0, 10], [30, 12], [30, 40], [-20, 38]])
-    cut = synthtext.visible_quad(quad, SIZE)
+    cut = visible_quad(quad, SIZE)
     assert cut[:, 0].min() == 0 and cut[:, 0].max() == 30
-    assert synthtext.visible_quad(quad - (100, 0), SIZE) is None
+    assert visible_quad(quad - (100, 0), SIZE) is None
 
 
 def test_second_run_renders_nothing(rendered):
@@ -228,11 +235,11 @@ def test_wrong_size_is_a_usage_error(tmp_path):
 
 
 def test_fonts_can_write_all_words():
-    families = synthtext.find_fonts()
+    families = find_fonts()
     assert len(families) >= 4
-    symbols = ''.join(synthtext.vocabulary())
+    symbols = ''.join(vocabulary())
     for paths in families.values():
-        assert all(synthtext.has_glyph(path, character) for path in paths for character in set(symbols))
+        assert all(has_glyph(path, character) for path in paths for character in set(symbols))
 
 
 def test_demo_yaml_names_what_is_rendered(rendered):

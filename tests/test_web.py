@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 import detect
-from data.synthtext import render_picture
+from data.synthesis.picture import render_picture
 from tests.conftest import ROOT, run_script
 
 WEB = ROOT / 'examples' / 'web'

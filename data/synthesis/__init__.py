@@ -1,0 +1,1 @@
+"""Pictures of scene text, rendered with exact quads: picture.py makes one, of what the other files draw."""
