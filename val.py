@@ -46,7 +46,8 @@ def parse_options() -> argparse.Namespace:
         nargs=2,
         metavar=('W', 'H'),
         help="factors of the boxes' width and height about their centres in the ICDAR figures and --save-icdar "
-        "(default: the checkpoint's, chosen on val; 1 1: boxes as they are)",
+        "(default: the checkpoint's, chosen on val; where it has none: chosen here with --task val, else 1 1, which is "
+        'boxes as they are)',
     )
     parser.add_argument('--save-icdar', action='store_true', help='write submit.zip for the Robust Reading site')
     parser.add_argument('--project', default='runs/val', help='folder of the runs (%(default)s)')
@@ -100,17 +101,7 @@ def main() -> None:
         iou_thres=options.iou_thres,
         max_det=options.max_det,
     )
-    scale = tuple(options.word_scale or model.word_scale)
-    if options.word_scale is None and model.conf_threshold is None and options.task == 'val':
-        scale = choose_scale(evaluation)
-    threshold, origin = options.icdar_conf, '--icdar-conf'
-    of_data = f' of {model.trained_on}' if model.trained_on else ''
-    if threshold is None:
-        threshold, origin = model.conf_threshold, f'the checkpoint, chosen on val{of_data}'
-    if threshold is None and options.task == 'val':
-        threshold, origin = choose_threshold(evaluation, scale), 'chosen on these pictures, the validation split'
-    if threshold is None:
-        threshold, origin = 0.25, 'the default: the checkpoint holds none'
+    scale, threshold, origin = _choices(options, model, evaluation)
     folder = make_run_folder(options.project, options.name, options.exist_ok)
     context = {
         'conf_threshold_from': origin,
@@ -124,17 +115,40 @@ def main() -> None:
     }
     write_yaml(folder / 'opt.yaml', vars(options))
     if options.task == 'val' and evaluation.has_icdar:
-        context['best_conf_threshold'] = choose_threshold(evaluation, scale)
+        context['best_word_scale'] = choose_scale(evaluation)
+        context['best_conf_threshold'] = choose_threshold(evaluation, context['best_word_scale'])
     content = figures(evaluation, data, options.task, threshold, scale, **context)
     write_report(folder, evaluation, content, data, plots=not options.noplots)
     if options.save_icdar:
         save_submission(folder / 'submit.zip', evaluation.pictures, threshold, scale)
+        print(f'submit.zip: words over {threshold:.2f}, boxes times {scale[0]:g} x {scale[1]:g}')
     print_scores(content)
     if 'best_conf_threshold' in context:
-        print(f'highest hmean on these pictures at confidence {context["best_conf_threshold"]:.2f} (for --icdar-conf)')
+        width, height = context['best_word_scale']
+        print(
+            f'highest hmean on these pictures at confidence {context["best_conf_threshold"]:.2f}, boxes times '
+            f'{width:g} x {height:g} (for --icdar-conf and --word-scale)'
+        )
     speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
     print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
     print(f'results: {folder}')
+
+
+def _choices(options: argparse.Namespace, model, evaluation) -> tuple[tuple[float, float], float, str]:
+    """The word scale and the threshold of the ICDAR figures, and where the threshold comes from."""
+    from utils.report import choose_scale, choose_threshold
+
+    scale = tuple(options.word_scale or model.word_scale)
+    if options.word_scale is None and model.conf_threshold is None and options.task == 'val':
+        scale = choose_scale(evaluation)
+    if options.icdar_conf is not None:
+        return scale, options.icdar_conf, '--icdar-conf'
+    if model.conf_threshold is not None:
+        of_data = f' of {model.trained_on}' if model.trained_on else ''
+        return scale, model.conf_threshold, f'the checkpoint, chosen on val{of_data}'
+    if options.task == 'val':
+        return scale, choose_threshold(evaluation, scale), 'chosen on these pictures, the validation split'
+    return scale, 0.25, 'the default: the checkpoint holds none'
 
 
 def _check_icdar(options: argparse.Namespace, files: list) -> None:
@@ -146,8 +160,9 @@ def _check_icdar(options: argparse.Namespace, files: list) -> None:
     from utils.evaluate import without_truth
 
     missing = without_truth(files)
-    if missing and options.icdar_conf is not None and not options.save_icdar:
-        raise UserError(f'--icdar-conf: there is no ICDAR ground truth of {missing[0]} ({len(missing)} pictures)')
+    asked = '--icdar-conf' if options.icdar_conf is not None else '--word-scale' if options.word_scale else ''
+    if missing and asked and not options.save_icdar:
+        raise UserError(f'{asked}: there is no ICDAR ground truth of {missing[0]} ({len(missing)} pictures)')
     if 0 < len(missing) < len(files):
         print(f'no ICDAR figures: {len(missing)} pictures have no ground truth, the first {missing[0]}')
     stem, count = Counter(file.stem for file in files).most_common(1)[0]

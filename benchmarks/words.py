@@ -2,8 +2,8 @@
 
     python benchmarks/words.py --weights control.pt student.pt --names control student --task test
 
-A word is found as ICDAR2015's task 4.1 has it, at each checkpoint's own threshold (chosen on val). Writes words.md and
-words.png (--out), with the curves of precision over recall that mAP50 is the area of.
+A word is found as ICDAR2015's task 4.1 has it, at each checkpoint's own threshold and word scale (chosen on val).
+Writes words.md and words.png (--out), with the curves of precision over recall that mAP50 is the area of.
 """
 
 import argparse

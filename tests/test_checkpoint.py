@@ -1,5 +1,6 @@
 """Checkpoints: round trips, public files, hostile files, transfer to another class count."""
 
+import math
 import os
 import pickle
 import sys
@@ -280,6 +281,7 @@ def test_damaged_weights_are_refused(tmp_path, change, message):
         ({'names': 7}, 'damaged'),
         ({'conf_threshold': 'high'}, 'confidence threshold'),
         ({'word_scale': [1.0, 'high']}, 'word scale'),
+        *(({'word_scale': [1.0, value]}, 'word scale') for value in (math.nan, math.inf, 0.0, 3.0, True)),
         ({'word_scale': [1.0]}, 'word scale'),
         ({'version': 99}, 'version 99'),
         ({'yaml': '/etc/passwd'}, 'model yaml is none'),

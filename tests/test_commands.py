@@ -759,10 +759,12 @@ def test_pictures_without_icdar_ground_truth(fitted, world, tmp_path, capsys, mi
     truths[0].unlink()
     metrics = validate(fitted, tmp_path / 'run', data, '--task', 'test', '--icdar-conf', 0.3, '--save-icdar')
     assert 'icdar_hmean' not in metrics and (tmp_path / 'run/submit.zip').is_file()
+    assert metrics['word_scale'] == metrics_of(fitted)['word_scale']  # of the submission
     assert 'no ICDAR figures: 1 pictures have no ground truth' in capsys.readouterr().out
     shared = ('--weights', fitted / 'weights/best.pt', '--data', data, '--imgsz', 192, '--task', 'test')
     shared = (*shared, '--workers', 0, '--device', 'cpu', *place(tmp_path / 'run'))
-    assert 'there is no ICDAR ground truth' in mistake(val.main, 'val.py', *shared, '--icdar-conf', 0.3)
+    for flags in (('--icdar-conf', 0.3), ('--word-scale', 1, 1)):
+        assert f'{flags[0]}: there is no ICDAR ground truth' in mistake(val.main, 'val.py', *shared, *flags)
     pictures = tmp_path / 'some/images/test_icdar'
     (pictures / 'more').mkdir()
     picture = next(pictures.glob('*.jpg'))
@@ -771,7 +773,8 @@ def test_pictures_without_icdar_ground_truth(fitted, world, tmp_path, capsys, mi
 
 
 def test_submission_holds_the_boxes_that_hmean_is_for(fitted, world, tmp_path):
-    metrics = validate(fitted, tmp_path / 'run', world.few, '--save-icdar')
+    metrics = validate(fitted, tmp_path / 'run', world.few, '--save-icdar', '--word-scale', 0.9, 0.8)
+    assert metrics['word_scale'] == [0.9, 0.8]
     source = Path(yaml.safe_load(world.few.read_text())['path'])
     pictures = [Path(row).stem for row in (source / 'few.txt').read_text().split()]
     judge = ICDARMetrics()

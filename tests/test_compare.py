@@ -275,6 +275,21 @@ def test_a_judgement_of_another_checkpoint_does_not_count(place):
     assert not run.judged and run.figures() is None
 
 
+def test_a_judgement_at_another_word_scale_does_not_count(place):
+    run = place.plan().runs[0]
+    fabricate(run, 0.4, 0.3)
+
+    def scale(file: Path, value: list) -> None:
+        file.write_text(json.dumps(json.loads(file.read_text()) | {'word_scale': value}))
+
+    scale(run.judgement, [1.0, 1.0])
+    assert run.judged, 'a run without a word scale is one of boxes as they are'
+    scale(run.judgement, [1.0, 0.8])
+    assert not run.judged
+    scale(run.folder / 'metrics.json', [1.0, 0.8])
+    assert run.judged
+
+
 @pytest.mark.parametrize(
     'more, words',
     [

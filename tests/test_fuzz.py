@@ -354,6 +354,16 @@ PLAIN = st.recursive(
     ),
     max_leaves=8,
 )
+EXPORT = {
+    'format': 'ocrdistill',
+    'version': 1,
+    'names': {'0': 'text'},
+    'stride': 32,
+    'dynamic': True,
+    'imgsz': [64, 64],
+    'conf_threshold': 0.3,
+    'source': {'options': {}},
+}
 BY_KEYS = {
     'recipe': (
         ('teacher', 'student', 'methods', 'warmup_epochs', 'decay', 'teacher_weights', 'student_weights'),
@@ -369,7 +379,7 @@ BY_KEYS = {
     ),
     'export': (
         ('names', 'stride', 'dynamic', 'imgsz', 'conf_threshold', 'word_scale'),
-        lambda given, file: ExportedModel(Path(file), {'format': 'ocrdistill', 'version': 1, **given}, None),
+        lambda given, file: ExportedModel(Path(file), EXPORT | given, None),
     ),
 }
 

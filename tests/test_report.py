@@ -55,6 +55,15 @@ def test_scale_and_threshold_of_leaning_words(tmp_path):
     assert choose_threshold(found, scale) == 0.31  # the lowest over the false alarm
 
 
+def test_scale_of_boxes_that_are_too_high_and_too_wide(tmp_path):
+    """Words of 60 x 10 pixels: a box 22 high is right from .85 on, one 124 wide at .94 only."""
+    words = ['20,10,80,10,80,20,20,20,word', '120,110,180,110,180,120,120,120,word']
+    found = evaluation_of(tmp_path, words, [[20, 4, 80, 26], [88, 109, 212, 121]], [0.9, 0.8])
+    assert [found.icdar(scale).at(0.5)['icdar_recall'] for scale in ((1.0, 1.0), (1.0, 0.85))] == [0, 0.5]
+    assert choose_scale(found) == (0.94, 0.85)
+    assert found.icdar((0.94, 0.85)).at(0.5)['icdar_hmean'] == 1
+
+
 def test_level_words_keep_their_boxes(tmp_path):
     """Where every scale finds the word, the box as it is is kept; without ground truth too."""
     found = evaluation_of(tmp_path, ['10,10,90,10,90,30,10,30,word'], [[10, 10, 90, 30]], [0.9])

@@ -51,8 +51,8 @@ def read_ground_truth(file) -> tuple[np.ndarray, np.ndarray]:
 def boxes_to_quads(boxes: np.ndarray, scale: tuple[float, float] = UNSCALED) -> np.ndarray:
     """Boxes (n, 4) xyxy in picture pixels -> the integer quads (n, 4, 2) that are judged and submitted.
 
-    The upright box of a leaning word is higher than the word, so that its quad fills little of it; scaled about its
-    centre it overlaps the quad better. Which factors suit a detector is found on the validation split.
+    An upright box around a leaning word is higher than the word, whose quad fills only a part of it; a lower box about
+    the same centre overlaps the quad better. Which factors suit a detector is found on the validation split.
 
     Args:
         boxes: (n, 4).

@@ -48,7 +48,7 @@ def figures(
         **evaluation.scores,
         **(icdar.at(threshold) if icdar else {}),
         'conf_threshold': threshold,
-        **({'word_scale': list(scale)} if icdar else {}),
+        'word_scale': list(scale),
         'split': split,
         'pictures': len(evaluation.pictures),
         'data': str(data.file),
@@ -115,8 +115,8 @@ def print_scores(content: dict) -> None:
         width, height = content['word_scale']
         scaled = f', boxes times {width:g} x {height:g}' if (width, height) != UNSCALED else ''
         print(
-            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}{scaled}'
-            f'{f" ({origin})" if origin else ""}: '
+            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}{f" ({origin})" if origin else ""}'
+            f'{scaled}: '
             f'precision {content["icdar_precision"]:.4f}, recall {content["icdar_recall"]:.4f}, '
             f'hmean {content["icdar_hmean"]:.4f}'
         )

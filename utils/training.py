@@ -237,7 +237,7 @@ def store_figures(path: Path, content: dict) -> None:
     model.names = checkpoint.names
     entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
     scores = {name: value for name, value in content.items() if name in SCORES or name.startswith('icdar_')}
-    judged = {'conf_threshold': content['conf_threshold'], 'word_scale': content.get('word_scale'), 'metrics': scores}
+    judged = {'conf_threshold': content['conf_threshold'], 'word_scale': content['word_scale'], 'metrics': scores}
     save_checkpoint(path, model, checkpoint.state, **(entries | judged))
 
 

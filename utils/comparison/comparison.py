@@ -173,6 +173,7 @@ class Comparison:
         of_machine = distinct(record.get('machine') for record in records) or [machine(self.options.device)]
         of_versions = distinct(record.get('versions') for record in records) or [versions()]
         threshold = distinct(content.get('conf_threshold_from') for content in judged) or ['-']
+        protocols = distinct(content.get('protocol') for content in judged)
         on_test = self.data.splits['val'] == self.data.splits.get('test')
         best = 'best.pt is of the last epoch' if self.options.noval else 'the epoch of best.pt is chosen on val'
         warning = '; val here is the test split: what is chosen on val is selected on test' if on_test else ''
@@ -180,7 +181,7 @@ class Comparison:
             f'- data: {self.options.data} ({self.data.path})',
             f'- split: {self.options.task}, {first.get("pictures", "-")} pictures',
             f'- protocol: dont_care: {self.data.dont_care}; {best}; threshold of hmean: '
-            f'{"; ".join(threshold)}{warning}. {first.get("protocol", "")}'.rstrip(),
+            f'{"; ".join(threshold)}{warning}. {"; or ".join(protocols)}'.rstrip(),
             f'- settings: {self.describe_settings()}',
             f'- versions: {"; ".join(named(content) for content in of_versions)}',
             f'- command: `{saved.get("command", self.command)}`',

@@ -75,8 +75,11 @@ class Run:
         if not (self.trained and self.judgement.is_file()):
             return False
         files = (self.folder / 'metrics.json', self.judgement)
-        first, second = map(read_json, files)
-        return all(first.get(name) == second.get(name) for name in ('conf_threshold', 'word_scale'))
+        first, second = (read_json(file) for file in files)  # earlier runs have no word scale: boxes as they are
+        return all(
+            first.get(name, default) == second.get(name, default)
+            for name, default in (('conf_threshold', None), ('word_scale', [1.0, 1.0]))
+        )
 
     def read_settings(self) -> dict | None:
         """The settings it was run with, None if there is nothing to keep; those of a run by hand as of now."""

@@ -30,7 +30,7 @@ def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
     lines += [
         '## Training',
         '',
-        *_training(source),
+        *_training(metadata),
         '',
         '## Input and output',
         '',
@@ -51,21 +51,28 @@ def machine(threads: int) -> str:
     return f'{name}, {threads} threads'
 
 
-def _training(source: dict) -> list[str]:
+def _training(metadata: dict) -> list[str]:
     """Where the weights come from and what they scored."""
+    source = metadata['source']
     options, metrics = source['options'], source['metrics']
     if not options:
         return ['The checkpoint does not say what it was trained on, nor any figures.']
     lines = [f'- {name}: `{value}`' for name, value in options.items()]
     if metrics:
-        protocol = ' icdar_* is ICDAR2015 task 4.1 at the threshold above.' if 'icdar_hmean' in metrics else ''
+        width, height = metadata['word_scale']
+        protocol = (
+            f' icdar_* is ICDAR2015 task 4.1 at the threshold above, of boxes times {width:g} x {height:g} (width, '
+            'height) about their centres; the boxes that this file gives are not scaled.'
+            if 'icdar_hmean' in metrics
+            else ''
+        )
         scores = ', '.join(f'{name} {value:.4f}' for name, value in metrics.items())
         lines += [
             '',
             f'After epoch {source["epoch"]} (the first is 0), on the split `val` of `{options.get("data", "unknown")}` '
             f'at {options.get("imgsz", "unknown")} pixels: {scores}. mAP as YOLOv5 defines it (confidence 0.001, NMS '
             f'IoU 0.6), precision and recall are at the best F1.{protocol} This split chose the epoch and '
-            'the threshold; for figures of a test set run `val.py --task test`.',
+            'the threshold and the scale; for figures of a test set run `val.py --task test`.',
         ]
     return lines
 
