@@ -114,7 +114,7 @@ def main() -> None:
         'command': command_line(),
     }
     write_yaml(folder / 'opt.yaml', vars(options))
-    if options.task == 'val' and evaluation.has_icdar:
+    if options.task == 'val' and evaluation.truths is not None:
         context['best_word_scale'] = choose_scale(evaluation)
         context['best_conf_threshold'] = choose_threshold(evaluation, context['best_word_scale'])
     content = figures(evaluation, data, options.task, threshold, scale, **context)

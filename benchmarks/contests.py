@@ -263,7 +263,7 @@ class Validation:
     def round(self) -> dict:
         with contextlib.redirect_stderr(io.StringIO()):
             found = evaluate(self.model, self.loader, self.device, amp=self.amp)
-        hmean = found.icdar().at(CONFIDENCE)['icdar_hmean'] if found.has_icdar else None
+        hmean = found.icdar().at(CONFIDENCE)['icdar_hmean'] if found.truths is not None else None
         return {'pictures': len(self.dataset), 'map50': found.scores['map50'], 'hmean': hmean}
 
 

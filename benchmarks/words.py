@@ -73,8 +73,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
     """Run the detectors over the split."""
     import cv2
 
-    from utils.icdar import boxes_to_quads, match_words, read_ground_truth
-    from utils.labels import companion_file
+    from utils.icdar import boxes_to_quads, match_words
 
     measures, found, curves = [], {name: [] for name in names}, {}
     false_alarms = dict.fromkeys(names, 0)
@@ -82,8 +81,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
         evaluation, threshold, scale = detect(weights, options)
         drawn = evaluation.details['curves']
         curves[name] = drawn['axis_recall'], drawn['pr'][0]
-        for picture in evaluation.pictures:
-            words, dont_care = read_ground_truth(companion_file(Path(picture.path), 'gt'))
+        for picture, (words, dont_care) in zip(evaluation.pictures, evaluation.truths, strict=True):
             if number == 0:
                 grey = cv2.imread(picture.path, cv2.IMREAD_GRAYSCALE)
                 measures += [measure_word(quad, grey) for quad in words[~dont_care]]
@@ -117,7 +115,7 @@ def detect(weights: str, options: argparse.Namespace):
     dataset = TextDataset(data, options.task, options.imgsz, rect=True, pad=0.5, batch_size=32)
     with torch.no_grad():
         evaluation = evaluate(model, build_loader(dataset, 32, 0), device, title=weights)
-    if not evaluation.has_icdar:
+    if evaluation.truths is None:
         raise UserError(f'{options.data}: pictures of {options.task} have no ICDAR ground truth (gt/)')
     return evaluation, model.conf_threshold, model.word_scale
 

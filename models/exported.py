@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.checkpoint import is_scale, load_model
 from models.errors import UserError
-from models.yolo import DetectionModel
+from models.yolo import UNSCALED, DetectionModel
 
 SUFFIXES = ('.onnx', '.xml', '.torchscript')
 FORMAT, VERSION = 'ocrdistill', 1
@@ -54,8 +54,8 @@ class ExportedModel:
         self.names = {int(number): str(name) for number, name in metadata['names'].items()}
         self.nc = len(self.names)
         self.stride = torch.tensor([float(metadata['stride'])])
-        self.conf_threshold, self.precision = metadata['conf_threshold'], metadata.get('precision', 'float32')
-        self.word_scale = tuple(metadata.get('word_scale') or (1.0, 1.0))
+        self.conf_threshold, self.precision = metadata.get('conf_threshold'), metadata.get('precision', 'float32')
+        self.word_scale = tuple(metadata.get('word_scale') or UNSCALED)
         self.trained_on = metadata['source']['options'].get('data')
         self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
 

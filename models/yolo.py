@@ -15,6 +15,7 @@ from models.yamls import read_yaml
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
 HARMLESS_KEYS = {'ch', 'inplace'}  # of public checkpoints
 STRIDES = [8, 16, 32]
+UNSCALED = (1.0, 1.0)  # the word scale of boxes that are judged as they are
 # A model yaml may come from anybody: no network that it describes may take all memory. YOLOv5-X has 87 million weights.
 MAX_WEIGHTS, MAX_CLASSES = 500_000_000, 10_000
 
@@ -86,7 +87,7 @@ class DetectionModel(nn.Module):
         self.stride = torch.tensor(self.head.strides, dtype=torch.float32)
         self.names = {i: 'text' if self.nc == 1 else f'class{i}' for i in range(self.nc)}
         self.conf_threshold: float | None = None
-        self.word_scale: tuple[float, float] = (1.0, 1.0)
+        self.word_scale: tuple[float, float] = UNSCALED
         self.trained_on: str | None = None
         self._initialise()
 

@@ -70,4 +70,4 @@ def test_level_words_keep_their_boxes(tmp_path):
     assert choose_scale(found) == (1, 1)
     found = evaluation_of(tmp_path / 'other', ['10,10,90,10,90,30,10,30,word'], [[10, 10, 90, 30]], [0.9])
     (tmp_path / 'other/gt/test_icdar/gt_img_1.txt').unlink()
-    assert not found.has_icdar and found.icdar() is None and choose_scale(found) == (1, 1)
+    assert found.truths is None and found.icdar() is None and choose_scale(found) == (1, 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -62,17 +63,23 @@ class Evaluation:
     pictures: list[Picture] = field(repr=False)
     protocol: str
     seconds: float = 0.0
-    _icdar: dict[tuple[float, float], ICDARMetrics | None] = field(default_factory=dict, init=False, repr=False)
+    _icdar: dict[tuple[float, float], ICDARMetrics] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def has_icdar(self) -> bool:
-        """Whether every picture has its official ground truth."""
-        return not without_truth([Path(picture.path) for picture in self.pictures])
+    def truths(self) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """The official ground truth of each picture (see read_ground_truth); None if any has none."""
+        files = [Path(picture.path) for picture in self.pictures]
+        return None if without_truth(files) else [read_ground_truth(companion_file(file, 'gt')) for file in files]
 
     def icdar(self, scale: tuple[float, float] = UNSCALED) -> ICDARMetrics | None:
-        """ICDAR2015 task 4.1 over the pictures, boxes scaled as in boxes_to_quads; None where not has_icdar."""
+        """ICDAR2015 task 4.1 over the pictures, boxes scaled as in boxes_to_quads; None where there are no truths."""
+        if self.truths is None:
+            return None
         if scale not in self._icdar:
-            self._icdar[scale] = collect_icdar(self.pictures, scale) if self.has_icdar else None
+            self._icdar[scale] = metrics = ICDARMetrics()
+            for picture, truth in zip(self.pictures, self.truths, strict=True):
+                words = picture.words.numpy()
+                metrics.update(boxes_to_quads(words[:, :4], scale), words[:, 4], *truth)
         return self._icdar[scale]
 
 
@@ -187,12 +194,3 @@ def without_truth(files: list[Path]) -> list[Path]:
     """The pictures that have no official ground truth at hand."""
     truths = [companion_file(file, 'gt') for file in files]
     return [file for file, truth in zip(files, truths, strict=True) if truth is None or not truth.is_file()]
-
-
-def collect_icdar(pictures: list[Picture], scale: tuple[float, float]) -> ICDARMetrics:
-    """ICDAR2015 task 4.1 over pictures that have their official ground truth."""
-    metrics = ICDARMetrics()
-    for picture in pictures:
-        quads, truth = boxes_to_quads(picture.words[:, :4].numpy(), scale), companion_file(Path(picture.path), 'gt')
-        metrics.update(quads, picture.words[:, 4].numpy(), *read_ground_truth(truth))
-    return metrics

@@ -15,7 +15,7 @@ SHOWN = 8  # pictures in a grid
 
 def choose_scale(evaluation: Evaluation) -> tuple[float, float]:
     """The word scale (see boxes_to_quads) of the best hmean: its height first, then its width. For val only."""
-    if not evaluation.has_icdar:
+    if evaluation.truths is None:
         return UNSCALED
 
     def hmean(scale: tuple[float, float]) -> float:
@@ -82,8 +82,8 @@ def _draw(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig)
     plot_pr_curve(curves, folder / 'pr_curve.png', data.names, regions)
     plot_f1_curve(curves, folder / 'f1_curve.png', data.names, regions)
     plot_confusion(evaluation.confusion.matrix, data.names, folder / 'confusion.png')
-    if evaluation.has_icdar:
-        icdar = evaluation.icdar(tuple(content['word_scale']))
+    icdar = evaluation.icdar(tuple(content['word_scale']))
+    if icdar:
         chosen = content['conf_threshold'], content['icdar_hmean']
         plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png', *chosen, subject)
     draw_predictions(evaluation.pictures[:SHOWN], content['conf_threshold'], folder / 'predictions.jpg', data)

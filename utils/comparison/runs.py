@@ -9,6 +9,7 @@ from pathlib import Path
 from utils.comparison.settings import fingerprint, first_difference, settings_of
 from utils.comparison.statistics import FIGURES
 from utils.hyp import read_yaml
+from utils.icdar import UNSCALED
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Run:
         first, second = (read_json(file) for file in files)  # earlier runs have no word scale: boxes as they are
         return all(
             first.get(name, default) == second.get(name, default)
-            for name, default in (('conf_threshold', None), ('word_scale', [1.0, 1.0]))
+            for name, default in (('conf_threshold', None), ('word_scale', list(UNSCALED)))
         )
 
     def read_settings(self) -> dict | None:
