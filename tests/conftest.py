@@ -1,6 +1,7 @@
 """What several tests share: the place of the reference data, small models, a tiny data set."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ sys.path.insert(0, str(ROOT))
 from models.yolo import DetectionModel  # noqa: E402
 
 torch.set_num_threads(2)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of `make test &`; the tests' commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_script(*arguments, cwd=ROOT, timeout=300) -> subprocess.CompletedProcess:
