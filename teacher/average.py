@@ -1,0 +1,106 @@
+"""Average trained checkpoints of one network into one that is often better than each (model soup).
+
+python teacher/average.py runs/train/a/weights/best.pt runs/train/b/weights/best.pt --out runs/soup.pt
+
+For runs that began from the same weights: only then does what lies between them work. Threshold and word scale are
+chosen anew on the validation split, whose figures are printed; compare them with those of the parts.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.cli import run_command
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('sources', nargs='+', metavar='PT', help='checkpoints of one network, two or more')
+    parser.add_argument('--out', type=Path, required=True, metavar='PT', help='file to write')
+    parser.add_argument(
+        '--shares', type=float, nargs='+', metavar='SHARE', help='of each in the average, in their order (equal ones)'
+    )
+    parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='its val chooses (%(default)s)')
+    parser.add_argument('--imgsz', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
+    parser.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
+    options = parser.parse_args()
+    if len(options.sources) < 2:
+        parser.error('two checkpoints at least')
+    options.shares = options.shares or [1.0] * len(options.sources)
+    if len(options.shares) != len(options.sources):
+        parser.error(f'--shares: {len(options.sources)} of them, one for each checkpoint')
+    if min(options.shares) < 0 or sum(options.shares) <= 0:
+        parser.error('--shares: 0 or more, and not all 0')
+    if options.imgsz < 32 or options.imgsz % 32:
+        parser.error('--imgsz: a multiple of 32')
+    return options
+
+
+def average(checkpoints: list, shares: list[float]):
+    """The mean of the weights of checkpoints (Wortsman 2022, Model soups, section 2: uniform soup, here with shares).
+
+    Running statistics of normalisation are averaged like weights; what is no floating-point number is the first's.
+
+    Args:
+        checkpoints: from read_checkpoint, of one network.
+        shares: of each, in any unit.
+
+    Returns:
+        A DetectionModel in float32.
+
+    Raises:
+        UserError: another architecture, other classes or other anchors than the first's.
+    """
+    from models.checkpoint import anchors_of, restore, same_anchors
+    from models.errors import UserError
+
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        shapes = [{key: value.shape for key, value in c.state.items()} for c in (first, other)]
+        if shapes[0] != shapes[1] or first.names != other.names:
+            raise UserError(f'{other.path} is of another network than {first.path}')
+        if not same_anchors(anchors_of(first), anchors_of(other)):
+            raise UserError(f'{other.path} has other anchors than {first.path}')
+    model = restore(first)
+    state = model.state_dict()
+    for key, value in state.items():
+        if value.is_floating_point() and not key.endswith('.anchors'):
+            weighted = (share * c.state[key].float() for c, share in zip(checkpoints, shares, strict=True))
+            state[key] = sum(weighted) / sum(shares)
+    model.load_state_dict(state)
+    return model
+
+
+def main() -> None:
+    options = parse_options()
+    from models.checkpoint import load_model, read_checkpoint, save_checkpoint
+    from models.errors import UserError
+    from utils.dataset import TextDataset, build_loader, load_data_config
+    from utils.device import select_device
+    from utils.evaluate import evaluate
+    from utils.report import choose_scale, choose_threshold, figures, print_scores
+    from utils.run import command_line, make_folder, versions
+    from utils.training import store_figures
+
+    device = select_device(options.device)
+    data = load_data_config(options.data)
+    model = average([read_checkpoint(file) for file in options.sources], options.shares)
+    if model.nc != data.nc:
+        raise UserError(f'{options.sources[0]} knows {model.nc} classes, {options.data} names {data.nc}')
+    dataset = TextDataset(data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=32)
+    print(dataset.summary)
+    make_folder(options.out.parent)
+    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
+    save_checkpoint(options.out, model, model.state_dict(), command=command_line(), options=kept, versions=versions())
+    evaluation = evaluate(load_model(options.out, device), build_loader(dataset, 32, 0), device)
+    scale = choose_scale(evaluation)
+    content = figures(evaluation, data, 'val', choose_threshold(evaluation, scale), scale)
+    store_figures(options.out, content)
+    print_scores(content)
+    print(f'weights: {options.out}')
+
+
+if __name__ == '__main__':
+    run_command(main)
