@@ -58,7 +58,7 @@ def test_command(tmp_path, tiny_data):
     model, files = restore(demo), [demo.path, tmp_path / 'other.pt']
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter *= 1.02
+            parameter.mul_(1.02)
     save_checkpoint(files[1], model, model.state_dict())
     out = tmp_path / 'new/soup.pt'
     result = run_script('teacher/average.py', *files, '--out', out, '--data', tiny_data, '--imgsz', 320)
