@@ -160,7 +160,8 @@ def training_flags(options: argparse.Namespace) -> list[str]:
     for action in parser._actions:
         value = getattr(options, action.dest, action.default)
         if value != action.default and action.dest not in (*OWN, *REFUSED):
-            flags += [action.option_strings[0]] + [str(value)] * (action.nargs != 0)
+            off = value is False  # of --cache and --no-cache, which are one option, the second
+            flags += [action.option_strings[-1 if off else 0]] + [str(value)] * (action.nargs != 0)
     return flags
 
 

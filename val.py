@@ -179,7 +179,7 @@ def save_submission(file, pictures, threshold: float, scale: tuple[float, float]
     quads = {}
     for picture in pictures:
         words = picture.words[picture.words[:, 4] >= threshold]
-        quads[Path(picture.path).stem] = boxes_to_quads(words[:, :4].numpy(), scale)
+        quads[Path(picture.path).name] = boxes_to_quads(words[:, :4].numpy(), scale)
     write_submission(file, quads)
 
 

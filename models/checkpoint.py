@@ -240,7 +240,12 @@ def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu', fuse: bool = True) -> DetectionModel:
     """A checkpoint's detector in eval mode, float32, ready for inference. Raises UserError."""
-    model = restore(read_checkpoint(path)).eval().requires_grad_(False)
+    return ready(restore(read_checkpoint(path)), device, fuse)
+
+
+def ready(model: DetectionModel, device: torch.device | str = 'cpu', fuse: bool = True) -> DetectionModel:
+    """The same detector in eval mode, for inference."""
+    model.eval().requires_grad_(False)
     if fuse:
         model.fuse()
     return model.to(device, memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ class UserError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM; `signal` is its number. Commands exit with 128 + signal."""
+    """Ctrl-C, SIGTERM or SIGHUP; `signal` is its number. Commands exit with 128 + signal."""
 
     def __init__(self, signal: int):
         super().__init__(signal)

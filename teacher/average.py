@@ -7,6 +7,8 @@ chosen anew on the validation split, whose figures are printed; compare them wit
 """
 
 import argparse
+import copy
+import math
 import sys
 from pathlib import Path
 
@@ -31,8 +33,10 @@ def parse_options() -> argparse.Namespace:
     options.shares = options.shares or [1.0] * len(options.sources)
     if len(options.shares) != len(options.sources):
         parser.error(f'--shares: {len(options.sources)} of them, one for each checkpoint')
-    if min(options.shares) < 0 or sum(options.shares) <= 0:
+    if not all(0 <= share < math.inf for share in options.shares) or sum(options.shares) == 0:
         parser.error('--shares: 0 or more, and not all 0')
+    if options.out.resolve() in [Path(source).resolve() for source in options.sources]:
+        parser.error(f'--out: {options.out} is one of the parts')
     if options.imgsz < 32 or options.imgsz % 32:
         parser.error('--imgsz: a multiple of 32')
     return options
@@ -75,14 +79,14 @@ def average(checkpoints: list, shares: list[float]):
 
 def main() -> None:
     options = parse_options()
-    from models.checkpoint import load_model, read_checkpoint, save_checkpoint
+    from models.checkpoint import read_checkpoint, ready, save_checkpoint
     from models.errors import UserError
     from utils.dataset import TextDataset, build_loader, load_data_config
     from utils.device import select_device
     from utils.evaluate import evaluate
     from utils.report import choose_scale, choose_threshold, figures, print_scores
     from utils.run import command_line, make_folder, versions
-    from utils.training import store_figures
+    from utils.training import chosen_on_val
 
     device = select_device(options.device)
     data = load_data_config(options.data)
@@ -92,12 +96,12 @@ def main() -> None:
     dataset = TextDataset(data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=32)
     print(dataset.summary)
     make_folder(options.out.parent)
-    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
-    save_checkpoint(options.out, model, model.state_dict(), command=command_line(), options=kept, versions=versions())
-    evaluation = evaluate(load_model(options.out, device), build_loader(dataset, 32, 0), device)
+    evaluation = evaluate(ready(copy.deepcopy(model), device), build_loader(dataset, 32, 0), device)
     scale = choose_scale(evaluation)
     content = figures(evaluation, data, 'val', choose_threshold(evaluation, scale), scale)
-    store_figures(options.out, content)
+    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
+    entries = {'command': command_line(), 'options': kept, 'versions': versions(), **chosen_on_val(content)}
+    save_checkpoint(options.out, model, model.state_dict(), **entries)
     print_scores(content)
     print(f'weights: {options.out}')
 

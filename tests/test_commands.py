@@ -13,6 +13,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -34,6 +35,7 @@ from utils.distillation.hint import Hint
 from utils.distillation.recipe import parse_recipe
 from utils.hyp import read_yaml
 from utils.icdar import ICDARMetrics, read_ground_truth
+from utils.interrupt import STOPPING
 from utils.trainer import Trainer
 from utils.training import TrainingRun
 
@@ -134,12 +136,13 @@ def mistake(capsys):
     """mistake(main, name, *flags): the one line on standard error that a command ends with, at status 1."""
 
     def run(main, name: str, *flags) -> str:
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in STOPPING}
         try:
             with pytest.raises(SystemExit) as end:
                 call(lambda: run_command(main), name, *flags)
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         lines = capsys.readouterr().err.splitlines()
         assert end.value.code == 1, lines
         assert len(lines) == 1 and lines[0].startswith('error: '), lines
@@ -386,6 +389,39 @@ def test_sigterm_then_resume(world, tmp_path):
     call(train.main, 'train.py', '--resume', run / 'weights/last.pt', '--device', 'cpu')
     call(train.main, 'train.py', *shared, *place(tmp_path / 'straight'))
     assert_same_run(tmp_path / 'straight', run)
+
+
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_a_closed_terminal_loses_nothing(world, tmp_path):
+    """A real process in a terminal that is closed: it saves the step under way, and ends with status 129."""
+    run = tmp_path / 'run'
+    shared = ('--cfg', world.student, '--data', world.data, *SMALL, '--imgsz', 128, '--epochs', 12, *place(run))
+    screen, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, '-c', IN_TERMINAL, ROOT / 'train.py', *map(str, shared)],
+        cwd=ROOT,
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not ((run / 'results.csv').is_file() and len(rows_of(run)) >= 2):
+        os.read(screen, 1000)
+    os.close(screen)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    done = len(rows_of(run))
+    assert 2 <= done < 12
+    call(train.main, 'train.py', '--resume', run / 'weights/last.pt', '--device', 'cpu')
+    assert len(rows_of(run)) == 12
 
 
 def test_interrupted_while_reporting(world, tmp_path, mistake):
@@ -749,6 +785,17 @@ def test_val_of_another_split(fitted, world, tmp_path):
     assert metrics['split'] == 'test' and metrics['pictures'] == 6
     assert metrics['conf_threshold'] == 0.3 and metrics['conf_threshold_from'] == '--icdar-conf'
     assert metrics['map50'] < metrics_of(fitted)['map50']
+
+
+def test_names_with_dots_in_a_submission(tmp_path):
+    pictures = [SimpleNamespace(path=f'shop.{number}.jpg', words=torch.zeros(0, 6)) for number in (1, 2)]
+    val.save_submission(tmp_path / 'submit.zip', pictures, 0.5, (1, 1))
+    with zipfile.ZipFile(tmp_path / 'submit.zip') as archive:
+        assert archive.namelist() == ['res_shop.1.txt', 'res_shop.2.txt']
+
+
+def test_a_name_that_no_file_can_have(mistake):
+    assert 'File name too long' in mistake(val.main, 'val.py', '--weights', 'x' * 300 + '.pt')
 
 
 def test_pictures_without_icdar_ground_truth(fitted, world, tmp_path, capsys, mistake):

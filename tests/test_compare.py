@@ -3,9 +3,11 @@
 import csv
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -316,8 +318,14 @@ def test_other_settings_are_refused_by_name(place, more, words):
 def test_what_changes_no_figure_is_not_refused(place):
     for run in place.plan().runs:
         fabricate(run, 0.4, 0.3)
-    again = place.plan('--workers', 3, '--cache', '--save-period', 1, '--jobs', 2)
+    again = place.plan('--workers', 3, '--cache', '--save-period', 1, '--save-every', 3, '--jobs', 2)
     assert [unlike(run) for run in again.runs] == [None] * 4
+
+
+def test_flags_that_the_runs_get():
+    options = compare.build_parser().parse_args(['--no-cache', '--noval', '--epochs', '3', '--seeds', '2'])
+    assert compare.training_flags(options) == ['--no-cache', '--epochs', '3', '--noval']
+    assert compare.training_flags(compare.build_parser().parse_args(['--cache'])) == []
 
 
 def test_runs_by_hand_are_taken_and_held_to_their_settings(place):
@@ -448,6 +456,47 @@ def test_an_interruption_ends_the_children(tmp_path, capsys, monkeypatch):
     assert [child.returncode for _, child in runner.active] == [-signal.SIGTERM] * 2
     assert not (tmp_path / 'c.log').exists()
     assert 'call the same command again' in capsys.readouterr().err
+
+
+CHILD = """
+import signal, time
+numbers = []
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda number, _: numbers.append(signal.Signals(number).name))
+print('begun', flush=True)
+while not numbers:
+    time.sleep(0.01)
+time.sleep(1)
+print(numbers)
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from utils.cli import run_command
+from utils.comparison import runner
+from utils.comparison.runs import Job
+runner.ROOT = place = Path(sys.argv[1])
+jobs = [Job(name, [['child.py']], place / f'{name}.log', place / name) for name in 'ab']
+run_command(lambda: runner.Runner(jobs, 2, lambda: None).run())
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_of_the_terminal_reaches_each_child_once(tmp_path, number):
+    """The terminal sends it to all processes in it; a second one would end a training with its step lost."""
+    (tmp_path / 'child.py').write_text(CHILD)
+    command = [sys.executable, '-c', PARENT, str(tmp_path)]
+    parent = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    logs = [tmp_path / f'{name}.log' for name in 'ab']
+    deadline = time.monotonic() + 60
+    while not all(log.is_file() and 'begun' in log.read_text() for log in logs) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(parent.pid, number)
+    parent.communicate(timeout=60)
+    assert parent.returncode == 128 + number
+    assert [log.read_text().splitlines()[-1] for log in logs] == ["['SIGTERM']"] * 2
 
 
 def test_a_whole_comparison(made, tmp_path, monkeypatch, capsys):

@@ -6,19 +6,24 @@ import sys
 from collections.abc import Callable
 
 from models.errors import Interrupted, UserError
+from utils.interrupt import STOPPING, let_go_of_terminal
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a command's main and end the process with its status.
 
-    0 on success; 1 with one line on standard error for a UserError; 130 and 143 after Ctrl-C and SIGTERM. SIGTERM
-    is turned into KeyboardInterrupt, so that one path saves what there is. argparse exits with 2 by itself.
+    0 on success; 1 with one line on standard error for a UserError, or an OSError about a file; 130, 143 and 129 after
+    Ctrl-C, SIGTERM and SIGHUP, of which the latter two are turned into KeyboardInterrupt, so that one path saves what
+    there is. argparse exits with 2 by itself.
     """
 
     def interrupt(number, _frame):
+        let_go_of_terminal(number)
         raise Interrupted(number)
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
     try:
         main()
     except UserError as error:
@@ -35,3 +40,8 @@ def run_command(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         # The reader of our output (head, less) went away: silence the interpreter's own complaint at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        if error.filename is None:
+            raise
+        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
+        sys.exit(1)

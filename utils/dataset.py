@@ -618,9 +618,10 @@ class BatchLoader(DataLoader):
 
 
 def _start_worker(_number: int) -> None:
-    """One thread per worker; Ctrl-C is the main process's business, and SIGTERM ends a worker without a word."""
+    """One thread; Ctrl-C and SIGHUP are the main process's business, and SIGTERM ends a worker without a word."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

@@ -1,15 +1,30 @@
-"""Ctrl-C and SIGTERM in a loop that must not stop just anywhere."""
+"""Ctrl-C, SIGTERM and SIGHUP in a loop that must not stop just anywhere."""
 
 import contextlib
+import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator
 
 from models.errors import Interrupted
 
+# What else means: stop. SIGHUP comes when the terminal or its connection is closed.
+STOPPING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def let_go_of_terminal(number: int) -> None:
+    """After SIGHUP nobody reads the terminal, and every write to it fails: write nowhere instead."""
+    if number == signal.SIGHUP:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for output in (1, 2):
+            if stat.S_ISCHR(os.fstat(output).st_mode):  # no file or pipe
+                os.dup2(nowhere, output)
+        os.close(nowhere)
+
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM is only noted; a second one interrupts at once.
+    """While entered, the first Ctrl-C, SIGTERM or SIGHUP is only noted; a second one interrupts at once.
 
     Signals that were ignored before (nohup) stay so.
 
@@ -21,7 +36,7 @@ class StopRequest:
         self.number, self.deferring, self._before = 0, True, {}
 
     def __enter__(self) -> 'StopRequest':
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *STOPPING):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -32,6 +47,7 @@ class StopRequest:
         self._before.clear()
 
     def _note(self, number: int, _frame) -> None:
+        let_go_of_terminal(number)
         if self.number or not self.deferring:
             raise Interrupted(number)
         self.number = number

@@ -236,9 +236,13 @@ def store_figures(path: Path, content: dict) -> None:
     model = DetectionModel(checkpoint.yaml)
     model.names = checkpoint.names
     entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
+    save_checkpoint(path, model, checkpoint.state, **(entries | chosen_on_val(content)))
+
+
+def chosen_on_val(content: dict) -> dict:
+    """What a checkpoint keeps of its metrics.json: threshold, word scale, scores."""
     scores = {name: value for name, value in content.items() if name in SCORES or name.startswith('icdar_')}
-    judged = {'conf_threshold': content['conf_threshold'], 'word_scale': content['word_scale'], 'metrics': scores}
-    save_checkpoint(path, model, checkpoint.state, **(entries | judged))
+    return {'conf_threshold': content['conf_threshold'], 'word_scale': content['word_scale'], 'metrics': scores}
 
 
 def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:

@@ -87,8 +87,15 @@ class Runner:
             log.write(f'$ python {shlex.join([script, *arguments])}\n')
             log.flush()
             command = [sys.executable, str(ROOT / script), *arguments]
+            # A process group of its own: Ctrl-C reaches this process alone, and _stop() tells the children once. Two
+            # signals would end them at once, with the step under way lost.
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                process_group=0,
             )
         self.active.append((job, child))
 

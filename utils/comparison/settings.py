@@ -18,7 +18,9 @@ from utils.hyp import read_yaml
 from utils.options import add_training_options
 
 # Change no figure, or are compared by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
-UNTOLD = {'name', 'project', 'exist_ok', 'resume', 'workers', 'cache', 'save_period', 'noplots', 'device'} | {
+UNTOLD = {'name', 'project', 'exist_ok', 'resume', 'workers', 'cache', 'save_period', 'save_every'} | {
+    'noplots',
+    'device',
     'hyp',
     'lr0',
     'label_smoothing',
