@@ -470,11 +470,12 @@ time.sleep(1)
 print(numbers)
 """
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 from utils.cli import run_command
 from utils.comparison import runner
 from utils.comparison.runs import Job
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup pytest hands on that it is ignored
 runner.ROOT = place = Path(sys.argv[1])
 jobs = [Job(name, [['child.py']], place / f'{name}.log', place / name) for name in 'ab']
 run_command(lambda: runner.Runner(jobs, 2, lambda: None).run())
