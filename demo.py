@@ -23,7 +23,7 @@ SHARED = (
 )
 ROWS = {
     'teacher (YOLOv5-S)': ('demo_teacher', TEACHER),
-    'start (YOLOv5-N, as shipped)': ('demo_start', START),
+    'start (N, where both began)': ('demo_start', START),
     'control (N, not distilled)': ('demo_control', 'runs/train/demo_control/weights/best.pt'),
     'student (N, distilled)': ('demo_student', 'runs/distill/demo_student/weights/best.pt'),
 }

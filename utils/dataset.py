@@ -25,6 +25,7 @@ from utils import augment
 from utils.augment import Example
 from utils.boxes import Letterbox
 from utils.hyp import check_hyp, check_keys, read_yaml
+from utils.interrupt import STOPPING
 from utils.labels import Annotations, companion_file, read_labels
 from utils.sources import unfit
 
@@ -620,8 +621,8 @@ class BatchLoader(DataLoader):
 def _start_worker(_number: int) -> None:
     """One thread; Ctrl-C and SIGHUP are the main process's business, and SIGTERM ends a worker without a word."""
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, *STOPPING):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

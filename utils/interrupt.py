@@ -9,17 +9,19 @@ from collections.abc import Iterator
 
 from models.errors import Interrupted
 
-# What else means: stop. SIGHUP comes when the terminal or its connection is closed.
-STOPPING = (signal.SIGTERM, signal.SIGHUP)
+# What else means: stop. SIGHUP comes when the terminal or its connection is closed; Windows has none.
+HANGUP = getattr(signal, 'SIGHUP', None)
+STOPPING = (signal.SIGTERM, HANGUP) if HANGUP else (signal.SIGTERM,)
 
 
 def let_go_of_terminal(number: int) -> None:
     """After SIGHUP nobody reads the terminal, and every write to it fails: write nowhere instead."""
-    if number == signal.SIGHUP:
+    if number == HANGUP:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for output in (1, 2):
-            if stat.S_ISCHR(os.fstat(output).st_mode):  # no file or pipe
-                os.dup2(nowhere, output)
+            with contextlib.suppress(OSError):  # closed before
+                if stat.S_ISCHR(os.fstat(output).st_mode):  # no file or pipe
+                    os.dup2(nowhere, output)
         os.close(nowhere)
 
 

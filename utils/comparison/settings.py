@@ -18,7 +18,15 @@ from utils.hyp import read_yaml
 from utils.options import add_training_options
 
 # Change no figure, or are compared by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
-UNTOLD = {'name', 'project', 'exist_ok', 'resume', 'workers', 'cache', 'save_period', 'save_every'} | {
+UNTOLD = {
+    'name',
+    'project',
+    'exist_ok',
+    'resume',
+    'workers',
+    'cache',
+    'save_period',
+    'save_every',
     'noplots',
     'device',
     'hyp',
