@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from PIL import Image
 from models.errors import UserError
 from utils import dataset as module
 from utils.boxes import xywh_to_xyxy
-from utils.dataset import EpochBatches, TextDataset, build_loader, collate, load_data_config, probe_picture
+from utils.dataset import EpochBatches, TextDataset, WorkerDied, build_loader, collate, load_data_config, probe_picture
 from utils.hyp import DEFAULTS, RANGES, check_hyp, load_hyp
 from utils.labels import companion_file, read_labels
 
@@ -266,6 +267,24 @@ def test_a_picture_that_vanishes_is_named_in_one_line(tmp_path, data, workers):
         list(build_loader(dataset, 2, workers))
     assert '\n' not in str(error.value) and 'Traceback' not in str(error.value)
     del error  # it holds this frame, which holds it: such a cycle makes the workers' end slow
+
+
+def test_a_batch_whose_worker_dies_before_it_is_fetched(data, monkeypatch):
+    loader = build_loader(TextDataset(data, 'train', 64), 2, workers=1)
+    batches = iter(loader)
+    next(batches)
+    inner = loader._iterator
+    while inner._worker_result_queue.empty():
+        time.sleep(0.01)
+    (worker,) = inner._workers
+    worker.kill()
+    worker.join()
+    # The connection ends a moment before the process counts as dead: torch still finds it alive.
+    monkeypatch.setattr(worker, 'is_alive', lambda: True)
+    monkeypatch.setattr(worker, 'terminate', lambda: None)
+    with pytest.raises(WorkerDied, match='was killed'):
+        next(batches)
+    assert len(list(loader)) == 4
 
 
 def test_a_picture_that_changes_is_refused(tmp_path, data):

@@ -590,8 +590,10 @@ class BatchLoader(DataLoader):
     def __iter__(self):
         try:
             yield from self._from_workers()
-        except RuntimeError as error:
-            if 'DataLoader worker' not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # A batch whose worker dies before it is fetched ends the connection to it, as a rule before torch can tell
+            # that the process is gone.
+            if not self.num_workers or (isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error)):
                 raise
             self.close()
             raise WorkerDied(
