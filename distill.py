@@ -39,7 +39,7 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
             metavar='LIST',
             help="such as mask,pfi=20,cwd=auto: these methods with their default layers, and the default recipe's "
             'models; a number is the weight of the first term (the others keep their ratio), auto: weights that bring '
-            "the gradients to 0.3 of the detection loss's in the first batch, auto:R to R",
+            "the terms' gradients, added, to 0.3 of the detection loss's in the first batch; auto:R: each term's to R",
         )
         which.add_argument('--list-methods', action='store_true', help='show all methods, a line each')
     models.add_argument('--cfg_teacher', '--cfg-teacher', metavar='YAML', help="the teacher's model yaml")
@@ -114,6 +114,7 @@ def main(recipe: str | None = None) -> None:
         options.seed,
         options.epochs,
         options.teacher_imgsz,
+        run.train_set.labelled / len(run.train_set),
     )
     run.train(student, criterion, recipe_content=content.as_dict(), teacher_scores=scores)
 

@@ -1,6 +1,7 @@
 """Recipes: shorthand, options, automatic weights, schedules; the first batch's report; pictures without labels."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from utils.dataset import Batch
 from utils.distillation import list_methods, method_names
 from utils.distillation.balance import automatic_weight, buffers_kept, gradient_norms
 from utils.distillation.distiller import Distiller, freeze_teacher, shrink
-from utils.distillation.recipe import parse_recipe, read_shorthand
+from utils.distillation.recipe import auto_ratios, parse_recipe, read_shorthand
 from utils.hyp import DEFAULTS, read_yaml
 
 NONE = torch.zeros(0, 6)
@@ -25,12 +26,12 @@ def recipe_of(methods, **more):
     return parse_recipe(MODELS | {'methods': methods} | more, 'test')
 
 
-def distiller_of(methods, width=0.125, imgsz=64, epochs=10, teacher_imgsz=None, nc=1, **more):
+def distiller_of(methods, width=0.125, imgsz=64, epochs=10, teacher_imgsz=None, nc=1, labelled=1.0, **more):
     torch.manual_seed(0)
     student = DetectionModel(small_cfg(width, nc))
     teacher = freeze_teacher(DetectionModel(small_cfg(0.25, nc)))
     recipe = recipe_of(methods, **more)
-    return Distiller(student, teacher, recipe, DEFAULTS, imgsz, False, 0, epochs, teacher_imgsz), student
+    return Distiller(student, teacher, recipe, DEFAULTS, imgsz, False, 0, epochs, teacher_imgsz, labelled), student
 
 
 def batch_of(n=2, size=(64, 64), labelled=None):
@@ -130,7 +131,8 @@ def test_schedules_by_hand(decay, expected):
 
 def test_gradient_norms_by_hand():
     model = nn.Module()
-    model.model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1))  # the last layer is the head
+    model.model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1))
+    model.head = model.model[1]
     weight = model.model[0].weight
     part = (weight * torch.tensor([[3.0, 4.0]])).sum()
     norms = gradient_norms(
@@ -138,7 +140,16 @@ def test_gradient_norms_by_hand():
     )
     assert norms == {'a': 5.0, 'none': 0.0, 'head': 0.0, 'b': 10.0}
     assert automatic_weight(0.3, 10.0, 5.0) == pytest.approx(0.6)
-    assert automatic_weight(0.3, 10.0, 0.0) == 0
+    model.model[0].requires_grad_(False)  # then the head counts
+    assert gradient_norms(model, {'head': model.model[1].bias.sum(), 'none': torch.tensor(1.0)}) == {
+        'head': 1,
+        'none': 0,
+    }
+
+
+@pytest.mark.parametrize('norms', [(10.0, 0.0), (0.0, 5.0), (math.nan, 5.0), (10.0, math.inf)])
+def test_no_automatic_weight_without_a_gradient(norms):
+    assert math.isnan(automatic_weight(0.3, *norms))
 
 
 def test_buffers_are_kept():
@@ -179,12 +190,48 @@ def test_first_batch_reports_sets_automatic_weights_and_changes_nothing(capsys):
 
 
 def test_automatic_weights_share_one_total():
-    recipe = recipe_of(read_shorthand('mask=auto,pfi=auto:0.5,hint=auto'))
-    assert recipe.auto_ratios() == pytest.approx({'mask_obj': 0.1, 'mask_bg': 0.1, 'pfi': 0.5, 'hint': 0.1})
+    recipe = recipe_of(read_shorthand('mask=auto,pfi=auto:0.5,hint=auto,rank=2'))
+    weights = {term: weight for use in recipe.methods.values() for term, weight in use.weights.items()}
+    assert auto_ratios(weights) == pytest.approx({'mask_obj': 0.1, 'mask_bg': 0.1, 'pfi': 0.5, 'hint': 0.1})
     with pytest.raises(UserError, match='no ratio can be kept'):
         recipe.override('--mask_diff', 'mask', 1.0)
     recipe.override('--PFI_diff', 'pfi', 7.0)
     assert recipe.methods['pfi'].weights == {'pfi': 7.0}
+
+
+def test_automatic_weights_wait_for_a_batch_that_tells(capsys):
+    """A first batch without labels tells nothing; then one of two counts as the usual share of labels would."""
+    images, batch = batch_of(4, labelled=torch.tensor([False] * 4))
+    few = batch_of(4, labelled=torch.tensor([True, False, False, False]))[1]
+    criterion, student = distiller_of(read_shorthand('hint=auto,defeat=auto'), labelled=0.5)
+    criterion.prepare(student, images, batch)
+    assert criterion.waiting and set(criterion.weights(5).values()) >= {0.0}
+    assert 'until a batch has one' in capsys.readouterr().out
+    criterion.prepare(student, images, few)
+    assert not criterion.waiting
+    found = criterion.kd_weights
+    assert min(found.values()) > 0
+
+    criterion.prepare(student, *batch_of(4))
+    assert criterion.kd_weights == found  # once found, it stays
+
+    # The whole batch pulls through hint, a quarter through the labels, where half would be usual.
+    alone, student = distiller_of(read_shorthand('hint=auto,defeat=auto'), labelled=0.25)
+    alone.prepare(student, images, few)
+    assert alone.kd_weights['hint'] == pytest.approx(found['hint'] / 2, rel=1e-4)
+    assert alone.kd_weights['defeat_pos'] == pytest.approx(found['defeat_pos'], rel=1e-4)
+
+
+def test_one_class_shares_among_the_terms_that_it_has():
+    images, batch = batch_of()
+    criterion, student = distiller_of(read_shorthand('logit=auto'))
+    criterion.prepare(student, images, batch)
+    weights = criterion.kd_weights
+    assert weights['logit_cls'] == 0 and not criterion.waiting
+    terms = criterion(student, images, batch)
+    detection = sum(criterion.weights(5)[name] * terms[name] for name in ('box', 'obj', 'cls'))
+    norms = gradient_norms(student, {name: terms[name] for name in ('logit_box', 'logit_obj')} | {'all': detection})
+    assert weights['logit_box'] * norms['logit_box'] / norms['all'] == pytest.approx(0.15, rel=1e-3)
 
 
 # --- pictures without labels ------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ class DetectionCriterion(nn.Module):
         amp: run the network in bfloat16 where the device has it.
     """
 
+    waiting = False  # see prepare
+
     def __init__(self, model: DetectionModel, hyp: dict, imgsz: int, amp: bool = True):
         super().__init__()
         self.loss = DetectionLoss(model, hyp)
@@ -36,7 +38,10 @@ class DetectionCriterion(nn.Module):
         return self.loss(maps, batch.targets, batch.ignore, distributed.total)
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
-        """Called once, with the first batch, before the first step. Must leave the model as it is."""
+        """Called with the first batch before the first step, and with more of the first epoch as long as `waiting`.
+
+        Must leave the model as it is.
+        """
 
     def weights(self, epoch: float) -> dict[str, float]:
         """The weight of every term at a time, in epochs."""

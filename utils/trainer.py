@@ -216,7 +216,7 @@ class Trainer:
         """Add a batch's gradients and terms; returns the terms, and what is not finite, if anything."""
         now = epoch + number / len(self.loader)
         images = to_network(batch.images, self.device, self.criterion.amp)
-        if epoch == number == 0:
+        if epoch == 0 and (number == 0 or self.criterion.waiting):
             self.criterion.prepare(self.model, images, batch)
         with distributed.accumulating(self.step, last):
             terms = self.step(images, batch)

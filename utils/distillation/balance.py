@@ -1,6 +1,7 @@
 """How strongly each term pulls at the student, next to the detection loss; and weights chosen by that."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 
 import torch
@@ -23,11 +24,13 @@ def buffers_kept(*modules: nn.Module) -> Iterator[None]:
 
 
 def gradient_norms(model: DetectionModel, parts: dict[str, Tensor]) -> dict[str, float]:
-    """Norm of each scalar's gradient on the model's layers before the head; 0 where it does not depend on them.
+    """Norm of each scalar's gradient on the model's layers before the head, or on the head where those are frozen; 0
+    where it does not depend on them.
 
     Frees the graph.
     """
-    parameters = [p for layer in model.model[:-1] for p in layer.parameters() if p.requires_grad]
+    body = [p for layer in model.model[:-1] for p in layer.parameters() if p.requires_grad]
+    parameters = body or [p for p in model.head.parameters() if p.requires_grad]
     norms = {}
     for number, (name, part) in enumerate(parts.items()):
         found = [None] * len(parameters)
@@ -43,16 +46,16 @@ def gradient_norms(model: DetectionModel, parts: dict[str, Tensor]) -> dict[str,
 
 
 def automatic_weight(ratio: float, detection: float, term: float) -> float:
-    """The weight that brings a term's gradient norm (at weight 1) to `ratio` of the detection loss's; 0 for a term
-    without gradient."""
-    return ratio * detection / term if term > 0 else 0.0
+    """The weight that brings a term's gradient norm (at weight 1) to `ratio` of the detection loss's; NaN where one of
+    them is 0 or not finite."""
+    return ratio * detection / term if 0 < term < math.inf and 0 < detection < math.inf else math.nan
 
 
 def describe(terms: dict[str, float], weights: dict[str, float], norms: dict[str, float], detection: float) -> str:
     """The first batch's balance as a table: value, weight, and gradient norm relative to the detection loss."""
     rows = [f'{"first batch":<16} {"value":>10} {"weight":>10} {"gradient / detection":>21}']
     for name, norm in norms.items():
-        share = weights[name] * norm / max(detection, 1e-12)
+        share = weights[name] * norm / detection if detection else math.nan
         rows.append(f'{name:<16} {terms[name]:>10.4g} {weights[name]:>10.4g} {share:>21.3f}')
     rows.append(
         "(full weights, on the student's backbone and neck; the adapters are still random, and these shares usually "

@@ -15,7 +15,7 @@ from utils.dataset import Batch
 from utils.device import autocast, has_bfloat16
 from utils.distillation import balance
 from utils.distillation.base import Signals
-from utils.distillation.recipe import Recipe
+from utils.distillation.recipe import Recipe, auto_ratios
 
 
 def freeze_teacher(model: DetectionModel) -> DetectionModel:
@@ -40,6 +40,7 @@ class Distiller(DetectionCriterion):
         epochs: of the whole training, for weights that decay.
         teacher_imgsz: longer side of the teacher's pictures in pixels; None: imgsz. forward() takes pictures of the
             larger of both sizes.
+        labelled: share of the training pictures that have labels, for automatic weights.
 
     Raises:
         UserError: a method that cannot compare models that see different sizes.
@@ -56,6 +57,7 @@ class Distiller(DetectionCriterion):
         seed: int = 0,
         epochs: int = 1,
         teacher_imgsz: int | None = None,
+        labelled: float = 1.0,
     ):
         super().__init__(student, hyp, imgsz, amp)
         device = next(student.parameters()).device
@@ -69,9 +71,11 @@ class Distiller(DetectionCriterion):
         clash = weights.keys() & self.gains.keys()
         if clash:
             raise ValueError(f'terms of methods must not be named as the detection loss: {sorted(clash)}')
-        self.given_weights, self.auto_ratios = weights, recipe.auto_ratios()
-        # Found in the first batch, then kept, by checkpoints too; on the CPU, as they are read in every step.
-        self.register_buffer('auto_weights', torch.zeros(len(self.auto_ratios)) if self.auto_ratios else None)
+        self.given_weights = weights
+        self.auto = {term: weight for term, weight in weights.items() if isinstance(weight, str)}
+        # Found in the first batches, then kept, by checkpoints too; NaN: not yet. On the CPU, as every step reads them.
+        self.register_buffer('auto_weights', torch.full((len(self.auto),), math.nan) if self.auto else None)
+        self.labelled = labelled
         self.warmup_epochs, self.decay, self.epochs = recipe.warmup_epochs, recipe.decay, epochs
         self.taps = sorted({layer for use in recipe.methods.values() for layer in use.layers})
         self._head, self.anchor_t = (student.head,), hyp['anchor_t']
@@ -105,7 +109,7 @@ class Distiller(DetectionCriterion):
             found = method(seen) if pictures else nothing(method, images.device)
             terms |= {name: term * (pictures / whole) for name, term in found.items()}
         if distributed.world() > 1 or not every:  # another process may have pictures without labels
-            share = distributed.total(torch.tensor(float(count), device=images.device)) / whole
+            share = labelled_share(images, batch)
             detection = {name: term * share for name, term in detection.items()}
         return detection | terms
 
@@ -132,26 +136,45 @@ class Distiller(DetectionCriterion):
         )
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
-        """Before the first step: print how the terms pull at the student, and set the automatic weights."""
+        """Print how the terms pull at the student, and set the automatic weights that are not known yet.
+
+        Detection loss and terms that need labels count as in a batch with the usual share of labelled pictures.
+        """
         with balance.buffers_kept(model, self):
             terms = self(model, images, batch)
             kd = {name: term for name, term in terms.items() if name not in self.gains}
             total = weighted_sum({name: terms[name] for name in self.gains}, self.gains)
             norms = balance.gradient_norms(model, kd | {'detection': total})
+        here = float(labelled_share(images, batch))
+        usual = self.labelled / here if here else 1.0  # without labels here, these norms are 0
+        learnt = {'detection'} | {term for m in self.methods.values() if m.needs_labels for term in m.TERMS}
+        norms = {name: norm * usual if name in learnt else norm for name, norm in norms.items()}
         detection = norms.pop('detection')
-        for number, (term, ratio) in enumerate(self.auto_ratios.items()):
-            self.auto_weights[number] = balance.automatic_weight(ratio, detection, norms.get(term, 0.0))
+        ratios = auto_ratios({term: weight for term, weight in self.auto.items() if term in kd})
+        for number, term in enumerate(self.auto):
+            if self.auto_weights[number].isnan():
+                ratio = ratios.get(term)  # None: a term that this number of classes does without
+                weight = balance.automatic_weight(ratio, detection, norms[term]) if ratio else 0.0
+                self.auto_weights[number] = weight
         print(
             balance.describe(
                 {name: float(term.detach()) for name, term in kd.items()}, self.kd_weights, norms, detection
             )
         )
+        if self.waiting:
+            names = [term for term, weight in zip(self.auto, self.auto_weights, strict=True) if weight.isnan()]
+            print(f'no gradient to choose the weight of {", ".join(names)} by: 0 for now, until a batch has one')
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an automatic weight is not known yet, as the batches so far had nothing to choose it by."""
+        return bool(self.auto) and bool(self.auto_weights.isnan().any())
 
     @property
     def kd_weights(self) -> dict[str, float]:
         """The full weight of every distillation term."""
-        found = self.auto_weights.tolist() if self.auto_ratios else []
-        return self.given_weights | dict(zip(self.auto_ratios, found, strict=True))
+        found = self.auto_weights.nan_to_num(0.0).tolist() if self.auto else []
+        return self.given_weights | dict(zip(self.auto, found, strict=True))
 
     def weights(self, epoch: float) -> dict[str, float]:
         """Detection gains, and distillation weights by their schedule; epoch in passes since the start."""
@@ -166,6 +189,12 @@ class Distiller(DetectionCriterion):
             return 1.0
         done = min((epoch - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9), 1.0)
         return 1 - done if self.decay == 'linear' else (1 + math.cos(math.pi * done)) / 2
+
+
+def labelled_share(images: Tensor, batch: Batch) -> Tensor:
+    """The labelled pictures' share of a batch, that of all processes; images are this one's."""
+    count = len(images) if batch.labelled is None else int(batch.labelled.sum())
+    return distributed.total(torch.tensor(float(count), device=images.device)) / (batch.whole or len(images))
 
 
 def nothing(method: nn.Module, device: torch.device) -> dict[str, Tensor]:

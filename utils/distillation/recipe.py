@@ -13,7 +13,7 @@ from utils.options import DECAYS
 KEYS = ('teacher', 'teacher_weights', 'student', 'student_weights', 'warmup_epochs', 'decay', 'methods')
 METHOD_KEYS = ('layers', 'weights', 'options')
 AUTO = 'auto'
-AUTO_TOTAL = 0.3  # of the detection loss's gradient, for all terms of weight 'auto' together
+AUTO_TOTAL = 0.3  # of the norm of the detection loss's gradient: the norms of all terms of weight 'auto', added
 
 
 @dataclass
@@ -69,11 +69,12 @@ class Recipe:
             methods[name] = {key: value for key, value in parts.items() if value}
         return {key: getattr(self, key) for key in KEYS[:-1]} | {'methods': methods}
 
-    def auto_ratios(self) -> dict[str, float]:
-        """{term: wanted gradient norm relative to the detection loss's} of the terms whose weight is automatic."""
-        wanted = {t: w for use in self.methods.values() for t, w in use.weights.items() if isinstance(w, str)}
-        share = AUTO_TOTAL / max(sum(weight == AUTO for weight in wanted.values()), 1)
-        return {term: share if weight == AUTO else _auto_ratio(weight) for term, weight in wanted.items()}
+
+def auto_ratios(weights: dict[str, float | str]) -> dict[str, float]:
+    """{term: wanted gradient norm relative to the detection loss's} of the terms whose weight is automatic."""
+    wanted = {term: weight for term, weight in weights.items() if isinstance(weight, str)}
+    share = AUTO_TOTAL / max(sum(weight == AUTO for weight in wanted.values()), 1)
+    return {term: share if weight == AUTO else _auto_ratio(weight) for term, weight in wanted.items()}
 
 
 def scaled_weights(weights: dict, value: float, flag: str) -> dict[str, float]:
