@@ -70,6 +70,8 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
         print(list_methods())
         sys.exit()
     check_training_options(parser, options)
+    if recipe is None and options.methods == '':
+        parser.error('--methods: empty; leave it out for the recipe')
     vars(options).pop('list_methods', None)  # no setting of a run
     options.methods = None if recipe else options.methods
     options.recipe = recipe or options.recipe or DEFAULT_RECIPE

@@ -88,6 +88,8 @@ def main() -> None:
     data = load_data_config(options.data)
     if model.nc != data.nc:
         raise UserError(f'{options.weights} knows {model.nc} classes, {options.data} names {data.nc}')
+    if model.nc > 1 and dict(model.names) != data.names:
+        raise UserError(f'{options.weights} has the classes {dict(model.names)}, {options.data} {data.names}')
     rect = model.input_size is None  # an export of one size takes squares
     dataset = TextDataset(data, options.task, options.imgsz, rect=rect, pad=0.5, batch_size=options.batch_size)
     print(dataset.summary)

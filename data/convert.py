@@ -17,7 +17,9 @@ skipped.
 """
 
 import argparse
+import contextlib
 import hashlib
+import math
 import os
 import shutil
 import sys
@@ -271,10 +273,17 @@ def summarise(items: list[Item]) -> list[str]:
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise ValueError
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text} is no share: 0 or more, and less than 1')
+
+
+def _pixels(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f'{text} is no number of pixels: 0 or more')
 
 
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -294,7 +303,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--ignore-label', nargs='+', default=[], metavar='NAME', help="labels of regions that become don't-care")
     add(
         '--min-height',
-        type=float,
+        type=_pixels,
         default=0.0,
         metavar='PX',
         help=f"lower regions become don't-care, in pixels of the picture at {LONG_SIDE} on its longer side (0: none)",
@@ -317,6 +326,8 @@ def main() -> None:
     options = parse_options()
     out, form, skipped = options.out, FORMATS[options.form], Skipped()
     unread = Unread(set(options.ignore_label), options.min_height)
+    if out.resolve() == Path.cwd():
+        raise UserError(f'--out {out} is the current folder: name a new one')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f'{out} exists already: choose another --out, or remove it')
     items = read_items(form, options.annotations, options.images, unread, skipped)

@@ -218,6 +218,7 @@ def main() -> None:
         if earlier['complete']:
             print(f'{args.out} is complete, nothing to do (--force renders it anew)\n{earlier["summary"]}')
             return
+    compared = f'\n{args.compare}: {compare_with(args.compare, args.size)}' if args.compare else ''
     args.out.mkdir(parents=True, exist_ok=True)
     # Written first, the manifest makes the folder ours even if the run is interrupted; it says complete at the end.
     write_manifest(args.out, {'options': options, 'complete': False, 'summary': ''})
@@ -234,9 +235,7 @@ def main() -> None:
     ]
     workers = max(1, min(args.workers or count_cores(), len(jobs)))
     measures = render_all(jobs, workers)
-    summary = summarise(len(jobs), measures)
-    if args.compare:
-        summary += f'\n{args.compare}: ' + compare_with(args.compare, args.size)
+    summary = summarise(len(jobs), measures) + compared
     write_lists(args.out, args.train)
     write_manifest(args.out, {'options': options, 'complete': True, 'summary': summary})
     print(f'{args.out}: {summary}')

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full, or the folder cannot be made or written to.
     """
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    # No longer than a name of its own needs: the file's may be as long as the system allows.
+    temporary = path.with_name(f'.{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

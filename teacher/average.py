@@ -33,8 +33,10 @@ def parse_options() -> argparse.Namespace:
     options.shares = options.shares or [1.0] * len(options.sources)
     if len(options.shares) != len(options.sources):
         parser.error(f'--shares: {len(options.sources)} of them, one for each checkpoint')
-    if not all(0 <= share < math.inf for share in options.shares) or sum(options.shares) == 0:
+    if not all(share >= 0 for share in options.shares) or not 0 < sum(options.shares) < math.inf:
         parser.error('--shares: 0 or more, and not all 0')
+    if options.out.is_dir():
+        parser.error(f'--out: {options.out} is a folder')
     if options.out.resolve() in [Path(source).resolve() for source in options.sources]:
         parser.error(f'--out: {options.out} is one of the parts')
     if options.imgsz < 32 or options.imgsz % 32:

@@ -26,6 +26,7 @@ import distill
 import train
 import val
 from models.checkpoint import load_model, save_checkpoint
+from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.cli import run_command
 from utils.criterion import DetectionCriterion
@@ -73,6 +74,7 @@ class World:
         source = Path(yaml.safe_load(data.read_text())['path'])
         rows = (source / 'train.txt').read_text().split()[:6]
         (source / 'few.txt').write_text('\n'.join(rows) + '\n')
+        self.unlabelled = shutil.copytree(source / 'images/test_icdar', folder / 'unlabelled')
 
     def write(self, name: str, content: dict) -> Path:
         (self.folder / name).write_text(yaml.safe_dump(content))
@@ -341,6 +343,15 @@ def test_batch_size_is_found_for_pictures_of_many_shapes(world, tmp_path, capsys
     assert rows_of(tmp_path / 'half') == rows_of(run)
 
 
+def test_a_name_that_the_terminal_cannot_show_ends_no_run():
+    code = "from utils.cli import run_command; run_command(lambda: print('picture \\u6587.jpg \\udce9'))"
+    environment = os.environ | {'PYTHONIOENCODING': 'cp1252:strict'}
+    ended = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, 'picture \\u6587.jpg \\udce9\n')
+
+
 # --- resume -----------------------------------------------------------------------------------------------------------
 
 
@@ -504,6 +515,18 @@ def test_weight_flags(world, tmp_path):
     assert row['weighted/hint'] == 0 < row['train/hint']
 
 
+def test_val_pictures_that_are_trained_on_are_named(world, tmp_path, capsys):
+    world.train(tmp_path / 'run', '--data', world.few, '--epochs', 1)
+    assert 'warning: 6 pictures of val are trained on' in capsys.readouterr().out
+    world.train(tmp_path / 'other', '--epochs', 1)
+    assert 'are trained on' not in capsys.readouterr().out
+
+
+def test_sync_bn_is_for_several_processes(world, tmp_path):
+    with pytest.raises(UserError, match='there is one'):
+        world.train(tmp_path / 'run', '--epochs', 1, '--sync-bn')
+
+
 def test_student_weights(world, tmp_path, trained):
     with pytest.MonkeyPatch.context() as patch:
         states = spy_start(patch)
@@ -512,10 +535,9 @@ def test_student_weights(world, tmp_path, trained):
 
 
 def test_shorthand_prints_the_recipe_and_takes_unlabelled_pictures(world, tmp_path, capsys):
-    pictures = Path(yaml.safe_load(world.data.read_text())['path']) / 'images/test_icdar'
     models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
     flags = (*SMALL, *models, '--data', world.data, *place(tmp_path / 'run'), '--epochs', 2)
-    more = ('--kd_decay', 'linear', '--kd_warmup', 0.5, '--unlabelled', pictures)
+    more = ('--kd_decay', 'linear', '--kd_warmup', 0.5, '--unlabelled', world.unlabelled)
     call(distill.main, 'distill.py', '--methods', 'hint=0.1,mask=auto', *flags, *more)
     printed = capsys.readouterr().out
     assert 'mask_obj: auto' in printed and 'hint: 0.1' in printed
@@ -701,6 +723,11 @@ def test_mistakes_with_resume(world, tmp_path, trained, mistake):
     assert 'run of train.py' in mistake(distill.main, 'distill.py', '--resume', trained / 'weights/last.pt', *device)
     assert 'no such checkpoint' in mistake(train.main, 'train.py', '--resume', tmp_path / 'absent.pt', *device)
     assert 'has a last.pt' in mistake(train.main, 'train.py', '--project', tmp_path, '--resume', *device)
+    alone = tmp_path / 'alone' / 'last.pt'
+    alone.parent.mkdir()
+    shutil.copy(trained / 'weights/last.pt', alone)
+    assert 'does not lie in its run' in mistake(train.main, 'train.py', '--resume', alone, *device)
+    assert list(tmp_path.rglob('*')) == [alone.parent, alone]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, 1)
         world.distill(tmp_path / 'run', '--epochs', 2)

@@ -16,7 +16,16 @@ from PIL import Image
 from models.errors import UserError
 from utils import dataset as module
 from utils.boxes import xywh_to_xyxy
-from utils.dataset import EpochBatches, TextDataset, WorkerDied, build_loader, collate, load_data_config, probe_picture
+from utils.dataset import (
+    EpochBatches,
+    TextDataset,
+    WorkerDied,
+    build_loader,
+    collate,
+    load_data_config,
+    probe_picture,
+    shared_pictures,
+)
 from utils.hyp import DEFAULTS, RANGES, check_hyp, load_hyp
 from utils.labels import companion_file, read_labels
 
@@ -287,6 +296,18 @@ def test_a_batch_whose_worker_dies_before_it_is_fetched(data, monkeypatch):
     assert len(list(loader)) == 4
 
 
+def test_a_pinning_thread_that_ends_is_a_dead_worker(data, monkeypatch):
+    def pinning(_):
+        yield 'a batch'
+        raise RuntimeError('Pin memory thread exited unexpectedly')
+
+    monkeypatch.setattr(module.BatchLoader, '_from_workers', pinning)
+    batches = iter(build_loader(TextDataset(data, 'train', 64), 2, workers=1))
+    assert next(batches) == 'a batch'
+    with pytest.raises(WorkerDied):
+        next(batches)
+
+
 def test_a_picture_that_changes_is_refused(tmp_path, data):
     dataset = TextDataset(data, 'train', 64)
     cv2.imwrite(str(tmp_path / 'images/train/p0.jpg'), np.zeros((20, 20, 3), np.uint8))
@@ -314,6 +335,23 @@ def test_other_pixel_formats_become_rgb(tmp_path, mode):
     Image.new(mode, (20, 10)).save(tmp_path / 'a.png')
     assert module.load_picture(tmp_path / 'a.png').shape == (10, 20, 3)
     assert probe_picture(tmp_path / 'a.png') == (20, 10)
+
+
+@pytest.mark.parametrize('mode', ['F', 'I'])
+def test_tiffs_of_any_depth(tmp_path, mode):
+    values = np.linspace(0, 5, 200).reshape(10, 20)
+    Image.fromarray(values.astype(np.float32 if mode == 'F' else np.int32)).save(tmp_path / 'a.tif')
+    assert probe_picture(tmp_path / 'a.tif') == (20, 10)
+    image = module.load_picture(tmp_path / 'a.tif')
+    assert image[0, 0].tolist() == [0, 0, 0] and image[-1, -1].tolist() == [255, 255, 255]
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    pixels = np.full((10, 20, 4), 90, np.uint8)
+    pixels[:5, :, 3], pixels[5:, :, 3] = 0, 255
+    Image.fromarray(pixels).save(tmp_path / 'a.png')
+    image = module.load_picture(tmp_path / 'a.png')
+    assert (image[:5] == 255).all() and (image[5:] == 90).all()
 
 
 def test_channels_are_red_green_blue(tmp_path):
@@ -588,6 +626,26 @@ def test_unlabelled_pictures_are_kept_apart(two_kinds):
 
     alone = TextDataset(data, 'train', 64, hyp, augment=True)  # others change nothing for the labelled
     assert all(torch.equal(alone[2, i].image, dataset[2, i].image) for i in range(3))
+
+
+def test_pictures_of_a_split_are_not_unlabelled(two_kinds):
+    data = load_data_config(two_kinds / 'data.yaml')
+    dataset = TextDataset(data, 'train', 64, unlabelled=two_kinds / 'images')
+    assert 'unlabelled: 3 pictures; 3 more are left out' in dataset.summary
+    assert [file.parent.name for file in dataset.files[3:]] == ['more'] * 3
+    (two_kinds / 'again').symlink_to(two_kinds / 'images/train')
+    with pytest.raises(UserError, match='all 3 of .* are in a split'):
+        TextDataset(data, 'train', 64, unlabelled=two_kinds / 'again')
+    assert shared_pictures(data) == {'val': 3}
+
+
+def test_the_cache_leaves_room_for_runs_beside_it(data, monkeypatch, capsys):
+    monkeypatch.setattr(module, 'free_memory', lambda: 400_000)
+    assert TextDataset(data, 'train', 64, cache=True)._buffer is not None
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    monkeypatch.setenv('OCRDISTILL_RUNS_AT_ONCE', '4')
+    assert TextDataset(data, 'train', 64, cache=True)._buffer is None
+    assert 'too little is free' in capsys.readouterr().out
 
 
 def test_unlabelled_place_without_pictures(two_kinds):

@@ -185,6 +185,12 @@ def test_folder_is_mirrored_and_equal_names_never_collide(run, tmp_path, noise):
     assert not list(folder.rglob('*.tmp'))
 
 
+def test_the_longest_name_that_a_file_can_have(run, tmp_path, noise):
+    save(tmp_path / 'in' / f'{"x" * 251}.png', noise(40, 60))
+    folder, message = run(tmp_path / 'in')
+    assert message is None and (folder / f'{"x" * 251}.png').is_file()
+
+
 def test_glob_and_list(run, tmp_path, noise):
     for number in (1, 2, 10):
         save(tmp_path / 'in' / f'img_{number}.bmp', noise(40, 60))

@@ -44,10 +44,9 @@ def own_flags(world: World, kind: str) -> tuple:
     models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
     if kind == 'distill':
         return ('--recipe', 'recipes/xn_maskdiff_PFI_Hint.yaml', *models, '--data', world.data)
-    pictures = Path(world.data.parent) / 'set/images/test_icdar'
     # gid ranks instances, where rounding can pick others; fgd at its own weight would run away with so small a teacher.
     methods = 'mask=auto,pfi=2,hint=auto,defeat,cwd,rank,fgd=auto,logit,score_l2'
-    return ('--methods', methods, *models, '--data', world.data, '--unlabelled', pictures)
+    return ('--methods', methods, *models, '--data', world.data, '--unlabelled', world.unlabelled)
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,22 @@ def test_a_loading_process_that_is_killed_is_replaced(world, tmp_path, monkeypat
     assert_same_run(straight, run)
 
 
+def test_validation_survives_a_loading_process(world, tmp_path, monkeypatch, capsys):
+    straight = world.train(tmp_path / 'straight', *STEADY, '--epochs', 2)
+    evaluate, calls = trainer.evaluate, []
+
+    def dying(*arguments, **options):
+        calls.append(1)
+        if len(calls) in (1, 3, 4):
+            raise trainer.WorkerDied('a process that loads pictures was killed')
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer, 'evaluate', dying)
+    run = world.train(tmp_path / 'run', *STEADY, '--epochs', 2)
+    assert capsys.readouterr().out.count('Going on with new ones') == 3
+    assert_same_run(straight, run)
+
+
 def test_loading_processes_that_keep_dying_end_the_run(world, tmp_path, monkeypatch):
     read = trainer.BatchLoader.__iter__
 

@@ -21,6 +21,9 @@ def run_command(main: Callable[[], None]) -> None:
         let_go_of_terminal(number)
         raise Interrupted(number)
 
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, interrupt)

@@ -1,7 +1,9 @@
 """Pictures and their labels: the data yaml, the dataset, batches and the loader that makes them."""
 
+import contextlib
 import hashlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,13 +23,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from tqdm import tqdm
 
 from models.errors import UserError
-from utils import augment
+from utils import augment, distributed
 from utils.augment import Example
 from utils.boxes import Letterbox
+from utils.distributed import RUNS_AT_ONCE
 from utils.hyp import check_hyp, check_keys, read_yaml
 from utils.interrupt import STOPPING
 from utils.labels import Annotations, companion_file, read_labels
-from utils.sources import unfit
+from utils.sources import Unreadable, read_picture, unfit
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'}
@@ -35,6 +38,7 @@ SPLITS = ('train', 'val', 'test')
 KEYS = ('path', *SPLITS, 'names', 'nc', 'dont_care', 'prepare')
 DONT_CARE = ('ignore', 'text')
 FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a complete file ends with
+JPEG_START = b'\xff\xd8'
 EXIF_ORIENTATION = 0x0112
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 NAMED = 5  # skipped files and rows that a summary names
@@ -142,6 +146,20 @@ def list_pictures(data: DataConfig, split: str) -> list[Path]:
     return list(pictures)
 
 
+def shared_pictures(data: DataConfig) -> dict[str, int]:
+    """{split: pictures of it that are trained on too}, of the splits where there are any."""
+    trained_on = _real_files(data, 'train')
+    shared = {split: len(trained_on & _real_files(data, split)) for split in data.splits if split != 'train'}
+    return {split: count for split, count in shared.items() if count}
+
+
+def _real_files(data: DataConfig, split: str) -> set[Path]:
+    """The files behind a split's pictures, whatever links lead to them; none where it cannot be listed."""
+    with contextlib.suppress(UserError):
+        return {file.resolve() for file in list_pictures(data, split)}
+    return set()
+
+
 def _pictures_at(place: Path) -> list[Path] | None:
     """The pictures in a folder or of a list file; None if the place is neither."""
     if place.is_dir():
@@ -173,18 +191,21 @@ def probe_picture(file: Path) -> tuple[int, int]:
         if not complete:
             image.load()  # decodes all of it, and raises if data is missing
         if orientation != 1 and image.format != 'JPEG':
-            height, width = _decode(file).shape[:2]  # decoders differ in which formats they turn
+            height, width = _decode(file).shape[:2]
         elif orientation in SIDEWAYS:
             width, height = height, width
     return width, height
 
 
 def _decode(file: Path) -> np.ndarray:
-    """(H, W, 3) uint8 BGR, EXIF orientation applied; OSError if the file is missing or no picture."""
-    image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
+    """(H, W, 3) uint8 RGB, EXIF orientation applied; OSError or Unreadable if the file is missing or no picture."""
+    content = np.fromfile(file, np.uint8)
+    if content[:2].tobytes() != JPEG_START:
+        return read_picture(file)  # as detect.py reads it: any depth, and what is transparent is white
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR)
     if image is None:
         raise OSError('not a picture that OpenCV can decode')
-    return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def load_picture(file: Path | str) -> np.ndarray:
@@ -194,10 +215,9 @@ def load_picture(file: Path | str) -> np.ndarray:
         UserError: the file is missing or no picture.
     """
     try:
-        image = _decode(Path(file))
-    except (OSError, cv2.error) as error:
+        return _decode(Path(file))
+    except (OSError, cv2.error, Unreadable) as error:
         raise UserError(f'{file}: the picture cannot be read ({error})') from None
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class Sample(NamedTuple):
@@ -287,7 +307,7 @@ class TextDataset(Dataset):
         self._scan(data, split, dont_care)
         self.labelled = len(self.files)
         if unlabelled:
-            self._add_unlabelled(Path(unlabelled))
+            self._add_unlabelled(Path(unlabelled), data)
         if rect:
             self._sort_by_aspect()
         self.labels = [a[~a.dont_care].rows(1, 1) for a in self.annotations]
@@ -321,11 +341,16 @@ class TextDataset(Dataset):
         self.annotations = [row[2] for row in usable]
         self.summary = self._summarise(split, len(self.files) - labelled, broken, bad_rows)
 
-    def _add_unlabelled(self, place: Path) -> None:
-        """Append pictures without annotations. Raises UserError if there are none."""
-        pictures = _pictures_at(place)
-        if not pictures:
+    def _add_unlabelled(self, place: Path, data: DataConfig) -> None:
+        """Append pictures without annotations that are in no split of the data. Raises UserError if there are none."""
+        everything = _pictures_at(place)
+        if not everything:
             raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
+        known = set().union(*(_real_files(data, split) for split in data.splits))
+        pictures = [file for file in everything if file.resolve() not in known]
+        left_out = len(everything) - len(pictures)
+        if not pictures:
+            raise UserError(f'unlabelled pictures: all {left_out} of {place} are in a split of {data.file}')
         found = list(zip(pictures, _map_files(_measure, pictures, 'reading unlabelled pictures'), strict=True))
         usable = [(file, shape) for file, (shape, _) in found if shape]
         broken = [problem for _, (_, problem) in found if problem]
@@ -334,7 +359,9 @@ class TextDataset(Dataset):
         self.files += [file for file, _ in usable]
         self.shapes = np.concatenate((self.shapes, np.array([shape for _, shape in usable])))
         self.annotations += [Annotations.build([], [])] * len(usable)
-        self.summary += '\n' + '\n'.join([f'unlabelled: {len(usable)} pictures', *_skipped('pictures', broken)])
+        kept_out = f'; {left_out} more are left out, as they are in a split of the data' if left_out else ''
+        lines = [f'unlabelled: {len(usable)} pictures{kept_out}', *_skipped('pictures', broken)]
+        self.summary += '\n' + '\n'.join(lines)
 
     def _summarise(self, split: str, unlabelled: int, broken: list[str], bad_rows: list[str]) -> str:
         marks = np.concatenate([a.dont_care for a in self.annotations])
@@ -371,7 +398,9 @@ class TextDataset(Dataset):
         """Decode every picture into one shared buffer, unless memory is short; says its size."""
         sizes = np.array([augment.resized_shape(w, h, self.imgsz) for w, h in self.shapes.tolist()])
         ends = np.cumsum(sizes.prod(1) * 3)
-        total, free = int(ends[-1]), free_memory()
+        # Processes of torchrun, and runs of a comparison, each fill a cache of their own.
+        sharing = distributed.environment('LOCAL_WORLD_SIZE', 1) * distributed.environment(RUNS_AT_ONCE, 1)
+        total, free = int(ends[-1]), free_memory() // sharing
         text = f'cache of {split}: {total / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free memory'
         if total > MEMORY_SHARE * free:
             print(f'{text}: too little is free, pictures are read from files')
@@ -575,6 +604,9 @@ class EpochBatches(Sampler):
         return iter([[(self.epoch, int(index)) for index in batch] for batch in mine])
 
 
+DEATHS = re.compile('DataLoader worker|Pin memory thread')  # in torch's words for a loading process that died
+
+
 class WorkerDied(UserError):
     """A loading process ended without being asked to."""
 
@@ -593,7 +625,7 @@ class BatchLoader(DataLoader):
         except (RuntimeError, ConnectionError, EOFError) as error:
             # A batch whose worker dies before it is fetched ends the connection to it, as a rule before torch can tell
             # that the process is gone.
-            if not self.num_workers or (isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error)):
+            if not self.num_workers or (isinstance(error, RuntimeError) and not DEATHS.search(str(error))):
                 raise
             self.close()
             raise WorkerDied(

@@ -37,7 +37,9 @@ def select_device(spec: str = '') -> torch.device:
         raise UserError(f'--device {spec}: no CUDA GPU can be used here; use --device cpu')
     if int(spec) >= torch.cuda.device_count():
         raise UserError(f'--device {spec}: there are only {torch.cuda.device_count()} GPUs; use --device 0')
-    return torch.device(f'cuda:{spec}')
+    device = torch.device(f'cuda:{spec}')
+    torch.cuda.set_device(device)  # what asks for "the" GPU, as is_bf16_supported does, means this one
+    return device
 
 
 def _of_process(spec: str) -> str:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 
+RUNS_AT_ONCE = 'OCRDISTILL_RUNS_AT_ONCE'  # environment: runs that a comparison has going beside one another
+
 
 def environment(name: str, default: int) -> int:
-    """A number that torchrun sets."""
+    """A number that torchrun, or a comparison, sets."""
     return int(os.environ.get(name, default))
 
 

@@ -153,7 +153,7 @@ def check_training_options(parser: argparse.ArgumentParser, options: argparse.Na
     if teacher_imgsz is not None and (teacher_imgsz < 64 or teacher_imgsz % 32):
         parser.error('--teacher_imgsz: a multiple of 32, at least 64')
     counts = ('workers', 'freeze', 'save_period', 'save_every', 'skip_nonfinite', 'patience', 'seed')
-    if min(getattr(options, name) for name in counts) < 0:
+    if not all(getattr(options, name) >= 0 for name in counts):  # nan is no count either
         parser.error(', '.join(f'--{name.replace("_", "-")}' for name in counts) + ': 0 or more')
 
 

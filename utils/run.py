@@ -15,12 +15,28 @@ from models.files import replacing
 
 def make_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Path:
     """Create project/name, or name2, name3 ... if it exists and may not be reused. Raises UserError."""
+    if not name:
+        raise UserError('--name is empty')
     folder = Path(project) / name
-    number = 2
-    while folder.exists() and not exist_ok:
-        folder = Path(project) / f'{name}{number}'
+    if exist_ok:
+        return make_folder(folder)
+    make_folder(folder.parent)
+    number = 1
+    while not _made(folder):
         number += 1
-    return make_folder(folder)
+        folder = Path(project) / f'{name}{number}'
+    return folder
+
+
+def _made(folder: Path) -> bool:
+    """Create a folder; False where it exists, if only because a run that started together with this one made it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise UserError(f'cannot make the folder {folder}: {error.strerror}') from None
+    return True
 
 
 def make_folder(folder: Path) -> Path:

@@ -10,9 +10,6 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a broken file is reported once, by us
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError

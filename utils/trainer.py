@@ -1,5 +1,6 @@
 """The training loop: one for plain training and for distillation, which differ in their criterion only."""
 
+import functools
 import math
 import signal
 import time
@@ -25,9 +26,10 @@ from utils.interrupt import StopRequest
 from utils.run import command_line, versions, write_rows
 
 MAX_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
 DECAY_BATCH = 64  # the batch that hyp's weight_decay is for
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
-RESTARTS = 3  # of loading processes that die, in an epoch
+RESTARTS = 3  # of loading processes that die, in an epoch or its validation
 
 
 @dataclass
@@ -206,9 +208,7 @@ class Trainer:
                 return
             except WorkerDied as error:
                 died += 1
-                if died > RESTARTS:
-                    raise
-                print(f'\nwarning: {error}. Going on with new ones ({died} of {RESTARTS} times)', flush=True)
+                survive(error, died)
             finally:
                 order.start = 0
 
@@ -253,10 +253,8 @@ class Trainer:
 
     def _optimize(self) -> str:
         """The optimizer's step; returns what is not finite, and then leaves the weights alone."""
-        try:
-            for parameters in self.clipped:
-                nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT, error_if_nonfinite=True)
-        except RuntimeError:
+        norms = torch.stack([nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT) for parameters in self.clipped])
+        if not torch.isfinite(norms).all():
             return 'gradient'
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -315,12 +313,22 @@ class Trainer:
         distributed.copy_from_first(self.ema.model)
         try:
             with self.stop.at_once():
-                return evaluate(
-                    self.ema.model, self.val_loader, self.device, amp=self.criterion.amp, loss=self.criterion.loss
-                )
+                return self._evaluated()
         except (KeyboardInterrupt, Exception):
             self._save_last()
             raise
+
+    def _evaluated(self) -> Evaluation:
+        """The averaged weights' evaluation; begun anew where loading processes die."""
+        died = 0
+        while True:
+            try:
+                return evaluate(
+                    self.ema.model, self.val_loader, self.device, amp=self.criterion.amp, loss=self.criterion.loss
+                )
+            except WorkerDied as error:
+                died += 1
+                survive(error, died)
 
     def _finish_epoch(self, epoch: int, means: dict, evaluation: Evaluation | None) -> None:
         """Write the epoch's row, checkpoints and line."""
@@ -427,27 +435,40 @@ class Trainer:
         self._write_rows()  # of an epoch whose checkpoint was written, but not its row
 
 
+def survive(error: WorkerDied, died: int) -> None:
+    """Say that loading processes are replaced; raises the error if they died too often."""
+    if died > RESTARTS:
+        raise error
+    print(f'\nwarning: {error}. Going on with new ones ({died} of {RESTARTS} times)', flush=True)
+
+
 def ahead(loader: BatchLoader, device: torch.device) -> Iterator[Batch]:
     """The loader's batches on the device; a GPU copies each while it computes with the one before."""
     if device.type != 'cuda':
         yield from loader
         return
-    stream = torch.cuda.Stream(device)
+    stream = side_stream(device)
     waiting = None
     for batch in loader:
         with torch.cuda.stream(stream):
-            copied = to_device(batch, device)
+            copied = to_device(batch, device), stream.record_event()
         if waiting is not None:
-            yield _arrived(waiting, stream, device)
+            yield _arrived(*waiting, device)
         waiting = copied
     if waiting is not None:
-        yield _arrived(waiting, stream, device)
+        yield _arrived(*waiting, device)
 
 
-def _arrived(batch: Batch, stream, device: torch.device) -> Batch:
-    """A batch that a side stream copied, safe to compute with."""
+@functools.cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all epochs: memory that was freed in a stream is used again in that stream alone."""
+    return torch.cuda.Stream(device)
+
+
+def _arrived(batch: Batch, copied: torch.cuda.Event, device: torch.device) -> Batch:
+    """A batch that the side stream copied, safe to compute with."""
     now = torch.cuda.current_stream(device)
-    now.wait_stream(stream)
+    now.wait_event(copied)
     for value in batch:
         if isinstance(value, torch.Tensor):
             value.record_stream(now)  # its memory must not be given away before the computation is over
@@ -477,9 +498,7 @@ def build_optimizer(
     groups = {'weight': [], 'norm': [], 'bias': []}
     for module in (*model.modules(), *criterion.modules()):
         for key, parameter in module.named_parameters(recurse=False):
-            kind = (
-                'bias' if key == 'bias' else 'norm' if isinstance(module, nn.modules.batchnorm._BatchNorm) else 'weight'
-            )
+            kind = 'bias' if key == 'bias' else 'norm' if isinstance(module, NORMS) else 'weight'
             groups[kind].append(parameter)
     decay = {'weight': hyp['weight_decay'] * batch / DECAY_BATCH}
     parts = [

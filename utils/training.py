@@ -14,7 +14,7 @@ from models.yolo import DetectionModel
 from utils import distributed
 from utils.autobatch import fit_batch_size
 from utils.criterion import DetectionCriterion
-from utils.dataset import BatchLoader, TextDataset, build_loader, load_data_config
+from utils.dataset import BatchLoader, TextDataset, build_loader, load_data_config, shared_pictures
 from utils.device import describe, has_bfloat16, select_device
 from utils.evaluate import evaluate
 from utils.hyp import hyp_of
@@ -44,7 +44,7 @@ class TrainingRun:
         options.resume = resume_after_restart(options, project)
         if options.resume is not None:
             self.checkpoint = self._read_resumed(find_resumable(options.resume, project))
-            own = {'device': options.device}
+            own = {'device': options.device} if options.device else {}
             if options.skip_nonfinite:
                 own['skip_nonfinite'] = options.skip_nonfinite
             options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | own))
@@ -74,6 +74,8 @@ class TrainingRun:
         )
         self.val_set = self._val_set(options.imgsz)
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
+        for split, count in shared_pictures(self.data).items():
+            print(f'warning: {count} pictures of {split} are trained on: its figures will be too good')
         precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
         print(f'device: {describe(self.device)}; the network trains in {precision}')
 
@@ -89,7 +91,10 @@ class TrainingRun:
             raise UserError(f'{path} cannot be resumed: only the last.pt of a run can')
         if options.get('kind') != self.kind:
             raise UserError(f'{path} belongs to a run of {options.get("kind")}.py')
-        self.folder = path.resolve().parents[1]
+        weights = path.resolve().parent
+        if weights.name != 'weights' or not (weights.parent / 'opt.yaml').is_file():
+            raise UserError(f'{path} does not lie in its run, as RUN/weights/last.pt beside RUN/opt.yaml')
+        self.folder = weights.parent
         return checkpoint
 
     def name_classes(self, model: DetectionModel) -> DetectionModel:
@@ -178,8 +183,10 @@ class TrainingRun:
 
     def _synchronised(self, model: DetectionModel) -> DetectionModel:
         """The model as it is, or with --sync-bn its normalisation over all processes. Raises UserError."""
-        if not self.options.sync_bn or distributed.world() == 1:
+        if not self.options.sync_bn:
             return model
+        if distributed.world() == 1:
+            raise UserError('--sync-bn is for several processes (torchrun): there is one')
         if self.device.type != 'cuda':
             raise UserError('--sync-bn: PyTorch synchronises statistics of normalisation on GPUs only')
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)

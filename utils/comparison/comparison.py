@@ -13,6 +13,12 @@ from utils.dataset import DataConfig, load_data_config
 from utils.hyp import hyp_of, read_yaml
 from utils.run import command_line, versions, write_json, write_rows, write_text, write_yaml
 
+UNLABELLED = (
+    ' But the recipes alone saw the unlabelled pictures, so that their epochs have more steps and another order: a '
+    'part of their gain may be that of a longer training.'
+)
+LARGER = " The recipes' pictures were augmented at the teacher's size, and then made smaller for the student."
+
 
 class Comparison:
     """The rows and runs of a comparison, its folder and its table.
@@ -38,7 +44,7 @@ class Comparison:
 
     def add_teacher(self, cfg: str, weights: str) -> None:
         size = self.options.teacher_imgsz or self.options.imgsz
-        teacher = Teacher(cfg, weights, size, self.place, self.options.task)
+        teacher = Teacher(cfg, weights, self.options.data, size, self.place, self.options.task)
         if teacher.name not in [known.name for known in self.teachers]:
             self.teachers.append(teacher)
 
@@ -88,7 +94,8 @@ class Comparison:
             results = run.folder / 'results.csv'
             if resumed:
                 device = ['--device', self.options.device] if self.options.device else []
-                step = [run.entry.script, '--resume', str(run.last), *device]
+                skip = ['--skip-nonfinite', str(self.options.skip_nonfinite)] if self.options.skip_nonfinite else []
+                step = [run.entry.script, '--resume', str(run.last), *device, *skip]
             else:
                 where = ['--seed', str(run.seed), '--project', str(run.place), '--name', run.name, '--exist-ok']
                 step = [run.entry.script, *run.entry.flags, *self.flags, *where]
@@ -212,7 +219,8 @@ class Comparison:
             '',
             'The control is the same student without a teacher: it got the same options, seeds, initial weights and '
             'pictures in the same order.'
-            + (' The recipes alone saw the unlabelled pictures.' if self.options.unlabelled else '')
+            + (UNLABELLED if self.options.unlabelled else '')
+            + (LARGER if (self.options.teacher_imgsz or 0) > self.options.imgsz else '')
             + (' Baselines are trained from scratch.' if self.options.baselines else ''),
         ]
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utils.comparison.runs import Job, read_figures
 from utils.comparison.statistics import COMPARED, FIGURES
+from utils.distributed import RUNS_AT_ONCE
 from utils.run import write_json
 from utils.trainer import duration
 
@@ -35,7 +36,7 @@ class Runner:
         self.failed: list[str] = []
         self.total, self.ended, self.start = sum(job.work for job in jobs), 0, time.monotonic()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        self.environment = {'OMP_NUM_THREADS': str(max(cores // count, 1))} | os.environ
+        self.environment = {'OMP_NUM_THREADS': str(max(cores // count, 1))} | os.environ | {RUNS_AT_ONCE: str(count)}
         self.bar = None
 
     def run(self) -> list[str]:

@@ -122,10 +122,11 @@ def column(file: Path, name: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher to judge. The folder's name tells its content, so that another one is judged anew."""
+    """A teacher to judge. The folder's name tells its content and the data's, so that another one is judged anew."""
 
     cfg: str
     weights: str
+    data: str
     imgsz: int
     place: Path
     task: str
@@ -136,7 +137,8 @@ class Teacher:
 
     @property
     def name(self) -> str:
-        return f'teacher-{Path(self.cfg).stem}-{self.imgsz}-{fingerprint(self.weights)[7:15]}'
+        of = '-'.join(fingerprint(file)[7:15] for file in (self.weights, self.data))
+        return f'teacher-{Path(self.cfg).stem}-{self.imgsz}-{of}'
 
     @property
     def judgement(self) -> Path:

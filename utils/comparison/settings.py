@@ -27,6 +27,7 @@ UNTOLD = {
     'cache',
     'save_period',
     'save_every',
+    'skip_nonfinite',  # but for the steps that it leaves out, where a run would have stopped
     'noplots',
     'device',
     'hyp',

@@ -158,7 +158,10 @@ class Distiller(DetectionCriterion):
                 self.auto_weights[number] = weight
         print(
             balance.describe(
-                {name: float(term.detach()) for name, term in kd.items()}, self.kd_weights, norms, detection
+                {name: float(distributed.total(term.detach())) for name, term in kd.items()},
+                self.kd_weights,
+                norms,
+                detection,
             )
         )
         if self.waiting:
