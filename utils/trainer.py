@@ -253,8 +253,8 @@ class Trainer:
 
     def _optimize(self) -> str:
         """The optimizer's step; returns what is not finite, and then leaves the weights alone."""
-        norms = torch.stack([nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT) for parameters in self.clipped])
-        if not torch.isfinite(norms).all():
+        norms = [nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT) for parameters in self.clipped]
+        if not all(math.isfinite(norm) for norm in norms):
             return 'gradient'
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
