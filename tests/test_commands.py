@@ -880,6 +880,10 @@ def test_mistakes_with_val(world, trained, tmp_path, mistake):
     classes = world.write('classes.yaml', yaml.safe_load(world.data.read_text()) | {'names': ['text', 'logo']})
     line = mistake(val.main, 'val.py', *shared, *weights, '--data', classes)
     assert '1 classes' in line or '1 class' in line
+    two = DetectionModel(small_cfg(0.125, 2))
+    two.names = {0: 'logo', 1: 'text'}
+    line = mistake(val.main, 'val.py', *shared, '--weights', world.save('two.pt', two), '--data', classes)
+    assert "has the classes {0: 'logo', 1: 'text'}" in line
     no_test = yaml.safe_load(world.data.read_text())
     del no_test['test']
     line = mistake(val.main, 'val.py', *shared, *weights, '--data', world.write('two.yaml', no_test), '--task', 'test')
