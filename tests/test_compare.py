@@ -350,6 +350,7 @@ def test_data_and_files_are_compared_by_content(place):
     commented.write_text('# a comment\nx: 1\n')
     assert fingerprint(str(plain)) == fingerprint(str(commented)) != fingerprint(str(place.student))
     assert first_difference({'weights': 'unknown'}, {'weights': 'sha256 1'}) is None  # the file is gone
+    assert first_difference({'skip_nonfinite': 0}, {}) is None  # an earlier version told it
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

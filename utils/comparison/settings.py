@@ -96,6 +96,8 @@ def device_type(spec: str) -> str:
 def first_difference(then: dict, now: dict) -> str | None:
     """The first setting that differs, with both values; None if none does."""
     for key in dict.fromkeys((*now, *then)):
+        if key in UNTOLD:  # an earlier version told it
+            continue
         values = then.get(key), now.get(key)
         if values[0] != values[1] and UNKNOWN not in values:
             return f'{key} was {values[0]!r}, now it is {values[1]!r}'
