@@ -124,11 +124,11 @@ def main() -> None:
     from utils.comparison.runner import Runner
     from utils.comparison.runs import unlike
     from utils.dataset import list_pictures, load_data_config
-    from utils.device import select_device
+    from utils.device import find_device
 
     data = load_data_config(options.data)
     if not options.table:
-        select_device(options.device)
+        find_device(options.device)
         for split in dict.fromkeys(('train', 'val', options.task)):
             list_pictures(data, split)
     comparison = Comparison(options, training_flags(options))

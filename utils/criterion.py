@@ -9,6 +9,8 @@ from utils.dataset import Batch
 from utils.device import autocast
 from utils.loss import DetectionLoss, scaled_gains
 
+WAIT = 50  # batches of the first epoch that automatic weights wait for a gradient
+
 
 class DetectionCriterion(nn.Module):
     """YOLOv5's detection loss: {'box', 'obj', 'cls'}.
@@ -38,7 +40,7 @@ class DetectionCriterion(nn.Module):
         return self.loss(maps, batch.targets, batch.ignore, distributed.total)
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
-        """Called with the first batch before the first step, and with more of the first epoch as long as `waiting`.
+        """Called with the first batch before the first step, and with up to WAIT in all as long as `waiting`.
 
         Must leave the model as it is.
         """

@@ -156,8 +156,16 @@ def shared_pictures(data: DataConfig) -> dict[str, int]:
 def _real_files(data: DataConfig, split: str) -> set[Path]:
     """The files behind a split's pictures, whatever links lead to them; none where it cannot be listed."""
     with contextlib.suppress(UserError):
-        return {file.resolve() for file in list_pictures(data, split)}
+        return {_real(file) for file in list_pictures(data, split)}
     return set()
+
+
+def _real(file: Path) -> Path:
+    """The file behind links; what is none (a loop of links, a name that no file can have) stays as it is."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return file
 
 
 def _pictures_at(place: Path) -> list[Path] | None:
@@ -347,7 +355,7 @@ class TextDataset(Dataset):
         if not everything:
             raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
         known = set().union(*(_real_files(data, split) for split in data.splits))
-        pictures = [file for file in everything if file.resolve() not in known]
+        pictures = [file for file in everything if _real(file) not in known]
         left_out = len(everything) - len(pictures)
         if not pictures:
             raise UserError(f'unlabelled pictures: all {left_out} of {place} are in a split of {data.file}')

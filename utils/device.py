@@ -10,6 +10,14 @@ from utils import distributed
 
 
 def select_device(spec: str = '') -> torch.device:
+    """The device of a --device option (see find_device), to compute with: what asks for "the" GPU then means it."""
+    device = find_device(spec)
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)  # is_bf16_supported asks for the current one
+    return device
+
+
+def find_device(spec: str = '') -> torch.device:
     """The device of a --device option: '' (a GPU if there is one), 'cpu', '0' or 'cuda:0'.
 
     Processes of torchrun each take a GPU of their own: that of their number on this machine, or of a list as '2,3'.
@@ -37,9 +45,7 @@ def select_device(spec: str = '') -> torch.device:
         raise UserError(f'--device {spec}: no CUDA GPU can be used here; use --device cpu')
     if int(spec) >= torch.cuda.device_count():
         raise UserError(f'--device {spec}: there are only {torch.cuda.device_count()} GPUs; use --device 0')
-    device = torch.device(f'cuda:{spec}')
-    torch.cuda.set_device(device)  # what asks for "the" GPU, as is_bf16_supported does, means this one
-    return device
+    return torch.device(f'cuda:{spec}')
 
 
 def _of_process(spec: str) -> str:

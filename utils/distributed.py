@@ -48,7 +48,7 @@ def start(device: torch.device) -> None:
     where = device if device.type == 'cuda' else None
     dist.init_process_group(backend, store=store, rank=number, world_size=count, device_id=where)
     if rank():
-        sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  until the process ends
+        sys.stdout = open(os.devnull, 'w', errors='backslashreplace')  # noqa: SIM115  until the process ends
 
 
 def stop() -> None:

@@ -18,7 +18,7 @@ from models.errors import Interrupted, UserError
 from models.files import remove_leftovers
 from models.yolo import DetectionModel
 from utils import distributed
-from utils.criterion import DetectionCriterion, weighted_sum
+from utils.criterion import WAIT, DetectionCriterion, weighted_sum
 from utils.dataset import Batch, BatchLoader, WorkerDied
 from utils.ema import ModelEMA
 from utils.evaluate import Evaluation, evaluate, to_network
@@ -216,7 +216,7 @@ class Trainer:
         """Add a batch's gradients and terms; returns the terms, and what is not finite, if anything."""
         now = epoch + number / len(self.loader)
         images = to_network(batch.images, self.device, self.criterion.amp)
-        if epoch == 0 and (number == 0 or self.criterion.waiting):
+        if epoch == 0 and (number == 0 or (number < WAIT and self.criterion.waiting)):
             self.criterion.prepare(self.model, images, batch)
         with distributed.accumulating(self.step, last):
             terms = self.step(images, batch)

@@ -44,13 +44,15 @@ class TrainingRun:
         options.resume = resume_after_restart(options, project)
         if options.resume is not None:
             self.checkpoint = self._read_resumed(find_resumable(options.resume, project))
-            own = {'device': options.device} if options.device else {}
+            own = {'device': options.device or _same_device(str(self.checkpoint.meta['options'].get('device') or ''))}
             if options.skip_nonfinite:
                 own['skip_nonfinite'] = options.skip_nonfinite
             options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | own))
         self.options = options
         self.device = select_device(options.device)
         distributed.start(self.device)
+        if options.sync_bn and distributed.world() == 1 and self.checkpoint is None:
+            raise UserError('--sync-bn is for several processes (torchrun): there is one')
         if distributed.world() > 1 and options.batch_size == -1:
             raise UserError(
                 '--batch-size -1 measures one GPU: with several processes, give the pictures of all of them'
@@ -92,8 +94,8 @@ class TrainingRun:
         if options.get('kind') != self.kind:
             raise UserError(f'{path} belongs to a run of {options.get("kind")}.py')
         weights = path.resolve().parent
-        if weights.name != 'weights' or not (weights.parent / 'opt.yaml').is_file():
-            raise UserError(f'{path} does not lie in its run, as RUN/weights/last.pt beside RUN/opt.yaml')
+        if weights.name != 'weights':
+            raise UserError(f'{path} does not lie in its run, as RUN/weights/last.pt')
         self.folder = weights.parent
         return checkpoint
 
@@ -183,10 +185,8 @@ class TrainingRun:
 
     def _synchronised(self, model: DetectionModel) -> DetectionModel:
         """The model as it is, or with --sync-bn its normalisation over all processes. Raises UserError."""
-        if not self.options.sync_bn:
+        if not self.options.sync_bn or distributed.world() == 1:
             return model
-        if distributed.world() == 1:
-            raise UserError('--sync-bn is for several processes (torchrun): there is one')
         if self.device.type != 'cuda':
             raise UserError('--sync-bn: PyTorch synchronises statistics of normalisation on GPUs only')
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -227,6 +227,12 @@ class TrainingRun:
         print(f'best epoch {trainer.best_epoch + 1}:')
         print_scores(content)
         print(f'weights: {trainer.best}\nall results: {self.folder}')
+
+
+def _same_device(kept: str) -> str:
+    """The device of a run that is resumed, or '' where there are as many processes as it does not fit."""
+    processes = distributed.environment('LOCAL_WORLD_SIZE', 1)
+    return kept if kept == 'cpu' or len(kept.split(',')) == processes else ''
 
 
 def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:

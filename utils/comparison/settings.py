@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from utils.device import describe, select_device
+from utils.device import describe, find_device
 from utils.distillation.recipe import parse_recipe
 from utils.hyp import read_yaml
 from utils.options import add_training_options
@@ -111,5 +111,5 @@ def machine(device: str) -> str:
         rows = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
         names = [row.partition(':')[2].strip() for row in rows if row.startswith('model name')]
     text = f'{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores'
-    chosen = select_device(device)
+    chosen = find_device(device)
     return f'{text}; {describe(chosen)}' if chosen.type == 'cuda' else f'{text}; no GPU used'

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from models.errors import UserError
 from models.yolo import DetectionModel
 from utils import distributed
-from utils.criterion import DetectionCriterion, weighted_sum
+from utils.criterion import WAIT, DetectionCriterion, weighted_sum
 from utils.dataset import Batch
 from utils.device import autocast, has_bfloat16
 from utils.distillation import balance
@@ -75,7 +75,7 @@ class Distiller(DetectionCriterion):
         self.auto = {term: weight for term, weight in weights.items() if isinstance(weight, str)}
         # Found in the first batches, then kept, by checkpoints too; NaN: not yet. On the CPU, as every step reads them.
         self.register_buffer('auto_weights', torch.full((len(self.auto),), math.nan) if self.auto else None)
-        self.labelled = labelled
+        self.labelled, self.told = labelled, False
         self.warmup_epochs, self.decay, self.epochs = recipe.warmup_epochs, recipe.decay, epochs
         self.taps = sorted({layer for use in recipe.methods.values() for layer in use.layers})
         self._head, self.anchor_t = (student.head,), hyp['anchor_t']
@@ -151,11 +151,15 @@ class Distiller(DetectionCriterion):
         norms = {name: norm * usual if name in learnt else norm for name, norm in norms.items()}
         detection = norms.pop('detection')
         ratios = auto_ratios({term: weight for term, weight in self.auto.items() if term in kd})
+        known = self.kd_weights
         for number, term in enumerate(self.auto):
             if self.auto_weights[number].isnan():
                 ratio = ratios.get(term)  # None: a term that this number of classes does without
                 weight = balance.automatic_weight(ratio, detection, norms[term]) if ratio else 0.0
                 self.auto_weights[number] = weight
+        if self.told and known == self.kd_weights:
+            return
+        self.told = True
         print(
             balance.describe(
                 {name: float(distributed.total(term.detach())) for name, term in kd.items()},
@@ -166,7 +170,8 @@ class Distiller(DetectionCriterion):
         )
         if self.waiting:
             names = [term for term, weight in zip(self.auto, self.auto_weights, strict=True) if weight.isnan()]
-            print(f'no gradient to choose the weight of {", ".join(names)} by: 0 for now, until a batch has one')
+            text = f'0 until one of the first {WAIT} batches has one'
+            print(f'no gradient to choose the weight of {", ".join(names)} by: {text}')
 
     @property
     def waiting(self) -> bool:
