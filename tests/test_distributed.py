@@ -176,11 +176,14 @@ def test_alone_everything_is_itself(monkeypatch):
 def test_gpus_of_processes(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
+    current = []
+    monkeypatch.setattr(torch.cuda, 'set_device', current.append)
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     monkeypatch.setenv('LOCAL_RANK', '1')
     assert device.select_device('') == torch.device('cuda:1')
     assert device.select_device('2,3') == torch.device('cuda:3')
     assert device.select_device('cpu') == torch.device('cpu')
+    assert current == [torch.device('cuda:1'), torch.device('cuda:3')]  # the current GPU is the chosen one
     with pytest.raises(UserError, match='1 GPUs for 2 processes'):
         device.select_device('0')
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '1')

@@ -1,6 +1,7 @@
 """Parts of the training loop that the commands' tests cannot reach without a GPU."""
 
 import contextlib
+import itertools
 
 import torch
 from conftest import small_cfg
@@ -16,9 +17,15 @@ def test_batches_arrive_whole_and_in_order_on_a_gpu(monkeypatch):
     log = []
 
     class Stream:
-        def wait_stream(self, other):
-            log.append('wait')
+        copies = itertools.count(1)
 
+        def record_event(self):
+            return next(self.copies)
+
+        def wait_event(self, event):
+            log.append(f'wait {event}')
+
+    trainer.side_stream.cache_clear()
     monkeypatch.setattr(torch.cuda, 'Stream', lambda device: Stream())
     monkeypatch.setattr(torch.cuda, 'stream', lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: Stream())
@@ -30,9 +37,10 @@ def test_batches_arrive_whole_and_in_order_on_a_gpu(monkeypatch):
         log.append(f'use {batch.paths}')
         found.append(batch)
     assert found == batches
-    one = ['wait', 2, 5, 1]
-    assert log == ['copy 1', 'copy 2', *one, 'use 1', 'copy 3', *one, 'use 2', *one, 'use 3']
+    one, two, three = ([f'wait {event}', 2, 5, 1] for event in (1, 2, 3))
+    assert log == ['copy 1', 'copy 2', *one, 'use 1', 'copy 3', *two, 'use 2', *three, 'use 3']
     assert list(trainer.ahead(iter([]), torch.device('cuda'))) == []
+    trainer.side_stream.cache_clear()  # of the one that is none
 
 
 def test_ema_by_hand():
