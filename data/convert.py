@@ -17,7 +17,6 @@ skipped.
 """
 
 import argparse
-import contextlib
 import hashlib
 import math
 import os
@@ -272,20 +271,6 @@ def summarise(items: list[Item]) -> list[str]:
     return lines
 
 
-def _share(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) < 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f'{text} is no share: 0 or more, and less than 1')
-
-
-def _pixels(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) < math.inf:
-            return float(text)
-    raise argparse.ArgumentTypeError(f'{text} is no number of pixels: 0 or more')
-
-
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     forms = '\n'.join(f'  {name:14} a {form.place} with {form.form}' for name, form in FORMATS.items())
     parser = argparse.ArgumentParser(
@@ -298,12 +283,12 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--test-annotations', type=Path, metavar='PATH', help='of a test set that has annotations of its own')
     add('--test-images', type=Path, metavar='DIR', help='its pictures (default: where its annotations are)')
     add('--out', type=Path, required=True, metavar='DIR', help='folder to write; must be new or empty')
-    add('--val', type=_share, metavar='SHARE', help='of the pictures that chooses checkpoints, 0 to 1 (default 0.1)')
-    add('--test', type=_share, metavar='SHARE', help='of the pictures that is kept for figures, 0 to 1 (default 0)')
+    add('--val', type=float, metavar='SHARE', help='of the pictures that chooses checkpoints, 0 to 1 (default 0.1)')
+    add('--test', type=float, metavar='SHARE', help='of the pictures that is kept for figures, 0 to 1 (default 0)')
     add('--ignore-label', nargs='+', default=[], metavar='NAME', help="labels of regions that become don't-care")
     add(
         '--min-height',
-        type=_pixels,
+        type=float,
         default=0.0,
         metavar='PX',
         help=f"lower regions become don't-care, in pixels of the picture at {LONG_SIDE} on its longer side (0: none)",
@@ -311,6 +296,10 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--link', action='store_true', help='link to the pictures instead of copying them')
     options = parser.parse_args(arguments)
     form = FORMATS[options.form]
+    if not all(0 <= share < 1 for share in (options.val or 0, options.test or 0)):
+        parser.error('--val and --test: 0 or more, and less than 1')
+    if not 0 <= options.min_height < math.inf:
+        parser.error('--min-height: 0 or more')
     if options.ignore_label and not form.labels:
         parser.error(f'--ignore-label: {options.form} has no labels')
     if form.sets and (options.val, options.test, options.test_annotations) != (None, None, None):

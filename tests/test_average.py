@@ -89,6 +89,8 @@ def test_command(tmp_path, tiny_data):
         (['a.pt', 'b.pt', '--shares', '1'], '--shares: 2 of them'),
         (['a.pt', 'b.pt', '--shares', '1', '-1'], '--shares: 0 or more'),
         (['a.pt', 'b.pt', '--shares', '1', 'nan'], '--shares: 0 or more'),
+        (['a.pt', 'b.pt', '--shares', '1e308', '1e308'], '--shares: 0 or more'),
+        (['a.pt', 'b.pt', '--out', '.'], '--out: . is a folder'),
         (['a.pt', 'b.pt', '--out', 'b.pt'], '--out: b.pt is one of the parts'),
         (['a.pt', 'b.pt', '--imgsz', '100'], '--imgsz: a multiple of 32'),
         (['nowhere.pt', 'b.pt'], 'no such checkpoint: nowhere.pt'),

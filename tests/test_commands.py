@@ -38,7 +38,7 @@ from utils.hyp import read_yaml
 from utils.icdar import ICDARMetrics, read_ground_truth
 from utils.interrupt import STOPPING
 from utils.trainer import Trainer
-from utils.training import TrainingRun
+from utils.training import TrainingRun, same_device
 
 LAYERS = {  # the published combinations
     'ln_4maskdiff': {'mask': [13, 17, 20, 23]},
@@ -341,6 +341,14 @@ def test_batch_size_is_found_for_pictures_of_many_shapes(world, tmp_path, capsys
         world.train(tmp_path / 'half', '--data', data, '--batch-size', -1, '--epochs', 2)
     call(train.main, 'train.py', '--resume', tmp_path / 'half/weights/last.pt', '--device', 'cpu')
     assert rows_of(tmp_path / 'half') == rows_of(run)
+
+
+@pytest.mark.parametrize(
+    ('kept', 'processes', 'device'), [('1', 1, '1'), ('cpu', 2, 'cpu'), ('2,3', 2, '2,3'), ('2,3', 1, ''), ('0', 2, '')]
+)
+def test_a_resumed_run_keeps_its_device_where_it_fits(monkeypatch, kept, processes, device):
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', str(processes))
+    assert same_device(kept) == device
 
 
 def test_a_name_that_the_terminal_cannot_show_ends_no_run():
@@ -770,6 +778,8 @@ def test_loss_that_is_not_finite_names_its_term(world, tmp_path, monkeypatch, mi
         (train.main, ('--unknown',), 'unrecognized arguments'),
         (train.main, ('--resume', 'last.pt', '--epochs', 20, '--no-amp'), 'leave out --epochs, --no-amp'),
         (distill.main, ('--resume', '--mask_diff', 1), 'leave out --mask_diff'),
+        (distill.main, ('--methods', ''), '--methods: empty'),
+        (train.main, ('--save-every', 'nan'), '--save-every'),
         (val.main, (), 'required: --weights'),
         (val.main, ('--weights', 'x.pt', '--task', 'all'), 'invalid choice'),
         (val.main, ('--weights', 'x.pt', '--icdar-conf', 0.01), '--icdar-conf: 0.05 to 1'),

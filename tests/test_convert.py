@@ -337,11 +337,13 @@ def test_json_that_is_something_else(command, photos, tmp_path):
             assert '\n' not in message and 'x.json' in message
 
 
-def test_out_must_be_new_and_flags_must_fit(command, photos, tmp_path, capsys):
+def test_out_must_be_new_and_flags_must_fit(command, photos, tmp_path, capsys, monkeypatch):
     notes = icdar2015(tmp_path / 'notes')
     write(tmp_path / 'out' / 'mine.txt', 'x')
     assert 'exists already' in command('icdar2015', notes)
     assert [f.name for f in (tmp_path / 'out').iterdir()] == ['mine.txt']
+    monkeypatch.chdir(tmp_path / 'notes')
+    assert 'is the current folder' in command('icdar2015', notes, '--out', '.')
     assert 'no region is labelled blur' in command(
         'labelme', labelme(tmp_path / 'm'), '--ignore-label', 'blur', '--out', 'y'
     )
@@ -349,6 +351,9 @@ def test_out_must_be_new_and_flags_must_fit(command, photos, tmp_path, capsys):
         ('icdar2015', '--ignore-label', 'x'),
         ('coco-text', '--val', '0.2'),
         ('icdar2015', '--val', '1'),
+        ('icdar2015', '--test', 'nan'),
+        ('icdar2015', '--min-height', '-5'),
+        ('icdar2015', '--min-height', 'nan'),
         ('icdar2015', '--test', '0.1', '--test-annotations', 'x'),
         ('icdar2015', '--test-images', 'x'),
         ('nothing',),

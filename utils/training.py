@@ -44,7 +44,7 @@ class TrainingRun:
         options.resume = resume_after_restart(options, project)
         if options.resume is not None:
             self.checkpoint = self._read_resumed(find_resumable(options.resume, project))
-            own = {'device': options.device or _same_device(str(self.checkpoint.meta['options'].get('device') or ''))}
+            own = {'device': options.device or same_device(str(self.checkpoint.meta['options'].get('device') or ''))}
             if options.skip_nonfinite:
                 own['skip_nonfinite'] = options.skip_nonfinite
             options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | own))
@@ -229,7 +229,7 @@ class TrainingRun:
         print(f'weights: {trainer.best}\nall results: {self.folder}')
 
 
-def _same_device(kept: str) -> str:
+def same_device(kept: str) -> str:
     """The device of a run that is resumed, or '' where there are as many processes as it does not fit."""
     processes = distributed.environment('LOCAL_WORLD_SIZE', 1)
     return kept if kept == 'cpu' or len(kept.split(',')) == processes else ''
