@@ -206,8 +206,18 @@ def test_clip_by_hand():
     assert polygon_areas(cut[None])[0] == pytest.approx(5.5)
 
 
+def test_clip_beside_a_corner_that_is_nearly_zero():
+    """By hand: from the slanted side x = y / 144 to x = 1, over y = 0 to 60. Shapely cuts this one wrongly, to 60."""
+    triangle = np.array([[(1, 144), (1, -1), (3.5e-279, 9.7e-233)]])
+    assert polygon_areas(clip_polygons(triangle, 100, 60))[0] == pytest.approx(60 - 60**2 / 288)
+
+
+# Whole millionths of a pixel: shapely fails at numbers such as 1e-279 (see above).
+COORDINATES = st.integers(-50_000_000, 150_000_000).map(lambda millionths: millionths / 1e6)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.floats(-50, 150), st.floats(-50, 150)), min_size=3, max_size=7), st.integers(0, 3))
+@given(st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=7), st.integers(0, 3))
 def test_clip_agrees_with_shapely(points, repeats):
     convex = Polygon(points).convex_hull
     if convex.geom_type != 'Polygon' or convex.area < 1:
