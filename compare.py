@@ -18,7 +18,12 @@ from pathlib import Path
 
 from models.errors import UserError
 from utils.cli import run_command
-from utils.options import add_distillation_options, add_training_options, check_training_options
+from utils.options import (
+    add_distillation_options,
+    add_training_options,
+    check_training_options,
+    given_options,
+)
 
 DEFAULT_RECIPES = 'control,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint'
 CONTROL = 'control'
@@ -98,8 +103,7 @@ def parse_options() -> argparse.Namespace:
     """The options; --table with nothing but --name takes the others from comparison.yaml."""
     parser = build_parser()
     options = parser.parse_args()
-    defaults = vars(parser.parse_args([]))
-    given = {name for name, value in vars(options).items() if value != defaults[name]}
+    given = given_options(parser)
     if refused := given & set(REFUSED):
         flag = min(refused).replace('_', '-')
         parser.error(f'--{flag}: a comparison has --seeds and --name, and goes on by itself where it was')
@@ -113,7 +117,7 @@ def parse_options() -> argparse.Namespace:
         from utils.hyp import read_yaml
 
         return argparse.Namespace(
-            **(defaults | read_yaml(saved)['options'] | {key: getattr(options, key) for key in given})
+            **(vars(options) | read_yaml(saved)['options'] | {key: getattr(options, key) for key in given})
         )
     return options
 

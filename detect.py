@@ -31,7 +31,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     which = 'checkpoint (.pt), ours or a public YOLOv5 v6/v7 one, or exported file (default: weights/ocrdistill-n.pt)'
     add('--weights', default=str(SHIPPED), help=which)
     add('--source', required=True, help="picture, video, folder (recursive), 'glob', list file (.txt), webcam ('0')")
-    add('--imgsz', type=_positive, help='pixels of the long side as the network sees it (640; or what an export takes)')
+    add(
+        '--imgsz', type=_positive, help='pixels of the long side as the network sees it (640; or what an export is for)'
+    )
     add('--conf-thres', type=_share, help="lowest confidence, 0..1 (default: the checkpoint's own, else 0.25)")
     add('--iou-thres', type=_share, default=0.45, help='overlap above which the worse box goes, 0..1 (default 0.45)')
     add('--max-det', type=_positive, default=300, help='boxes kept of a picture at most (default 300)')
@@ -420,6 +422,8 @@ def main() -> None:
         classes=args.classes,
         amp=args.amp,
     )
+    if (args.batch_size or 1) > 1 and detector.model.input_size:
+        raise UserError(f'--batch-size: {args.weights} takes one picture at a time (export it with --dynamic)')
     with Results(args, detector.names) as results:
         progress = run(sources, detector, results, args)
     report(progress.counts, detector, results)

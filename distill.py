@@ -9,13 +9,13 @@ The control of a comparison is train.py with the same options and seed: it start
 """
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
 from utils.cli import run_command
 from utils.options import add_distillation_options, add_training_options, check_training_options
 
-SAME_SCORE = 0.002  # rounding on another machine moves a teacher's figures by less
 DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
 WEIGHT_FLAGS = {'mask_diff': 'mask', 'PFI_diff': 'pfi', 'feature_diff': 'hint'}
 REPLACED = {
@@ -103,9 +103,7 @@ def main(recipe: str | None = None) -> None:
     teacher = load_teacher(run, content)
     seed_everything(options.seed)
     student = run.name_classes(build_student(content, teacher, run.data.nc, run.checkpoint is not None))
-    scores = judge_teacher(run, teacher)
-    if run.checkpoint is not None:
-        require_same_teacher(scores, options.teacher_scores, content.teacher_weights)
+    kept = what_teacher(run, teacher, content.teacher_weights)
     criterion = Distiller(
         student,
         teacher,
@@ -118,7 +116,7 @@ def main(recipe: str | None = None) -> None:
         options.teacher_imgsz,
         run.train_set.labelled / len(run.train_set),
     )
-    run.train(student, criterion, recipe_content=content.as_dict(), teacher_scores=scores)
+    run.train(student, criterion, recipe_content=content.as_dict(), **kept)
 
 
 def read_recipe(options: argparse.Namespace):
@@ -180,22 +178,22 @@ def load_teacher(run, recipe):
     return freeze_teacher(run.name_classes(teacher))
 
 
-def judge_teacher(run, teacher) -> dict[str, float]:
-    """The teacher's own scores on the validation split, before the first epoch."""
-    scores = run.evaluate_val(teacher, 'judging the teacher', run.teacher_imgsz).scores
-    print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
-    return scores
+def what_teacher(run, teacher, weights: str) -> dict:
+    """What a run keeps of its teacher: the file's SHA-256, and its scores on val, judged before the first epoch.
 
-
-def require_same_teacher(scores: dict, before: dict, weights: str) -> None:
-    """A resumed run must not go on with another teacher. Raises UserError."""
+    Raises UserError where a run would be resumed with another teacher.
+    """
     from models.errors import UserError
 
-    if any(abs(scores[name] - before[name]) > SAME_SCORE for name in scores):
-        raise UserError(
-            f'{weights} is not the teacher that the run began with: its mAP50 is {scores["map50"]:.4f}, it was '
-            f'{before["map50"]:.4f}'
-        )
+    with open(weights, 'rb') as file:
+        digest = hashlib.file_digest(file, 'sha256').hexdigest()
+    if run.checkpoint is not None:
+        if getattr(run.options, 'teacher_sha256', digest) != digest:  # an earlier version kept none
+            raise UserError(f'{weights} is not the teacher that the run began with: its content is another')
+        return {'teacher_sha256': digest, 'teacher_scores': run.options.teacher_scores}
+    scores = run.evaluate_val(teacher, 'judging the teacher', run.teacher_imgsz).scores
+    print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
+    return {'teacher_sha256': digest, 'teacher_scores': scores}
 
 
 def matched_teacher(checkpoint, cfg: str, names: dict[int, str]):

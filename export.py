@@ -21,10 +21,12 @@ def parse_options() -> argparse.Namespace:
     add('--imgsz', type=int, nargs='+', default=[640], metavar='PX', help='side, or height and width, pixels (640)')
     add('--dynamic', action='store_true', help='take any number of pictures of any size that is a multiple of 32')
     precision = parser.add_mutually_exclusive_group()
-    precision.add_argument('--half', action='store_true', help='float16: onnx computes in it, openvino stores in it')
+    precision.add_argument(
+        '--half', action='store_true', help='float16 weights, half the bytes; what runs them may compute in float32'
+    )
     precision.add_argument('--int8', action='store_true', help='openvino: 8-bit convolutions, calibrated on --data')
-    add('--data', default='data/ICDAR.yaml', metavar='YAML', help='train calibrates, val judges --int8 (%(default)s)')
-    add('--calibration', type=int, default=300, metavar='N', help='training pictures for --int8 (%(default)s)')
+    add('--data', metavar='YAML', help='of --int8: its train calibrates, its val judges (data/ICDAR.yaml)')
+    add('--calibration', type=int, metavar='N', help='of --int8: training pictures for it (300)')
     add('--nms', action='store_true', help='onnx: end with NMS: boxes, scores and classes come out, for other programs')
     add('--conf-thres', type=float, help="of --nms: confidence, 0..1 (default: the checkpoint's own, else 0.25)")
     add('--iou-thres', type=float, help='of --nms: overlap, 0..1 (default 0.45)')
@@ -34,21 +36,22 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     _check(parser, options)
     options.imgsz = tuple(options.imgsz * 2 if len(options.imgsz) == 1 else options.imgsz)
+    options.data, options.calibration = options.data or 'data/ICDAR.yaml', options.calibration or 300
     return options
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with status 2 where options make no sense or contradict each other."""
     suffix = SUFFIXES[options.format]
-    if len(options.imgsz) > 2 or any(side < 32 or side % 32 for side in options.imgsz):
-        parser.error('--imgsz: one or two multiples of 32')
+    _check_size(parser, options)
     if options.half and options.format == 'torchscript':
         parser.error('--half: for onnx and openvino')
     if options.int8 and options.format != 'openvino':
         parser.error('--int8: for openvino')
-    if options.int8 and len(set(options.imgsz)) > 1:
-        parser.error('--int8: a square --imgsz, as the validation split is judged at it')
-    if options.calibration < 1:
+    for name in ('data', 'calibration'):
+        if getattr(options, name) is not None and not options.int8:
+            parser.error(f'--{name} belongs to --int8')
+    if options.calibration is not None and options.calibration < 1:
         parser.error('--calibration: at least 1')
     if options.nms and options.format != 'onnx':
         parser.error('--nms: for onnx')
@@ -60,6 +63,16 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
             parser.error(f'--{name.replace("_", "-")}: out of range')
     if options.out is not None and options.out.suffix != suffix:
         parser.error(f'--out: a name that ends in {suffix}')
+
+
+def _check_size(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if len(options.imgsz) > 2 or any(side < 32 or side % 32 for side in options.imgsz):
+        parser.error('--imgsz: one or two multiples of 32')
+    oblong = len(set(options.imgsz)) > 1
+    if oblong and options.dynamic:
+        parser.error('--dynamic: one --imgsz, the longer side of any picture')
+    if oblong and options.int8:
+        parser.error('--int8: a square --imgsz, as the validation split is judged at it')
 
 
 def target_file(options: argparse.Namespace) -> Path:

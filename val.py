@@ -19,7 +19,7 @@ def parse_options() -> argparse.Namespace:
         '--img-size',
         type=int,
         metavar='PX',
-        help='longer side, pixels (640; or what an export takes)',
+        help='longer side, pixels (640; or what an export is for)',
     )
     parser.add_argument('--batch-size', type=int, default=32, metavar='N', help='(%(default)s)')
     parser.add_argument('--workers', type=int, default=2, help='loading processes (%(default)s)')
@@ -155,12 +155,13 @@ def _choices(options: argparse.Namespace, model, evaluation) -> tuple[tuple[floa
 
 def _check_icdar(options: argparse.Namespace, files: list) -> None:
     """Say why there will be no ICDAR figures where only some pictures have ground truth. Raises UserError where
-    --icdar-conf or --save-icdar would have no use."""
+    --icdar-conf or --save-icdar would have no use, or where the ground truth cannot be read."""
     from collections import Counter
 
     from models.errors import UserError
-    from utils.evaluate import without_truth
+    from utils.evaluate import read_truths, without_truth
 
+    read_truths(files)  # before the pictures go through the network
     missing = without_truth(files)
     asked = '--icdar-conf' if options.icdar_conf is not None else '--word-scale' if options.word_scale else ''
     if missing and asked and not options.save_icdar:

@@ -3,7 +3,7 @@
     python data/synthtext.py                                          # the demo: 400 + 100 pictures of 640x360
     python data/synthtext.py --size 1280x720 --train 1000 --test 500 --out synth720
     python data/synthtext.py --style incidental --fonts /usr/share/fonts --words /usr/share/dict/words \\
-        --backgrounds ICDAR2015/images/train_icdar /usr/share/backgrounds --compare ICDAR2015 --train 20000 --out synth
+        --backgrounds ICDAR2015/train.txt /usr/share/backgrounds --compare ICDAR2015 --train 20000 --out synth
 
 Words of data/words.txt, numbers, prices and phone numbers stand on sign boards or straight on walls, planks, bricks,
 fronts and a photograph. Boards are turned in space and projected; light, shadows, blur, noise and JPEG follow, so

@@ -2,8 +2,8 @@
 
     python docs/draw_methods.py
 
-The demo's teacher and student see the same picture. Adapters are fitted to it by least squares, as training would
-bring them: with random ones, differences would show the adapters alone.
+The demo's teacher and student see the same picture, to which the adapters are fitted, as training fits them to the
+first batch.
 """
 
 import argparse
@@ -62,14 +62,7 @@ class Scene:
         """A method with adapters fitted to the picture."""
         kind = find_method(name)
         method = kind(self.student, self.teacher, kind.LAYERS, torch.Generator().manual_seed(0), options)
-        for layer, adapter in method.adapters.items():
-            student, teacher = (f[int(layer)][0].flatten(1).T for f in (
-                self.signals.student_features, self.signals.teacher_features))  # fmt: skip
-            ones = torch.ones(len(student), 1)
-            solution = torch.linalg.lstsq(torch.cat((student, ones), 1), teacher, driver='gelsd').solution
-            with torch.no_grad():
-                adapter.weight.copy_(solution[:-1].T[..., None, None])
-                adapter.bias.copy_(solution[-1])
+        method.fit_adapters(self.signals)
         return method.train()
 
 

@@ -41,6 +41,7 @@ class ExportedModel:
     Attributes:
         names, nc, stride, conf_threshold, word_scale, trained_on: as of DetectionModel.
         input_size: (H, W) that the file is for, one picture at a time; None if it takes any multiple of the stride.
+        long_side: pixels of the longer side that it is for, or with any size is best at.
         precision: 'float32', 'float16' or 'int8'.
         metadata: the file's own description.
 
@@ -58,6 +59,7 @@ class ExportedModel:
         self.word_scale = tuple(metadata.get('word_scale') or UNSCALED)
         self.trained_on = metadata['source']['options'].get('data')
         self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
+        self.long_side = max(metadata['imgsz'])
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
         """(B, 3, H, W) pictures, 0..1 -> (decoded (B, M, 5 + nc) float32, None in place of the raw maps)."""
@@ -114,7 +116,7 @@ def default_device(path: str | Path) -> str:
 
 
 def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
-    """Pixels of the long side of a network's input: imgsz, else what an export of one size takes, else 640.
+    """Pixels of the long side of a network's input: imgsz, else what an export takes or was made for, else 640.
 
     Raises:
         UserError: imgsz is not what the export takes.
@@ -122,7 +124,7 @@ def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
     fixed = model.input_size and max(model.input_size)
     if fixed and imgsz not in (None, fixed):
         raise UserError(f'{model.file} takes {_text(model.input_size)} pixels only: use --imgsz {fixed}')
-    return imgsz or fixed or 640
+    return imgsz or (model.long_side if isinstance(model, ExportedModel) else 640)
 
 
 def import_package(name: str):

@@ -92,7 +92,8 @@ def main() -> None:
 
     device = select_device(options.device)
     data = load_data_config(options.data)
-    model = average([read_checkpoint(file) for file in options.sources], options.shares)
+    checkpoints = [read_checkpoint(file) for file in options.sources]
+    model = average(checkpoints, options.shares)
     if model.nc != data.nc:
         raise UserError(f'{options.sources[0]} knows {model.nc} classes, {options.data} names {data.nc}')
     dataset = TextDataset(data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=32)
@@ -102,7 +103,9 @@ def main() -> None:
     scale = choose_scale(evaluation)
     content = figures(evaluation, data, 'val', choose_threshold(evaluation, scale), scale)
     kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
-    entries = {'command': command_line(), 'options': kept, 'versions': versions(), **chosen_on_val(content)}
+    epoch = max((c.meta['epoch'] for c in checkpoints if c.meta.get('epoch') is not None), default=None)
+    entries = {'command': command_line(), 'options': kept, 'epoch': epoch, 'versions': versions()}
+    entries |= chosen_on_val(content)
     save_checkpoint(options.out, model, model.state_dict(), **entries)
     print_scores(content)
     print(f'weights: {options.out}')

@@ -66,7 +66,7 @@ def test_command(tmp_path, tiny_data):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.02)
-    save_checkpoint(files[1], model, model.state_dict())
+    save_checkpoint(files[1], model, model.state_dict(), epoch=demo.meta['epoch'] + 7)
     out = tmp_path / 'new/soup.pt'
     result = run_script('teacher/average.py', *files, '--out', out, '--data', tiny_data, '--imgsz', 320)
     assert result.returncode == 0, result.stderr
@@ -74,6 +74,7 @@ def test_command(tmp_path, tiny_data):
     assert meta['options']['averaged'] == [str(file) for file in files]
     assert meta['options']['shares'] == [1.0, 1.0]
     assert 0 <= meta['conf_threshold'] <= 1
+    assert meta['epoch'] == demo.meta['epoch'] + 7
     again = run_script(
         'val.py', '--weights', out, '--data', tiny_data, '--imgsz', 320, '--project', tmp_path / 'val', '--noplots'
     )

@@ -1,6 +1,7 @@
 """The commands end to end, in small: narrow models, a rendered data set, a few epochs."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -47,7 +48,8 @@ LAYERS = {  # the published combinations
     'xn_maskdiff_PFI': {'mask': [17, 20, 23], 'pfi': [17, 20, 23]},
     'xn_maskdiff_PFI_Hint': {'mask': [17, 20, 23], 'pfi': [17, 20, 23], 'hint': [4, 6, 9]},
 }
-TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint']}
+RECIPES = LAYERS | {'xn_logit': {'logit': []}, 'demo': LAYERS['xn_maskdiff_PFI']}
+TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint'], 'logit': ['logit_box', 'logit_obj']}
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
 ICDAR = ('icdar_precision', 'icdar_recall', 'icdar_hmean')
 SMALL = ('--imgsz', 64, '--batch-size', 8, '--nominal-batch', 8, '--workers', 0, '--device', 'cpu', '--noplots')
@@ -360,6 +362,13 @@ def test_a_name_that_the_terminal_cannot_show_ends_no_run():
     assert (ended.returncode, ended.stdout) == (0, 'picture \\u6587.jpg \\udce9\n')
 
 
+def test_a_full_disk_is_one_line(mistake):
+    def write():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as of a file's write, which names no file
+
+    assert mistake(write, 'command.py') == 'error: No space left on device'
+
+
 # --- resume -----------------------------------------------------------------------------------------------------------
 
 
@@ -378,8 +387,12 @@ def test_resumed_is_uninterrupted(world, tmp_path, kind, workers):
     last = () if workers else (resumed / 'weights/last.pt',)
     # Without a path: the latest run of the project.
     command = {'train': train, 'distill': distill}[kind]
-    call(command.main, f'{kind}.py', '--device', 'cpu', '--project', tmp_path, '--resume', *last)
+    where = () if last else ('--project', tmp_path)
+    call(command.main, f'{kind}.py', '--device', 'cpu', *where, '--resume', *last)
     assert_same_run(straight, resumed)
+    told = {load(resumed / 'weights' / name)['command'] for name in ('best.pt', 'last.pt')}
+    assert told == {yaml.safe_load((resumed / 'opt.yaml').read_text())['command']}
+    assert '--epochs 4' in told.pop()
 
 
 def test_sigterm_then_resume(world, tmp_path):
@@ -457,7 +470,11 @@ def test_interrupted_while_reporting(world, tmp_path, mistake):
 # --- distill.py -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('recipe', LAYERS)
+def test_all_recipes_are_tested():
+    assert RECIPES.keys() == {file.stem for file in (ROOT / 'recipes').iterdir()}
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
 def test_every_recipe_trains(world, tmp_path, recipe):
     distillers, states = [], []
     with pytest.MonkeyPatch.context() as patch:
@@ -476,7 +493,7 @@ def test_every_recipe_trains(world, tmp_path, recipe):
     assert not any(parameter.requires_grad for parameter in distiller.teacher.parameters())
 
     (row,) = rows_of(run)
-    wanted = {term for method in LAYERS[recipe] for term in TERMS[method]} | {'box', 'obj', 'cls'}
+    wanted = {term for method in RECIPES[recipe] for term in TERMS[method]} | {'box', 'obj', 'cls'}
     assert {key.removeprefix('train/') for key in row if key.startswith('train/')} == wanted
     assert {key.removeprefix('weighted/') for key in row if key.startswith('weighted/')} == wanted
     for term in wanted - {'cls'}:
@@ -488,10 +505,10 @@ def test_every_recipe_trains(world, tmp_path, recipe):
         assert content['model'].keys() == plain.keys()
         assert content['yaml']['width_multiple'] == 0.125
         assert set(content['options']['teacher_scores']) == set(SCORES)
-        assert content['options']['recipe_content']['methods'].keys() == LAYERS[recipe].keys()
+        assert content['options']['recipe_content']['methods'].keys() == RECIPES[recipe].keys()
     assert 'resume' not in load(run / 'weights/best.pt')
     trained = load(run / 'weights/last.pt')['resume']['criterion']
-    adapters = {f'methods.{method}.adapters.{i}.weight' for method, layers in LAYERS[recipe].items() for i in layers}
+    adapters = {f'methods.{method}.adapters.{i}.weight' for method, layers in RECIPES[recipe].items() for i in layers}
     assert adapters <= trained.keys()
 
     # Its control is train.py with the same seed: the same student at the start.
@@ -540,6 +557,11 @@ def test_student_weights(world, tmp_path, trained):
         states = spy_start(patch)
         world.distill(tmp_path / 'run', '--epochs', 1, '--student_weights', trained / 'weights/best.pt')
     assert_equal(load(trained / 'weights/best.pt')['model'], states[0])
+
+
+def test_unlabelled_pictures_that_teach_nothing(world, mistake):
+    flags = (*SMALL, *world.distillation('xn_maskdiff'), '--unlabelled', world.unlabelled)
+    assert 'teach nothing by mask' in mistake(distill.main, 'distill.py', *flags)
 
 
 def test_shorthand_prints_the_recipe_and_takes_unlabelled_pictures(world, tmp_path, capsys):
@@ -660,6 +682,7 @@ def test_no_gpu_is_one_line(tmp_path):
         (('--device', 'gpu'), ['--device gpu']),
         (('--lr0', '5'), ['lr0']),
         (('--label-smoothing', '0.9'), ['label_smoothing']),
+        (('--label-smoothing', '0.1'), ['--label-smoothing', 'has one']),
         (('--project', '/dev/null/runs'), ['/dev/null/runs']),
     ],
 )
@@ -738,11 +761,15 @@ def test_mistakes_with_resume(world, tmp_path, trained, mistake):
     assert list(tmp_path.rglob('*')) == [alone.parent, alone]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_at(patch, 1)
-        world.distill(tmp_path / 'run', '--epochs', 2)
-    line = mistake(
-        lambda: distill.main('recipes/xn_maskdiff.yaml'), 'x.py', '--resume', tmp_path / 'run/weights/last.pt', *device
-    )
+        teacher = shutil.copy(world.teacher_pt, tmp_path / 'teacher.pt')
+        world.distill(tmp_path / 'run', '--epochs', 2, '--teacher_weights', teacher)
+    again = ('--resume', tmp_path / 'run/weights/last.pt', *device)
+    line = mistake(lambda: distill.main('recipes/xn_maskdiff.yaml'), 'x.py', *again)
     assert 'recipes/xn_maskdiff.yaml' in line and 'recipes/xn_maskdiff_PFI_Hint.yaml' in line
+    model = load_model(teacher)
+    model.state_dict()['model.0.conv.weight'][0, 0, 0, 0] += 1e-3  # its scores stay as they were
+    save_checkpoint(teacher, model, model.state_dict())
+    assert 'not the teacher that the run began with' in mistake(distill.main, 'distill.py', *again)
 
 
 @pytest.mark.parametrize(('kind', 'term'), [('train', 'obj'), ('distill', 'hint')])
@@ -777,6 +804,12 @@ def test_loss_that_is_not_finite_names_its_term(world, tmp_path, monkeypatch, mi
         (train.main, ('--optimizer', 'Adam'), 'invalid choice'),
         (train.main, ('--unknown',), 'unrecognized arguments'),
         (train.main, ('--resume', 'last.pt', '--epochs', 20, '--no-amp'), 'leave out --epochs, --no-amp'),
+        (train.main, ('--resume', 'last.pt', '--epochs', 300), 'leave out --epochs'),  # the default, but given
+        (train.main, ('--resume', 'last.pt', '--project', 'runs'), 'leave out --project'),
+        (train.main, ('--noval', '--patience', 100), '--patience'),
+        (train.main, ('--seed', 2**63), '--seed'),
+        (distill.main, ('--kd_warmup', -1), '--kd_warmup'),
+        (distill.main, ('--kd_warmup', 'nan'), '--kd_warmup'),
         (distill.main, ('--resume', '--mask_diff', 1), 'leave out --mask_diff'),
         (distill.main, ('--methods', ''), '--methods: empty'),
         (train.main, ('--save-every', 'nan'), '--save-every'),
@@ -825,6 +858,16 @@ def test_val_of_another_split(fitted, world, tmp_path):
     assert metrics['map50'] < metrics_of(fitted)['map50']
 
 
+def test_a_val_that_is_the_test_split_is_told(fitted, world, tmp_path, capsys):
+    said = 'selected on test'
+    assert not metrics_of(fitted)['selected_on_test']
+    validate(fitted, tmp_path / 'own', world.few)
+    assert said not in capsys.readouterr().out
+    data = world.write('same.yaml', yaml.safe_load(world.few.read_text()) | {'test': 'few.txt'})
+    assert validate(fitted, tmp_path / 'same', data)['selected_on_test']
+    assert said in capsys.readouterr().out
+
+
 def test_names_with_dots_in_a_submission(tmp_path):
     pictures = [SimpleNamespace(path=f'shop.{number}.jpg', words=torch.zeros(0, 6)) for number in (1, 2)]
     val.save_submission(tmp_path / 'submit.zip', pictures, 0.5, (1, 1))
@@ -855,6 +898,29 @@ def test_pictures_without_icdar_ground_truth(fitted, world, tmp_path, capsys, mi
     picture = next(pictures.glob('*.jpg'))
     shutil.copy(picture, pictures / 'more' / picture.name)
     assert f'pictures are called {picture.stem}' in mistake(val.main, 'val.py', *shared, '--save-icdar')
+
+
+@pytest.mark.parametrize('main', [train.main, val.main])
+def test_bad_icdar_ground_truth_is_told_at_once(world, trained, tmp_path, mistake, capsys, main):
+    content = yaml.safe_load(world.few.read_text())
+    shutil.copytree(content['path'], tmp_path / 'some')
+    data = world.write('bad_truth.yaml', content | {'path': str(tmp_path / 'some')})
+    truth = sorted((tmp_path / 'some/gt/train_icdar').iterdir())[0]
+    truth.write_text('1,1,9,1,9,9,1,9\n')  # no word
+    shared = (
+        '--weights',
+        trained / 'weights/best.pt',
+        '--data',
+        data,
+        '--imgsz',
+        64,
+        '--device',
+        'cpu',
+        '--workers',
+        0,
+    )
+    line = mistake(main, 'command.py', *shared, *place(tmp_path / 'run'))
+    assert f'{truth}, line 1' in line and not (tmp_path / 'run').exists()
 
 
 def test_submission_holds_the_boxes_that_hmean_is_for(fitted, world, tmp_path):

@@ -186,6 +186,17 @@ def test_relative_data_path_prefers_the_current_directory(tmp_path, monkeypatch)
     assert load_data_config('d.yaml').path.resolve() == tmp_path / 'here'
 
 
+def test_a_dot_is_the_folder_that_has_the_data(tmp_path, monkeypatch):
+    """'path: .' is the current directory if a split lies there, else the program's folder if one lies there."""
+    (tmp_path / 'd.yaml').write_text('path: .\ntrain: [a, data]\nval: b\nnames: [text]\n')
+    monkeypatch.chdir(tmp_path)
+    assert load_data_config('d.yaml').path == ROOT  # which has a folder data
+    (tmp_path / 'b').mkdir()
+    assert load_data_config('d.yaml').path.resolve() == tmp_path
+    (tmp_path / 'd.yaml').write_text('path: .\ntrain: nowhere\nval: nowhere\nnames: [text]\n')
+    assert load_data_config('d.yaml').path.resolve() == tmp_path
+
+
 def test_missing_data_names_the_command_that_makes_it(tmp_path):
     text = 'path: {}\ntrain: {}\nval: a\nnames: [text]\nprepare: python make.py --out x\n'
     (tmp_path / 'empty').mkdir()

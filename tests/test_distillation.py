@@ -284,6 +284,57 @@ class TestEveryMethod:
             method(s)
 
 
+def test_fitted_adapters_find_a_linear_teacher(pair):
+    """A teacher that is a linear map of the student, of another size in each picture: the adapter is that map."""
+    method, s = build('mask', pair, [17]), signals(pair)
+    size = torch.tensor([1.0, 50.0])[:, None, None, None]
+    truth = make_convolution(pair[0].channels[17], pair[1].channels[17], torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        truth.bias.normal_(generator=torch.Generator().manual_seed(2))
+        s.student_features[17] = (s.student_features[17] * size).detach()
+        s.teacher_features[17] = truth(s.student_features[17])
+    assert method.difference(s, 17).mean() > 1
+    method.fit_adapters(s)
+    assert method.difference(s, 17).mean() < 1e-4
+    torch.testing.assert_close(method.adapters['17'].weight, truth.weight, atol=0.01, rtol=0.01)
+
+
+def test_fitted_adapters_are_the_best_for_e(pair, monkeypatch):
+    """Least squares by another solver, rows weighted by the pictures' units, without the ridge."""
+    monkeypatch.setattr('utils.distillation.base.RIDGE', 0)
+    method, s = build('mask', pair, [20]), signals(pair, batch=3)
+    student, teacher = s.student_features[20].detach(), s.teacher_features[20].detach()
+    teacher[1] *= 7
+    unit = teacher.square().mean((1, 2, 3), keepdim=True).sqrt()
+    x = torch.cat((student, torch.ones(3, 1, *student.shape[2:])), 1) / unit
+    rows, wanted = (f.permute(0, 2, 3, 1).flatten(0, 2).double() for f in (x, teacher / unit))
+    solution = torch.linalg.lstsq(rows, wanted).solution.float()
+    method.fit_adapters(s)
+    torch.testing.assert_close(method.adapters['20'].weight[:, :, 0, 0], solution[:-1].T, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(method.adapters['20'].bias.data, solution[-1], atol=1e-4, rtol=1e-3)
+    least = method.difference(s, 20).mean().item()
+    for parameter in method.adapters['20'].parameters():
+        for step in (-0.01, 0.01):
+            moved = copy.deepcopy(method)
+            next(p for p in moved.adapters['20'].parameters() if p.shape == parameter.shape).data.add_(step)
+            assert moved.difference(s, 20).mean().item() > least
+
+
+def test_fit_of_dead_channels_and_of_a_larger_teacher(pair):
+    method, s = build('hint', pair, [6]), signals(pair)
+    s.student_features[6] = s.student_features[6].detach()
+    s.student_features[6][:, :2] = 0
+    large = torch.randn(2, pair[1].channels[6], 8, 20, generator=torch.Generator().manual_seed(4))
+    s.teacher_features[6], s.teacher_size = large, (2 * SIZE[0], 2 * SIZE[1])
+    method.fit_adapters(s)
+    found = method.adapters['6'].weight.clone()
+    assert torch.isfinite(found).all() and not found[:, :2].any()
+    s.teacher_features[6] = torch.nn.functional.avg_pool2d(large, 2)
+    s.teacher_size = None
+    method.fit_adapters(s)
+    torch.testing.assert_close(method.adapters['6'].weight.data, found)
+
+
 def test_adapters_do_not_shift_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -353,6 +404,24 @@ def test_detection_terms_are_those_of_plain_training(distiller):
     assert {name: distilled[name].item() for name in plain} == pytest.approx(
         {name: term.item() for name, term in plain.items()}, rel=1e-6
     )
+
+
+def test_the_first_batch_fits_the_adapters_and_leaves_the_student(distiller):
+    criterion, student, _ = distiller
+    images, batch = batch_of()
+    student.train()
+    state = {key: value.clone() for key, value in student.state_dict().items()}
+    before = criterion(student, images, batch)
+    student.load_state_dict(state)
+    start = {key: value.clone() for key, value in criterion.state_dict().items()}
+    criterion.prepare(student, images, batch, first=False)
+    assert all(torch.equal(start[key], value) for key, value in criterion.state_dict().items())
+    criterion.prepare(student, images, batch, first=True)
+    assert not any(torch.equal(start[key], value) for key, value in criterion.state_dict().items())
+    assert all(torch.equal(state[key], value) for key, value in student.state_dict().items())
+    after = criterion(student, images, batch)
+    assert all(after[term] < 0.5 * before[term] for term in ('mask_obj', 'mask_bg', 'hint'))
+    assert after['box'] == before['box']
 
 
 def test_weights_warm_up(distiller):

@@ -20,6 +20,7 @@ from models.errors import UserError
 from models.exported import default_device, load_detector, long_side
 from models.yolo import DetectionModel
 from utils.boxes import non_max_suppression
+from utils.export import card
 from utils.export.check import Difference, compare
 
 onnx = pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
@@ -251,6 +252,28 @@ def test_card(exports):
     assert f'{parameters:,}' in card
 
 
+def test_card_says_what_val_chose(tmp_path):
+    def training(**options) -> str:
+        entries = {'options': {'data': 'd.yaml', **options}, 'epoch': 2, 'metrics': {'map50': 0.5}}
+        source = {**entries, 'file': 'x.pt'}
+        return ' '.join(card._training({'source': source, 'word_scale': [1, 1]}))
+
+    assert 'After epoch 2' in training() and 'chose epoch, threshold and scale' in training(noval=False)
+    assert 'After epoch 2' in training(noval=True) and 'chose threshold and scale' in training(noval=True)
+    assert 'Of the average, on the split' in training(averaged=['a.pt', 'b.pt'])
+    assert 'chose threshold and scale' in training(averaged=['a.pt', 'b.pt'])
+
+
+def test_batches_of_an_export_of_one_size_are_refused(exports, tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / 'photo.png'), np.zeros((64, 96, 3), np.uint8))
+    flags = ['--source', str(tmp_path / 'photo.png'), '--batch-size', '2', '--project', str(tmp_path / 'runs')]
+    monkeypatch.setattr(sys, 'argv', ['detect.py', '--weights', str(exports['onnx, 64x128'][0]), *flags])
+    with pytest.raises(UserError, match='one picture at a time'):
+        detect.main()
+    monkeypatch.setattr(sys, 'argv', ['detect.py', '--weights', str(exports['onnx, any size'][0]), *flags])
+    detect.main()
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_nothing_else_is_left(exports, kind):
     file, _ = exports[kind]
@@ -372,12 +395,9 @@ def test_compare_sees_what_is_not_finite():
 
 def test_sizes(exports):
     fixed, free = load_detector(exports['onnx, 64x128'][0]), load_detector(exports['openvino'][0])
-    assert (long_side(fixed, None), long_side(fixed, 128), long_side(free, None), long_side(free, 96)) == (
-        128,
-        128,
-        640,
-        96,
-    )
+    assert [long_side(fixed, None), long_side(fixed, 128), long_side(free, None)] == [128, 128, 640]
+    free.long_side = 1280  # as of export.py --dynamic --imgsz 1280
+    assert [long_side(free, None), long_side(free, 96)] == [1280, 96]
     with pytest.raises(UserError, match='takes 128x64 pixels only: use --imgsz 128'):
         long_side(fixed, 640)
     with pytest.raises(UserError, match='takes pictures of 128x64'):
@@ -444,7 +464,10 @@ def test_packages_are_imported_where_they_are_used():
         ['--format', 'torchscript', '--half'],
         ['--format', 'openvino', '--nms'],
         ['--format', 'openvino', '--int8', '--imgsz', '64', '96'],
+        ['--dynamic', '--imgsz', '64', '96'],
         ['--conf-thres', '0.5'],
+        ['--calibration', '300'],
+        ['--data', 'data/ICDAR.yaml'],
         ['--nms', '--iou-thres', '1.5'],
         ['--out', 'x.xml'],
     ],

@@ -489,6 +489,22 @@ def teacher_of_two_words(nc=1):
     return s
 
 
+def test_teacher_boxes_by_hand():
+    """On 160x64 pixels: stride 8, second anchor, 16x30, cells (15, 2) and (4, 5); the second sticks out below."""
+    s = teacher_of_two_words()
+    s.teacher_maps[0].data[1, 1, 5, 4, 3] = 0.5
+    width, height = (side * (2 / (1 + math.exp(-0.5))) ** 2 for side in (16, 30))
+    top = (5 + 0.5) * 8 - height / 2
+    wanted = [
+        [0, 0, (15 + 0.5) * 8 / 160, (2 + 0.5) * 8 / 64, width / 160, 30 / 64],
+        [1, 0, (4 + 0.5) * 8 / 160, (top + 64) / 2 / 64, width / 160, (64 - top) / 64],
+    ]
+    torch.testing.assert_close(s.teacher_boxes(0.25), torch.tensor(wanted))
+    s.size = (32, 80)  # the student's says nothing of the teacher's boxes
+    s.teacher_size = SIZE
+    torch.testing.assert_close(s.teacher_boxes(0.25), torch.tensor(wanted))
+
+
 @pytest.mark.parametrize('region', ['ground-truth', 'teacher', 'union'])
 def test_mask_of_regions_by_the_letter(region):
     method, s = build('mask', options={'region': region}), teacher_of_two_words()

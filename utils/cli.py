@@ -1,5 +1,6 @@
 """How every command starts and ends: exit status, one-line errors."""
 
+import errno
 import os
 import signal
 import sys
@@ -44,7 +45,9 @@ def run_command(main: Callable[[], None]) -> None:
         # The reader of our output (head, less) went away: silence the interpreter's own complaint at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        if error.filename is None:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # a full disk has no name
+        if error.filename is None and not full:
             raise
-        print(f'error: {error.filename}: {error.strerror}', file=sys.stderr)
+        place = f'{error.filename}: ' if error.filename is not None else ''
+        print(f'error: {place}{error.strerror}', file=sys.stderr)
         sys.exit(1)

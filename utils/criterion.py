@@ -39,7 +39,7 @@ class DetectionCriterion(nn.Module):
             maps = model(images)
         return self.loss(maps, batch.targets, batch.ignore, distributed.total)
 
-    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
+    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool) -> None:
         """Called with the first batch before the first step, and with up to WAIT in all as long as `waiting`.
 
         Must leave the model as it is.

@@ -71,6 +71,11 @@ class DataConfig:
     prepare: str
     file: Path
 
+    @property
+    def selected_on_test(self) -> bool:
+        """Whether val, which chooses epoch and threshold, is the test split, so that its figures are too good."""
+        return self.splits['val'] == self.splits.get('test')
+
 
 def load_data_config(file: Path | str) -> DataConfig:
     """Read a data yaml. The data itself may be missing still: listing its pictures is what asks for it.
@@ -94,13 +99,13 @@ def load_data_config(file: Path | str) -> DataConfig:
     dont_care = values.get('dont_care', DONT_CARE[0])
     if dont_care not in DONT_CARE:
         raise UserError(f'{file}: dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
+    places = [place for entry in splits.values() for place in _listed(entry)]
     try:
         folder = Path(str(values['path'])).expanduser()
-        for place in (item for entry in splits.values() for item in _listed(entry)):
-            (folder / place).is_dir()  # fails where no file system could have such a name
-    except (OSError, RuntimeError, ValueError) as error:  # too long a name, no such user
+        here, in_root = ([(base / place).exists() for place in places] for base in (folder, ROOT / folder))
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long for a file system, no such user
         raise UserError(f'{file}: path, train, val and test must name places ({error})') from None
-    if not folder.is_absolute() and not folder.exists():
+    if not any(here) and (any(in_root) or not folder.exists()):  # ROOT / folder is folder where that is absolute
         folder = ROOT / folder
     return DataConfig(folder, splits, names, len(names), dont_care, str(values.get('prepare') or ''), file)
 

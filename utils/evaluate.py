@@ -67,9 +67,8 @@ class Evaluation:
 
     @cached_property
     def truths(self) -> list[tuple[np.ndarray, np.ndarray]] | None:
-        """The official ground truth of each picture (see read_ground_truth); None if any has none."""
-        files = [Path(picture.path) for picture in self.pictures]
-        return None if without_truth(files) else [read_ground_truth(companion_file(file, 'gt')) for file in files]
+        """The official ground truth of each picture, None if any has none."""
+        return read_truths([Path(picture.path) for picture in self.pictures])
 
     def icdar(self, scale: tuple[float, float] = UNSCALED) -> ICDARMetrics | None:
         """ICDAR2015 task 4.1 over the pictures, boxes scaled as in boxes_to_quads; None where there are no truths."""
@@ -188,6 +187,11 @@ def _pictures(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Pi
         boxes_found, words_found = in_picture(found[number], number), in_picture(words[number], number)
         result.append(Picture(batch.paths[number], shape, boxes_found, words_found, labels, regions))
     return result
+
+
+def read_truths(files: list[Path]) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """The official ground truth of each picture (see read_ground_truth); None if any has none. Raises UserError."""
+    return None if without_truth(files) else [read_ground_truth(companion_file(file, 'gt')) for file in files]
 
 
 def without_truth(files: list[Path]) -> list[Path]:

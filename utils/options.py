@@ -1,6 +1,7 @@
 """The options that train.py and distill.py share. Imports nothing heavy: --help answers at once."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from models.errors import UserError
 
 DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
 OPTIMIZERS = ('SGD', 'AdamW')
-RESUME_TAKES = ('help', 'resume', 'device', 'project', 'skip_nonfinite')
+MAX_SEED = 2**63 - 1  # of torch's generators
+RESUME_TAKES = ('resume', 'device', 'skip_nonfinite')
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -136,11 +138,14 @@ def add_distillation_options(group: argparse._ArgumentGroup) -> None:
 
 def check_training_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with status 2 for values that cannot be meant."""
+    given = given_options(parser)
     if options.resume is not None:
-        given = [action for action in parser._actions if getattr(options, action.dest, None) != action.default]
-        useless = [action.option_strings[0] for action in given if action.dest not in RESUME_TAKES]
+        taken = RESUME_TAKES if options.resume else (*RESUME_TAKES, 'project')  # where the latest run is looked for
+        useless = [action.option_strings[0] for action in parser._actions if action.dest in given - set(taken)]
         if useless:
             parser.error(f'--resume continues with the options of its run: leave out {", ".join(useless)}')
+    if options.noval and options.patience and 'patience' in given:
+        parser.error('--patience: with --noval no epoch has a result before the last')
     if options.epochs < 1:
         parser.error('--epochs: at least 1')
     if options.batch_size < 1 and options.batch_size != -1:
@@ -155,6 +160,18 @@ def check_training_options(parser: argparse.ArgumentParser, options: argparse.Na
     counts = ('workers', 'freeze', 'save_period', 'save_every', 'skip_nonfinite', 'patience', 'seed')
     if not all(getattr(options, name) >= 0 for name in counts):  # nan is no count either
         parser.error(', '.join(f'--{name.replace("_", "-")}' for name in counts) + ': 0 or more')
+    if options.seed > MAX_SEED:
+        parser.error(f'--seed: {MAX_SEED} at most')
+    kd_warmup = getattr(options, 'kd_warmup', None)
+    if kd_warmup is not None and not 0 <= kd_warmup < math.inf:
+        parser.error('--kd_warmup: 0 or more epochs')
+
+
+def given_options(parser: argparse.ArgumentParser) -> set[str]:
+    """Names of the options that the command line gives, at their defaults or not."""
+    unset = object()
+    fresh = argparse.Namespace(**{action.dest: unset for action in parser._actions})
+    return {name for name, value in vars(parser.parse_args(namespace=fresh)).items() if value is not unset}
 
 
 def resume_after_restart(options: argparse.Namespace, project: str) -> str | None:

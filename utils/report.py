@@ -53,6 +53,7 @@ def figures(
         'pictures': len(evaluation.pictures),
         'data': str(data.file),
         'dont_care': data.dont_care,
+        'selected_on_test': data.selected_on_test,
         'protocol': evaluation.protocol
         + (
             f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}, '
@@ -120,6 +121,8 @@ def print_scores(content: dict) -> None:
             f'precision {content["icdar_precision"]:.4f}, recall {content["icdar_recall"]:.4f}, '
             f'hmean {content["icdar_hmean"]:.4f}'
         )
+    if content['selected_on_test']:
+        print('val is the test split here: what is chosen on val is selected on test, too good by an unknown amount')
 
 
 def anchor_recall(

@@ -23,7 +23,7 @@ from utils.dataset import Batch, BatchLoader, WorkerDied
 from utils.ema import ModelEMA
 from utils.evaluate import Evaluation, evaluate, to_network
 from utils.interrupt import StopRequest
-from utils.run import command_line, versions, write_rows
+from utils.run import versions, write_rows
 
 MAX_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
@@ -217,7 +217,7 @@ class Trainer:
         now = epoch + number / len(self.loader)
         images = to_network(batch.images, self.device, self.criterion.amp)
         if epoch == 0 and (number == 0 or (number < WAIT and self.criterion.waiting)):
-            self.criterion.prepare(self.model, images, batch)
+            self.criterion.prepare(self.model, images, batch, number == 0)
         with distributed.accumulating(self.step, last):
             terms = self.step(images, batch)
             weights = self.criterion.weights(now)
@@ -379,7 +379,7 @@ class Trainer:
         if distributed.rank():
             return
         entries = {
-            'command': command_line(),
+            'command': self.options.get('command'),
             'options': self.options,
             'hyp': self.hyp,
             'epoch': epoch,

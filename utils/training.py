@@ -16,7 +16,7 @@ from utils.autobatch import fit_batch_size
 from utils.criterion import DetectionCriterion
 from utils.dataset import BatchLoader, TextDataset, build_loader, load_data_config, shared_pictures
 from utils.device import describe, has_bfloat16, select_device
-from utils.evaluate import evaluate
+from utils.evaluate import evaluate, read_truths
 from utils.hyp import hyp_of
 from utils.options import find_resumable, resume_after_restart
 from utils.report import anchor_recall, choose_scale, choose_threshold, figures, print_scores, write_report
@@ -61,6 +61,8 @@ class TrainingRun:
         vars(options).setdefault('val_batch', 2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
         self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
+        if options.label_smoothing and self.data.nc == 1:
+            raise UserError(f'--label-smoothing is for several classes, and {options.data} has one')
         self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else hyp_of(options)
         more = vars(options)  # of distill.py alone
         self.teacher_imgsz = more.get('teacher_imgsz') or options.imgsz
@@ -75,6 +77,7 @@ class TrainingRun:
             unlabelled=more.get('unlabelled'),
         )
         self.val_set = self._val_set(options.imgsz)
+        read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
         for split, count in shared_pictures(self.data).items():
             print(f'warning: {count} pictures of {split} are trained on: its figures will be too good')
@@ -157,7 +160,7 @@ class TrainingRun:
             folder = make_run_folder(project, options.name, options.exist_ok) if first else None
             self.folder = distributed.from_first(folder)
         kept = {key: value for key, value in vars(options).items() if key != 'resume'} | plain_options
-        kept |= {'kind': self.kind, 'command': command_line()}
+        kept = {'command': command_line()} | kept | {'kind': self.kind}  # a resumed run keeps its own command
         begun = self._epochs_done()
         reports = (tensorboard(self.folder, begun),) if first else ()
         trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)

@@ -181,9 +181,12 @@ class Comparison:
         of_versions = distinct(record.get('versions') for record in records) or [versions()]
         threshold = distinct(content.get('conf_threshold_from') for content in judged) or ['-']
         protocols = distinct(content.get('protocol') for content in judged)
-        on_test = self.data.splits['val'] == self.data.splits.get('test')
         best = 'best.pt is of the last epoch' if self.options.noval else 'the epoch of best.pt is chosen on val'
-        warning = '; val here is the test split: what is chosen on val is selected on test' if on_test else ''
+        warning = (
+            '; val here is the test split: what is chosen on val is selected on test'
+            if self.data.selected_on_test
+            else ''
+        )
         return [
             f'- data: {self.options.data} ({self.data.path})',
             f'- split: {self.options.task}, {first.get("pictures", "-")} pictures',

@@ -57,8 +57,5 @@ def describe(terms: dict[str, float], weights: dict[str, float], norms: dict[str
     for name, norm in norms.items():
         share = weights[name] * norm / detection if detection else math.nan
         rows.append(f'{name:<16} {terms[name]:>10.4g} {weights[name]:>10.4g} {share:>21.3f}')
-    rows.append(
-        "(full weights, on the student's backbone and neck, or on its head where those are frozen; the adapters are "
-        'still random, and these shares usually fall in the first epochs)'
-    )
+    rows.append("(full weights, on the student's backbone and neck, or on its head where those are frozen)")
     return '\n'.join(rows)

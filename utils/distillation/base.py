@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from models.errors import UserError
 from models.layers import Detect
 from models.yolo import DetectionModel
+from utils import distributed
 from utils.boxes import non_max_suppression, union_by_image, xywh_to_xyxy
 from utils.device import autocast, has_bfloat16
+
+RIDGE = 1e-3  # of the fit of adapters, in units of the mean square of the student's channels
 
 
 class Option(NamedTuple):
@@ -108,7 +111,8 @@ class Method(nn.Module):
     Args:
         student, teacher: the two models; only their real channel counts and the heads' inputs are read.
         layers: numbers of the layers to look at.
-        generator: draws the adapters' weights, so that the student's random numbers are not shifted.
+        generator: draws the adapters' weights, so that the student's random numbers are not shifted. They hold until
+            fit_adapters.
         options: values in place of the defaults.
 
     Attributes:
@@ -156,8 +160,34 @@ class Method(nn.Module):
         adapted, teacher = self._computed_features(signals, layer)
         return SquaredDifference.apply(adapted, teacher) / mean_square(teacher)[:, None, None]
 
+    @torch.no_grad()
+    def fit_adapters(self, signals: Signals) -> None:
+        """Set the adapters to the linear maps that bring a batch's features of the student nearest to the teacher's.
+
+        Random adapters would pull the student apart before they have learnt anything: their differences are many
+        times the teacher's own size. FitNets (Romero 2015, section 2.2) trains the regressor in a stage before the
+        task; for a 1x1 regressor the best beginning has a closed form, ridge regression, which minimises the mean of E.
+        """
+        for layer, adapter in self.adapters.items():
+            student, teacher = self._aligned(signals, int(layer))
+            squares, products = 0, 0
+            for s, t, unit in zip(student, teacher, mean_square(teacher), strict=True):
+                x = F.pad(s.flatten(1).double(), (0, 0, 0, 1), value=1.0) / unit.double().sqrt()  # (c + 1, cells)
+                y = t.flatten(1).double() / unit.double().sqrt()  # (C, cells)
+                squares, products = squares + x @ x.T, products + x @ y.T
+            squares, products = distributed.total(squares), distributed.total(products)
+            ridge = RIDGE * squares.diagonal().mean() * torch.eye(len(squares), device=squares.device)
+            solution = torch.linalg.solve(squares + ridge, products).to(adapter.weight.dtype)  # (c + 1, C)
+            adapter.weight.copy_(solution[:-1].T[:, :, None, None])
+            adapter.bias.copy_(solution[-1])
+
     def _computed_features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
         """features() in the precision that they were computed in."""
+        student, teacher = self._aligned(signals, layer)
+        return self._adapt(student, layer), teacher
+
+    def _aligned(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
+        """The student's features of a layer, and the teacher's on the same grid, detached."""
         student, teacher = signals.student_features[layer], signals.teacher_features[layer].detach()
         if student.shape[2:] != teacher.shape[2:]:
             if signals.teacher_size in (None, signals.size):
@@ -166,7 +196,7 @@ class Method(nn.Module):
                     f'{tuple(teacher.shape[2:])}'
                 )
             teacher = resize(teacher.float(), student.shape[2:])
-        return self._adapt(student, layer), teacher
+        return student, teacher
 
     def _adapt(self, student: Tensor, layer: int) -> Tensor:
         """a(S) of a layer: (B, C, h, w) in the student's channels -> in the teacher's."""

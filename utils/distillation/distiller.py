@@ -67,6 +67,10 @@ class Distiller(DetectionCriterion):
         ).to(device, memory_format=torch.channels_last)
         self.imgsz, self.teacher_imgsz = imgsz, teacher_imgsz or imgsz
         self._refuse_sizes()
+        if labelled < 1 and all(method.needs_labels for method in self.methods.values()):
+            raise UserError(
+                f'unlabelled pictures teach nothing by {", ".join(self.methods)}: without labels they are 0'
+            )
         weights = {term: weight for use in recipe.methods.values() for term, weight in use.weights.items()}
         clash = weights.keys() & self.gains.keys()
         if clash:
@@ -135,11 +139,17 @@ class Distiller(DetectionCriterion):
             teacher_size=tuple(seen.shape[2:]),
         )
 
-    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
-        """Print how the terms pull at the student, and set the automatic weights that are not known yet.
+    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool) -> None:
+        """Fit the adapters to the first batch, print how the terms pull at the student, and set the automatic weights
+        that are not known yet.
 
         Detection loss and terms that need labels count as in a batch with the usual share of labelled pictures.
         """
+        if first:
+            with balance.buffers_kept(model), torch.no_grad():
+                signals = self._signals(model, images, batch)
+            for method in self.methods.values():
+                method.fit_adapters(signals)
         with balance.buffers_kept(model, self):
             terms = self(model, images, batch)
             kd = {name: term for name, term in terms.items() if name not in self.gains}

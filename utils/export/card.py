@@ -66,13 +66,15 @@ def _training(metadata: dict) -> list[str]:
             if 'icdar_hmean' in metrics
             else ''
         )
+        averaged = 'averaged' in options
+        moment = 'Of the average' if averaged else f'After epoch {source["epoch"]} (the first is 0)'
+        chosen = 'threshold and scale' if averaged or options.get('noval') else 'epoch, threshold and scale'
         scores = ', '.join(f'{name} {value:.4f}' for name, value in metrics.items())
         lines += [
             '',
-            f'After epoch {source["epoch"]} (the first is 0), on the split `val` of `{options.get("data", "unknown")}` '
-            f'at {options.get("imgsz", "unknown")} pixels: {scores}. mAP as YOLOv5 defines it (confidence 0.001, NMS '
-            f'IoU 0.6), precision and recall are at the best F1.{protocol} This split chose the epoch and '
-            'the threshold and the scale; for figures of a test set run `val.py --task test`.',
+            f'{moment}, on the split `val` of `{options.get("data", "unknown")}` at {options.get("imgsz", "unknown")} '
+            f'pixels: {scores}. mAP as YOLOv5 defines it (confidence 0.001, NMS IoU 0.6), precision and recall are at '
+            f'the best F1.{protocol} This split chose {chosen}; for figures of a test set run `val.py --task test`.',
         ]
     return lines
 

@@ -10,6 +10,7 @@ from utils.run import versions
 
 # Of a checkpoint's options, those that tell what its figures are worth; paths of outputs and the like stay behind.
 TOLD = ('kind', 'data', 'epochs', 'imgsz', 'batch_size', 'seed', 'weights', 'cfg', 'recipe', 'teacher_weights', 'noval')
+TOLD += ('averaged', 'shares')  # by teacher/average.py
 LICENCES = {
     True: 'Program: Apache-2.0. Weights: what the terms of the training data and of the starting weights allow.',
     False: 'Of the weights: their publisher says (public YOLOv5 weights: AGPL-3.0 or GPL-3.0).',
@@ -68,4 +69,6 @@ def describe(
 
 def _told(value):
     """An option's value; of a path from the root only the name, as the rest tells of a machine."""
+    if isinstance(value, list):
+        return [_told(item) for item in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
