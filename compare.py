@@ -1,7 +1,7 @@
 """Compare distillation recipes with their control, over several seeds, in one table.
 
     python compare.py --recipes control,xn_maskdiff,xn_maskdiff_PFI --seeds 3 --name first
-    python compare.py --recipes cwd,mask+pfi=20,my.yaml --seeds 0,3,5 --baselines s,m --epochs 100 --name second
+    python compare.py --recipes cwd,mask+pfi=5,my.yaml --seeds 0,3,5 --baselines s,m --epochs 100 --name second
     python compare.py --name first --table
 
 Every run gets the same options. With one seed, the control (train.py) and the recipes (distill.py) start from the same
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=DEFAULT_RECIPES,
         metavar='LIST',
         help="of 'control', names in recipes/, yamls, or methods as distill.py --methods takes them with + for the "
-        'comma, such as mask+pfi=20; the control is always there (%(default)s)',
+        'comma, such as mask+pfi=5; the control is always there (%(default)s)',
     )
     rows.add_argument(
         '--seeds', type=seed_list, default='3', metavar='N', help='so many (0 to N-1), or a list: 0,3,5 (%(default)s)'

@@ -1,7 +1,7 @@
 """Distil a large, frozen teacher into a small student.
 
     python distill.py --recipe recipes/xn_maskdiff_PFI.yaml --data data/ICDAR.yaml --name xn_maskdiff_PFI
-    python distill.py --methods mask,pfi=20,cwd=auto
+    python distill.py --methods mask,pfi=5,cwd=auto
     python distill.py --list-methods
 
 The five published recipes have scripts of their own (distill_xn_maskdiff_PFI.py ...) that take the same flags.
@@ -37,7 +37,7 @@ def parse_options(recipe: str | None) -> argparse.Namespace:
         which.add_argument(
             '--methods',
             metavar='LIST',
-            help="such as mask,pfi=20,cwd=auto: these methods with their default layers, and the default recipe's "
+            help="such as mask,pfi=5,cwd=auto: these methods with their default layers, and the default recipe's "
             'models; a number is the weight of the first term (the others keep their ratio), auto: weights that bring '
             "the terms' gradients, added, to 0.3 of the detection loss's in the first batch; auto:R: each term's to R",
         )

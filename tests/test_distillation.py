@@ -429,7 +429,7 @@ def test_weights_warm_up(distiller):
     start, middle, end = criterion.weights(0.0), criterion.weights(1.5), criterion.weights(7.0)
     assert start['mask_obj'] == start['pfi'] == start['hint'] == 0
     assert middle['mask_obj'] == pytest.approx(0.02)
-    assert (end['mask_obj'], end['mask_bg'], end['pfi'], end['hint']) == (0.04, 0.02, 20, 0.04)
+    assert (end['mask_obj'], end['mask_bg'], end['pfi'], end['hint']) == (0.04, 0.02, 6, 0.2)
     assert start['box'] == end['box']
 
 

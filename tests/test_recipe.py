@@ -122,7 +122,7 @@ def test_schedules_by_hand(decay, expected):
     criterion, _ = distiller_of({'hint': {}}, warmup_epochs=2, decay=decay)
     for epoch, share in expected.items():
         assert criterion.schedule(epoch) == pytest.approx(share, abs=1e-9)
-        assert criterion.weights(epoch)['hint'] == pytest.approx(0.04 * share, abs=1e-9)
+        assert criterion.weights(epoch)['hint'] == pytest.approx(0.2 * share, abs=1e-9)
     assert criterion.weights(0)['box'] == criterion.weights(10)['box'] > 0
 
 

@@ -39,10 +39,10 @@ class DetectionCriterion(nn.Module):
             maps = model(images)
         return self.loss(maps, batch.targets, batch.ignore, distributed.total)
 
-    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool) -> None:
+    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool = False) -> None:
         """Called with the first batch before the first step, and with up to WAIT in all as long as `waiting`.
 
-        Must leave the model as it is.
+        Must leave the model as it is. `first`: whether it is the first batch of all.
         """
 
     def weights(self, epoch: float) -> dict[str, float]:

@@ -170,14 +170,17 @@ class Method(nn.Module):
         """
         for layer, adapter in self.adapters.items():
             student, teacher = self._aligned(signals, int(layer))
-            squares, products = 0, 0
+            count = student.shape[1] + 1  # the last is the bias
+            squares = torch.zeros(count, count, dtype=torch.float64, device=student.device)
+            products = squares.new_zeros(count, teacher.shape[1])
             for s, t, unit in zip(student, teacher, mean_square(teacher), strict=True):
-                x = F.pad(s.flatten(1).double(), (0, 0, 0, 1), value=1.0) / unit.double().sqrt()  # (c + 1, cells)
+                x = F.pad(s.flatten(1).double(), (0, 0, 0, 1), value=1.0) / unit.double().sqrt()  # (count, cells)
                 y = t.flatten(1).double() / unit.double().sqrt()  # (C, cells)
-                squares, products = squares + x @ x.T, products + x @ y.T
+                squares += x @ x.T
+                products += x @ y.T
             squares, products = distributed.total(squares), distributed.total(products)
-            ridge = RIDGE * squares.diagonal().mean() * torch.eye(len(squares), device=squares.device)
-            solution = torch.linalg.solve(squares + ridge, products).to(adapter.weight.dtype)  # (c + 1, C)
+            squares.diagonal().add_(RIDGE * squares.diagonal().mean())
+            solution = torch.linalg.solve(squares, products).to(adapter.weight.dtype)  # (count, C)
             adapter.weight.copy_(solution[:-1].T[:, :, None, None])
             adapter.bias.copy_(solution[-1])
 

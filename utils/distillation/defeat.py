@@ -26,7 +26,7 @@ class DeFeat(Method):
     An empty side gives 0. The layers are the neck's maps that feed the head. Options: `temperature` T.
     """
 
-    TERMS = {'defeat_obj': 0.04, 'defeat_bg': 0.02, 'defeat_pos': 0.05, 'defeat_neg': 5.0}
+    TERMS = {'defeat_obj': 0.04, 'defeat_bg': 0.02, 'defeat_pos': 0.01, 'defeat_neg': 1.0}
     LAYERS = (17, 20, 23)
     OPTIONS = {'temperature': Option(1.0, 'temperature of the predicted objectness and classes', 0.01, 100)}
     NEEDS_LABELS = True

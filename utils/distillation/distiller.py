@@ -139,7 +139,7 @@ class Distiller(DetectionCriterion):
             teacher_size=tuple(seen.shape[2:]),
         )
 
-    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool) -> None:
+    def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool = False) -> None:
         """Fit the adapters to the first batch, print how the terms pull at the student, and set the automatic weights
         that are not known yet.
 

@@ -32,7 +32,7 @@ class FGD(Method):
     T of the attention; the paper's 0.5.
     """
 
-    TERMS = {'fgd_fg': 0.04, 'fgd_bg': 0.02, 'fgd_attention': 0.02, 'fgd_global': 0.01}
+    TERMS = {'fgd_fg': 0.01, 'fgd_bg': 0.005, 'fgd_attention': 0.02, 'fgd_global': 0.01}
     LAYERS = (17, 20, 23)
     OPTIONS = {'temperature': Option(0.5, 'temperature of the attention', 0.01, 100)}
     NEEDS_LABELS = True

@@ -35,7 +35,7 @@ class GID(Method):
     Options: `instances` K and `overlap`.
     """
 
-    TERMS = {'gid_feature': 0.01, 'gid_relation': 0.5, 'gid_response': 0.05}
+    TERMS = {'gid_feature': 0.01, 'gid_relation': 0.03, 'gid_response': 0.01}
     LAYERS = (17, 20, 23)
     OPTIONS = {
         'instances': Option(10, 'instances of a picture at most', 1, 300),

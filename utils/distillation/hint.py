@@ -13,7 +13,7 @@ from utils.distillation.base import Method, Signals, mean_of
 class Hint(Method):
     """'hint': 1/2 mean over h, w of E, mean over the layers."""
 
-    TERMS = {'hint': 0.04}
+    TERMS = {'hint': 0.2}
     LAYERS = (4, 6, 9)
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:

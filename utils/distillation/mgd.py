@@ -25,7 +25,7 @@ class MGD(Method):
     generator has 18 C^2 weights for a teacher with C channels: 30 million for YOLOv5-X at stride 32.
     """
 
-    TERMS = {'mgd': 0.04}
+    TERMS = {'mgd': 0.12}
     LAYERS = (17, 20, 23)
     OPTIONS = {'ratio': Option(0.65, 'share of the cells that are dropped', 0, 1)}
 

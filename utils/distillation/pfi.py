@@ -30,7 +30,7 @@ class PFI(Method):
     `confidence` of the teacher's detections.
     """
 
-    TERMS = {'pfi': 20.0}
+    TERMS = {'pfi': 6.0}
     LAYERS = (17, 20, 23)
     OPTIONS = {
         'region': Option(

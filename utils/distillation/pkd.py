@@ -23,7 +23,7 @@ class PKD(Method):
     feed the head, as in the paper's feature pyramids.
     """
 
-    TERMS = {'pkd': 0.6}
+    TERMS = {'pkd': 0.05}
     LAYERS = (17, 20, 23)
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class Rank(Method):
     alone: no layers.
     """
 
-    TERMS = {'rank': 5.0}
+    TERMS = {'rank': 10.0}
     LAYERS = ()
     NEEDS_LABELS = True
     SAME_SIZE = True

@@ -23,7 +23,7 @@ class ScoreL2(Method):
     The layers must feed the head, whose scores weight them. A teacher that saw another size is resized, scores too.
     """
 
-    TERMS = {'score_l2': 0.005}
+    TERMS = {'score_l2': 0.02}
     LAYERS = (17, 20, 23)
 
     def build(self, student: DetectionModel, *_) -> None:
