@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole table on one GPU: rendered text, teachers L and X, the control, the published recipes and the new one with
+# The whole table on one GPU: rendered text, teachers L and X, the control, the published recipes and the new ones with
 # three seeds, under both protocols, and the student worth shipping. What is done is skipped and what was interrupted goes
 # on: call it again.
 #
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 : "${EPOCHS:=100}" "${SEEDS:=3}" "${PICTURES:=20000}" "${PRETRAIN:=5}" "${IMGSZ:=640}" "${FLAGS:=}" "${PHOTOS:=}"
 : "${PYTHON:=python}"
 source_dir=${1:?the folder with the four zips of ICDAR2015}
-recipes=control,ln_4maskdiff,ln_4maskdiff_Hint,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint,recipes/xn_logit.yaml
+recipes=control,ln_4maskdiff,ln_4maskdiff_Hint,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint,recipes/xn_logit.yaml,recipes/xn_logit_mask.yaml
 fine_tuning="--hyp data/hyps/finetune.yaml --nominal-batch 16 --optimizer AdamW --lr0 0.001 --cos-lr"
 
 # run KIND NAME COMMAND...: a training, skipped if finished, resumed if begun.

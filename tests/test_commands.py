@@ -48,7 +48,11 @@ LAYERS = {  # the published combinations
     'xn_maskdiff_PFI': {'mask': [17, 20, 23], 'pfi': [17, 20, 23]},
     'xn_maskdiff_PFI_Hint': {'mask': [17, 20, 23], 'pfi': [17, 20, 23], 'hint': [4, 6, 9]},
 }
-RECIPES = LAYERS | {'xn_logit': {'logit': []}, 'demo': LAYERS['xn_maskdiff_PFI']}
+RECIPES = LAYERS | {
+    'xn_logit': {'logit': []},
+    'xn_logit_mask': {'logit': [], 'mask': [17, 20, 23]},
+    'demo': LAYERS['xn_maskdiff_PFI'],
+}
 TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint'], 'logit': ['logit_box', 'logit_obj']}
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
 ICDAR = ('icdar_precision', 'icdar_recall', 'icdar_hmean')
