@@ -60,7 +60,7 @@ run train pretrained_n train.py --cfg models/yolov5n.yaml --data data/synth.yaml
 # The student worth shipping.
 data=data/ICDAR.yaml
 [ -n "$PHOTOS" ] && data=data/ICDAR_photos.yaml
-run distill shipped distill.py --recipe recipes/xn_logit.yaml --data "$data" --epochs "$EPOCHS" $fine_tuning \
+run distill shipped distill.py --recipe recipes/xn_logit_mask.yaml --data "$data" --epochs "$EPOCHS" $fine_tuning \
     --student_weights runs/train/pretrained_n/weights/best.pt
 "$PYTHON" val.py --weights runs/distill/shipped/weights/best.pt --data data/ICDAR.yaml --task test --imgsz "$IMGSZ" \
     --exist-ok --name shipped
