@@ -50,6 +50,8 @@ class Ours:
         self.student, teacher = models()
         self.student.to(memory_format=torch.channels_last).train()
         recipe = parse_recipe(read_yaml(ROOT / RECIPE), RECIPE)
+        recipe.override('--mask_diff', 'mask', 0.04)  # more than the recipe's: its terms fall within a few steps
+        recipe.override('--PFI_diff', 'pfi', 20.0)
         frozen = freeze_teacher(teacher.to(memory_format=torch.channels_last))
         self.criterion = Distiller(self.student, frozen, recipe, hyp, SIZE, amp)
         self.optimizer = build_optimizer(self.student, self.criterion, hyp, 'SGD', BATCH)
