@@ -103,7 +103,7 @@ class World:
 
     def distillation(self, recipe: str) -> tuple:
         models = ('--cfg_teacher', self.teacher, '--teacher_weights', self.teacher_pt, '--cfg_student', self.student)
-        return ('--recipe', f'recipes/{recipe}.yaml', *models, '--data', self.data)
+        return ('--recipe', f'recipes/{recipe}.yaml', *models, '--student_weights', '', '--data', self.data)
 
 
 def place(folder: Path) -> tuple:
@@ -579,7 +579,8 @@ def test_shorthand_prints_the_recipe_and_takes_unlabelled_pictures(world, tmp_pa
     content = yaml.safe_load((tmp_path / 'run/opt.yaml').read_text())['recipe_content']
     assert (content['decay'], content['warmup_epochs']) == ('linear', 0.5)
     first, second = ({key: float(value) for key, value in row.items()} for row in rows_of(tmp_path / 'run'))
-    assert first['weighted/mask_obj'] > second['weighted/mask_obj'] > 0
+    weights = [row['weighted/mask_obj'] / row['train/mask_obj'] for row in (first, second)]
+    assert weights[0] > weights[1] > 0
     auto = load(tmp_path / 'run/weights/last.pt')['resume']['criterion']['auto_weights']
     assert len(auto) == 2 and (auto > 0).all()
 
@@ -591,7 +592,7 @@ def test_every_method_trains(world, tmp_path, method):
     call(distill.main, 'distill.py', '--methods', method, *flags)
     (row,) = rows_of(tmp_path / 'run')
     for term in set(find_method(method).TERMS) - {'logit_cls'}:
-        assert 0 <= float(row[f'train/{term}']) < math.inf
+        assert -1e-6 < float(row[f'train/{term}']) < math.inf  # a divergence of 0 is one of rounding
 
 
 def test_teacher_of_another_size(world, tmp_path, capsys, mistake):
@@ -770,7 +771,7 @@ def test_mistakes_with_resume(world, tmp_path, trained, mistake):
     again = ('--resume', tmp_path / 'run/weights/last.pt', *device)
     line = mistake(lambda: distill.main('recipes/xn_maskdiff.yaml'), 'x.py', *again)
     assert 'recipes/xn_maskdiff.yaml' in line and 'recipes/xn_maskdiff_PFI_Hint.yaml' in line
-    model = load_model(teacher)
+    model = load_model(teacher, fuse=False)
     model.state_dict()['model.0.conv.weight'][0, 0, 0, 0] += 1e-3  # its scores stay as they were
     save_checkpoint(teacher, model, model.state_dict())
     assert 'not the teacher that the run began with' in mistake(distill.main, 'distill.py', *again)

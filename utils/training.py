@@ -61,9 +61,9 @@ class TrainingRun:
         vars(options).setdefault('val_batch', 2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
         self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
+        self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else hyp_of(options)
         if options.label_smoothing and self.data.nc == 1:
             raise UserError(f'--label-smoothing is for several classes, and {options.data} has one')
-        self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else hyp_of(options)
         more = vars(options)  # of distill.py alone
         self.teacher_imgsz = more.get('teacher_imgsz') or options.imgsz
         self.train_set = TextDataset(
