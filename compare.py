@@ -18,12 +18,7 @@ from pathlib import Path
 
 from models.errors import UserError
 from utils.cli import run_command
-from utils.options import (
-    add_distillation_options,
-    add_training_options,
-    check_training_options,
-    given_options,
-)
+from utils.options import add_distillation_options, add_training_options, check_training_options, given_options
 
 DEFAULT_RECIPES = 'control,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint'
 CONTROL = 'control'

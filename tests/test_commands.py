@@ -579,8 +579,7 @@ def test_shorthand_prints_the_recipe_and_takes_unlabelled_pictures(world, tmp_pa
     content = yaml.safe_load((tmp_path / 'run/opt.yaml').read_text())['recipe_content']
     assert (content['decay'], content['warmup_epochs']) == ('linear', 0.5)
     first, second = ({key: float(value) for key, value in row.items()} for row in rows_of(tmp_path / 'run'))
-    weights = [row['weighted/mask_obj'] / row['train/mask_obj'] for row in (first, second)]
-    assert weights[0] > weights[1] > 0
+    assert first['weighted/mask_obj'] > second['weighted/mask_obj'] > 0
     auto = load(tmp_path / 'run/weights/last.pt')['resume']['criterion']['auto_weights']
     assert len(auto) == 2 and (auto > 0).all()
 
@@ -592,7 +591,7 @@ def test_every_method_trains(world, tmp_path, method):
     call(distill.main, 'distill.py', '--methods', method, *flags)
     (row,) = rows_of(tmp_path / 'run')
     for term in set(find_method(method).TERMS) - {'logit_cls'}:
-        assert -1e-6 < float(row[f'train/{term}']) < math.inf  # a divergence of 0 is one of rounding
+        assert 0 <= float(row[f'train/{term}']) < math.inf
 
 
 def test_teacher_of_another_size(world, tmp_path, capsys, mistake):

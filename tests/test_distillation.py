@@ -287,11 +287,12 @@ class TestEveryMethod:
 def test_fitted_adapters_find_a_linear_teacher(pair):
     """A teacher that is a linear map of the student, of another size in each picture: the adapter is that map."""
     method, s = build('mask', pair, [17]), signals(pair)
+    generator = torch.Generator().manual_seed(9)
     size = torch.tensor([1.0, 50.0])[:, None, None, None]
-    truth = make_convolution(pair[0].channels[17], pair[1].channels[17], torch.Generator().manual_seed(9))
+    truth = make_convolution(pair[0].channels[17], pair[1].channels[17], generator)
     with torch.no_grad():
-        truth.bias.normal_(generator=torch.Generator().manual_seed(2))
-        s.student_features[17] = (s.student_features[17] * size).detach()
+        truth.bias.normal_(generator=generator)
+        s.student_features[17] = torch.randn(2, pair[0].channels[17], 80, 200, generator=generator) * size
         s.teacher_features[17] = truth(s.student_features[17])
     assert method.difference(s, 17).mean() > 1
     method.fit_adapters(s)
@@ -299,25 +300,25 @@ def test_fitted_adapters_find_a_linear_teacher(pair):
     torch.testing.assert_close(method.adapters['17'].weight, truth.weight, atol=0.01, rtol=0.01)
 
 
-def test_fitted_adapters_are_the_best_for_e(pair, monkeypatch):
-    """Least squares by another solver, rows weighted by the pictures' units, without the ridge."""
-    monkeypatch.setattr('utils.distillation.base.RIDGE', 0)
+def test_fitted_adapters_by_another_solver(pair):
+    """Least squares over rows weighted by the pictures' units, and as many rows again that ask for zeros as there are
+    coefficients; nothing beside the solution is better."""
     method, s = build('mask', pair, [20]), signals(pair, batch=3)
     student, teacher = s.student_features[20].detach(), s.teacher_features[20].detach()
     teacher[1] *= 7
     unit = teacher.square().mean((1, 2, 3), keepdim=True).sqrt()
     x = torch.cat((student, torch.ones(3, 1, *student.shape[2:])), 1) / unit
     rows, wanted = (f.permute(0, 2, 3, 1).flatten(0, 2).double() for f in (x, teacher / unit))
-    solution = torch.linalg.lstsq(rows, wanted).solution.float()
+    count = rows.shape[1]
+    prior = rows.square().sum(0).mean().sqrt() * (count / len(rows)) ** 0.5 * torch.eye(count).double()
+    rows, wanted = torch.cat((rows, prior)), torch.cat((wanted, torch.zeros(count, wanted.shape[1])))
     method.fit_adapters(s)
-    torch.testing.assert_close(method.adapters['20'].weight[:, :, 0, 0], solution[:-1].T, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(method.adapters['20'].bias.data, solution[-1], atol=1e-4, rtol=1e-3)
-    least = method.difference(s, 20).mean().item()
-    for parameter in method.adapters['20'].parameters():
-        for step in (-0.01, 0.01):
-            moved = copy.deepcopy(method)
-            next(p for p in moved.adapters['20'].parameters() if p.shape == parameter.shape).data.add_(step)
-            assert moved.difference(s, 20).mean().item() > least
+    adapter = method.adapters['20']
+    found = torch.cat((adapter.weight[:, :, 0, 0].T, adapter.bias[None])).detach().double()
+    torch.testing.assert_close(found, torch.linalg.lstsq(rows, wanted).solution, atol=1e-4, rtol=1e-3)
+    least = (rows @ found - wanted).square().sum()
+    for step in (-0.01, 0.01):
+        assert all((rows @ (found + step * one) - wanted).square().sum() > least for one in torch.eye(count)[..., None])
 
 
 def test_fit_of_dead_channels_and_of_a_larger_teacher(pair):

@@ -41,27 +41,26 @@ def finish(process: subprocess.Popen) -> tuple[str, str]:
 def own_flags(world: World, kind: str) -> tuple:
     if kind == 'train':
         return ('--cfg', world.student, '--data', world.data)
-    models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
+    # Trained ones: features of random networks are tiny with statistics that never adapt, and terms run away.
+    teacher = ('--cfg_teacher', 'models/yolov5s.yaml', '--teacher_weights', 'teacher/demo/yolov5s.pt')
+    models = (*teacher, '--cfg_student', 'models/yolov5n.yaml', '--student_weights', 'teacher/demo/yolov5n.pt')
     if kind == 'distill':
         return ('--recipe', 'recipes/xn_maskdiff_PFI_Hint.yaml', *models, '--data', world.data)
-    # gid ranks instances, where rounding can pick others; fgd at its own weight would run away with so small a teacher.
-    methods = 'mask=auto,pfi=2,hint=auto,defeat,cwd,rank,fgd=auto,logit,score_l2'
-    return ('--methods', methods, *models, '--data', world.data, '--unlabelled', world.unlabelled)
+    # gid ranks instances, where rounding can pick others; logit at its own weight pulls 40 times as hard as the
+    # detection loss in these small pictures, and a training that jumps about magnifies rounding.
+    methods = 'mask=auto,pfi=2,hint=auto,defeat,cwd,rank,fgd=auto,logit=0.5,score_l2'
+    more = ('--unlabelled', world.unlabelled, '--lr0', 0.001)  # smaller steps, for the same reason
+    return ('--methods', methods, *models, '--data', world.data, *more)
 
 
 @pytest.mark.parametrize(
     ('kind', 'processes', 'accumulate'), [('train', 2, 6), ('train', 3, 12), ('distill', 2, 6), ('unlabelled', 2, 6)]
 )
 def test_the_same_steps_as_one_process(world, tmp_path, kind, processes, accumulate):
-    """Normalisation frozen, float32: terms and weights agree to 1e-5 over 20 steps, figures of validation too.
-
-    Terms of distillation agree to 1e-4: 24 cells leave the fit of 32 channels undetermined, which magnifies rounding.
-    """
-    near = 1e-5 if kind == 'train' else 1e-4
+    """Normalisation frozen, float32: terms and weights agree to 1e-5 over 20 steps, figures of validation too."""
     script = 'train.py' if kind == 'train' else 'distill.py'
     epochs = 10 if accumulate == 12 else 5
-    rate = 0.005 if kind == 'train' else 0.0005  # statistics that never adapt make features run away
-    flags = (*own_flags(world, kind), *SHARED, '--nominal-batch', accumulate, '--epochs', epochs, '--lr0', rate)
+    flags = (*SHARED, '--nominal-batch', accumulate, '--epochs', epochs, '--lr0', 0.005, *own_flags(world, kind))
     steps = {}
     for count in (1, processes):
         run, file = tmp_path / f'run{count}', tmp_path / f'{count}.json'
@@ -73,7 +72,7 @@ def test_the_same_steps_as_one_process(world, tmp_path, kind, processes, accumul
     for one, many in zip(steps[1], steps[processes], strict=True):
         assert one.keys() == many.keys() and one['pictures'] == many['pictures']
         for name, value in one.items():
-            assert many[name] == pytest.approx(value, rel=near, abs=near), name
+            assert many[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
     single, several = (load(tmp_path / f'run{count}/weights/last.pt') for count in (1, processes))
     for key, value in single['resume']['model'].items():
         assert torch.allclose(value.float(), several['resume']['model'][key].float(), rtol=1e-5, atol=1e-5), key
@@ -81,7 +80,7 @@ def test_the_same_steps_as_one_process(world, tmp_path, kind, processes, accumul
         assert torch.allclose(value.float(), several['resume']['criterion'][key].float(), rtol=1e-4, atol=1e-5), key
     for one, many in zip(rows_of(tmp_path / 'run1'), rows_of(tmp_path / f'run{processes}'), strict=True):
         assert {k: float(v) for k, v in many.items()} == pytest.approx(
-            {k: float(v) for k, v in one.items()}, rel=near, abs=1e-4
+            {k: float(v) for k, v in one.items()}, rel=1e-5, abs=1e-4
         )
 
 

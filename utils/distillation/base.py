@@ -17,8 +17,6 @@ from utils import distributed
 from utils.boxes import non_max_suppression, union_by_image, xywh_to_xyxy
 from utils.device import autocast, has_bfloat16
 
-RIDGE = 1e-4  # of the fit of adapters, as a mean square of features: directions much weaker than 0.01 count little
-
 
 class Option(NamedTuple):
     """A setting of a method: a number from `least` to `greatest`, or one of `choices`."""
@@ -179,7 +177,10 @@ class Method(nn.Module):
                 squares += x @ x.T
                 products += x @ y.T
             squares, products = distributed.total(squares), distributed.total(products)
-            squares.diagonal().add_(RIDGE * squares[-1, -1].item())
+            cells = distributed.total(torch.tensor(float(student[:, 0].numel()), device=student.device))
+            # As much weight as `count` cells have: little for 100,000 cells, enough where fewer cells than channels
+            # leave the map undetermined.
+            squares.diagonal().add_(squares.diagonal().mean() * count / cells)
             solution = torch.linalg.solve(squares, products).to(adapter.weight.dtype)  # (count, C)
             adapter.weight.copy_(solution[:-1].T[:, :, None, None])
             adapter.bias.copy_(solution[-1])

@@ -26,7 +26,8 @@ class CWD(Method):
         for layer in self.layers:
             # (B, C, h w): log of each channel's distribution over the cells
             student, teacher = ((x / tau).flatten(2).log_softmax(2) for x in self.features(signals, layer))
-            terms.append((teacher.exp() * (teacher - student)).sum(2).mean() * tau**2)
+            divergence = (teacher.exp() * (teacher - student)).sum(2).clamp(min=0)  # rounding can bring it below
+            terms.append(divergence.mean() * tau**2)
         return {'cwd': mean_of(terms)}
 
 

@@ -145,12 +145,12 @@ class Distiller(DetectionCriterion):
 
         Detection loss and terms that need labels count as in a batch with the usual share of labelled pictures.
         """
-        if first:
-            with balance.buffers_kept(model), torch.no_grad():
-                signals = self._signals(model, images, batch)
-            for method in self.methods.values():
-                method.fit_adapters(signals)
         with balance.buffers_kept(model, self):
+            if first:
+                with torch.no_grad():
+                    signals = self._signals(model, images, batch)
+                for method in self.methods.values():
+                    method.fit_adapters(signals)
             terms = self(model, images, batch)
             kd = {name: term for name, term in terms.items() if name not in self.gains}
             total = weighted_sum({name: terms[name] for name in self.gains}, self.gains)

@@ -10,7 +10,7 @@ from utils.run import versions
 
 # Of a checkpoint's options, those that tell what its figures are worth; paths of outputs and the like stay behind.
 TOLD = ('kind', 'data', 'epochs', 'imgsz', 'batch_size', 'seed', 'weights', 'cfg', 'recipe', 'teacher_weights', 'noval')
-TOLD += ('averaged', 'shares')  # by teacher/average.py
+TOLD += ('averaged', 'shares')  # of teacher/average.py
 LICENCES = {
     True: 'Program: Apache-2.0. Weights: what the terms of the training data and of the starting weights allow.',
     False: 'Of the weights: their publisher says (public YOLOv5 weights: AGPL-3.0 or GPL-3.0).',
