@@ -120,10 +120,10 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     from utils.comparison.comparison import Comparison
-    from utils.comparison.runner import Runner
     from utils.comparison.runs import unlike
     from utils.dataset import list_pictures, load_data_config
     from utils.device import find_device
+    from utils.run import make_folder, sole_writer
 
     data = load_data_config(options.data)
     if not options.table:
@@ -141,10 +141,18 @@ def main() -> None:
         comparison.write_table()
         print(comparison.markdown())
         return
+    with sole_writer(make_folder(comparison.folder)):
+        compare(comparison, options.jobs)
+
+
+def compare(comparison, count: int) -> None:
+    """Run what is not done yet, count runs at once, and write the table. Raises UserError where a run failed."""
+    from utils.comparison.runner import Runner
+
     comparison.save()
     jobs = comparison.jobs()
     print(f'{len(jobs)} to run, {comparison.size - len(jobs)} done before; results: {comparison.folder}', flush=True)
-    failed = Runner(jobs, options.jobs, comparison.write_table).run()
+    failed = Runner(jobs, count, comparison.write_table).run()
     comparison.write_table()
     print(comparison.markdown())
     if failed:

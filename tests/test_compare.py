@@ -26,6 +26,7 @@ from utils.comparison.runs import Job, unlike
 from utils.comparison.settings import fingerprint, first_difference
 from utils.comparison.statistics import mean_sd, paired_difference
 from utils.comparison.table import summarise, table_lines
+from utils.run import sole_writer
 
 SMALL = ('--imgsz', 64, '--epochs', 1, '--batch-size', 8, '--nominal-batch', 8, '--workers', 0)
 SMALL += ('--device', 'cpu', '--noplots')
@@ -530,6 +531,8 @@ def test_a_whole_comparison(made, tmp_path, monkeypatch, capsys):
     assert times == {file: file.stat().st_mtime_ns for file in folder.glob('runs/*/weights/*.pt')}
     with pytest.raises(UserError, match='epochs was 1, now it is 2'):
         call(*flags, '--epochs', 2)
+    with sole_writer(folder), pytest.raises(UserError, match='first: another process is writing to it'):
+        call(*flags)
     (folder / 'table.md').unlink()
     call('--table', '--project', tmp_path, '--name', 'first')
     assert (folder / 'table.md').read_text() == text

@@ -323,6 +323,38 @@ def test_a_folder_that_vanishes_is_made_anew(world, tmp_path, monkeypatch):
     assert len(rows_of(run)) == 3 and load(run / 'weights/best.pt')
 
 
+HOLDER = """
+import os, signal, sys
+from pathlib import Path
+from utils.run import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    reader = os.fork()
+    if reader:
+        print(reader, flush=True)
+    signal.pause()
+"""
+
+
+def test_one_process_at_a_time_writes_to_a_folder(world, tmp_path):
+    run = tmp_path / 'run'
+    flags = (*STEADY, '--epochs', 1, '--exist-ok')
+    run.mkdir()
+    holder = subprocess.Popen([sys.executable, '-c', HOLDER, run], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    reader = int(holder.stdout.readline())
+    try:
+        with pytest.raises(UserError, match='run: another process is writing to it'):
+            world.train(run, *flags)
+        assert list(run.iterdir()) == []
+        holder.kill()
+        holder.wait()
+        os.kill(reader, 0)  # a process that it forked lives on, and keeps nobody out
+        world.train(run, *flags)
+    finally:
+        holder.kill()
+        os.kill(reader, signal.SIGKILL)
+    assert_same_run(world.train(tmp_path / 'straight', *STEADY, '--epochs', 1), run)
+
+
 def test_resuming_with_other_data_is_said(world, tmp_path, monkeypatch, capsys):
     data = tmp_path / 'data.yaml'
     data.write_text(world.data.read_text())

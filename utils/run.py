@@ -1,11 +1,14 @@
 """A run's folder and the small files in it."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -46,6 +49,46 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         raise UserError(f'cannot make the folder {folder}: {error.strerror}') from None
     return folder
+
+
+_locks: set[int] = set()  # file descriptors of sole_writer()
+
+
+def _forget_locks() -> None:
+    while _locks:
+        os.close(_locks.pop())
+
+
+if hasattr(os, 'register_at_fork'):
+    # A process that reads pictures may outlive its run for some seconds, and must not keep the run's lock.
+    os.register_at_fork(after_in_child=_forget_locks)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other runs and comparisons out of a folder while entered. Raises UserError where one is in it.
+
+    The lock is the system's, on the folder itself, and ends with the process, however that ends. Windows and some
+    network file systems have none: nothing is refused there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)
+    _locks.add(lock)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'{folder}: another process is writing to it') from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        _locks.remove(lock)
+        os.close(lock)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

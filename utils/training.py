@@ -1,5 +1,6 @@
 """What train.py and distill.py do alike around the training loop: set up data, run, and report."""
 
+import contextlib
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from utils.evaluate import evaluate, read_truths
 from utils.hyp import hyp_of
 from utils.options import find_resumable, resume_after_restart
 from utils.report import anchor_recall, choose_scale, choose_threshold, figures, print_scores, write_report
-from utils.run import command_line, make_run_folder, write_yaml
+from utils.run import command_line, make_run_folder, sole_writer, write_yaml
 from utils.trainer import SCORES, Trainer
 
 VAL_BATCH = 32  # of a run whose --batch-size is -1
@@ -154,11 +155,18 @@ class TrainingRun:
             ),
             self._val_loader(self.val_set, None, min(options.workers, 2)),
         )
-        first = distributed.rank() == 0
         if self.checkpoint is None:
             project = options.project or f'runs/{self.kind}'
+            first = distributed.rank() == 0
             folder = make_run_folder(project, options.name, options.exist_ok) if first else None
             self.folder = distributed.from_first(folder)
+        with sole_writer(self.folder) if distributed.rank() == 0 else contextlib.nullcontext():
+            self._run(model, criterion, loaders, plain_options)
+        return self.folder
+
+    def _run(self, model: DetectionModel, criterion: DetectionCriterion, loaders: tuple, plain_options: dict) -> None:
+        """The part of train() that writes to the run's folder."""
+        options, first = self.options, distributed.rank() == 0
         kept = {key: value for key, value in vars(options).items() if key != 'resume'} | plain_options
         kept = {'command': command_line()} | kept | {'kind': self.kind}  # a resumed run keeps its own command
         begun = self._epochs_done()
@@ -180,7 +188,6 @@ class TrainingRun:
         distributed.stop()  # the first process reports alone
         if first:
             self._report(trainer)
-        return self.folder
 
     def _epochs_done(self) -> int:
         """Of the resumed run, 0 for a new one."""
