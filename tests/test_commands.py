@@ -50,8 +50,7 @@ LAYERS = {  # the published combinations
 }
 RECIPES = LAYERS | {
     'xn_logit': {'logit': []},
-    'xn_logit_mask': {'logit': [], 'mask': [17, 20, 23]},
-    'demo': {'logit': [], 'mask': [17, 20, 23]},
+    **dict.fromkeys(('xn_logit_mask', 'demo'), {'logit': [], 'mask': [17, 20, 23]}),
 }
 TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint'], 'logit': ['logit_box', 'logit_obj']}
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
