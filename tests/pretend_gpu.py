@@ -70,8 +70,8 @@ class PretendedGPU(TorchFunctionMode):
         given = tensors([args, kwargs])
         if name in ('__get__', '__set__'):
             return self.attribute(function, *args)
-        if name in ('to', 'cuda', 'cpu'):
-            return self.move(function, name, *args, **kwargs)
+        if name in ('to', 'cpu'):
+            return self.move(*args, *(['cpu'] if name == 'cpu' else []), **kwargs)
         if kwargs.get('device') is not None:
             return mark(function(*args, **kwargs | {'device': CPU}), is_gpu(kwargs['device']))
         if name in ('numpy', '__array__') and marked(args[0]):
@@ -100,12 +100,12 @@ class PretendedGPU(TorchFunctionMode):
         return mark(function(tensor, *value), marked(tensor))
 
     @staticmethod
-    def move(function, name: str, tensor: Tensor, *args, device=None, **kwargs) -> Tensor:
-        named = [value for value in (device, *args) if is_device(value)]
-        others = [marked(value) for value in args if isinstance(value, Tensor)]
-        on_gpu = {'cuda': True, 'cpu': False}.get(name, is_gpu(named[0]) if named else (others or [marked(tensor)])[0])
-        rest = () if name == 'cuda' else [CPU if is_device(value) else value for value in args]
-        moved = Tensor.to(tensor, *rest, **({} if name == 'cuda' else kwargs)) if rest or kwargs else tensor
+    def move(tensor: Tensor, *args, device=None, **kwargs) -> Tensor:
+        named = [is_gpu(value) for value in (device, *args) if is_device(value)]
+        named += [marked(value) for value in args if isinstance(value, Tensor)]  # its device and number format
+        on_gpu = named[0] if named else marked(tensor)
+        args = [CPU if is_device(value) else value for value in args]
+        moved = tensor.to(*args, **kwargs) if args or kwargs else tensor
         if moved is tensor and on_gpu != marked(tensor):
             moved = tensor.clone()
         return mark(moved, on_gpu)
@@ -126,11 +126,9 @@ class Autocast(torch.autocast):
         super().__init__('cpu', *args, **kwargs)
 
 
-class Parameter(nn.Parameter):
-    """Only for its __new__, which the mode does not see."""
-
-    def __new__(cls, data=None, requires_grad=True, made=nn.Parameter.__new__):
-        return mark(made(nn.Parameter, data, requires_grad), data is not None and marked(data))
+def parameter(cls, data=None, requires_grad=True, make=nn.Parameter.__new__):
+    """nn.Parameter's __new__, which modes do not see either."""
+    return mark(make(cls, data, requires_grad), data is not None and marked(data))
 
 
 def pretend() -> None:
@@ -155,7 +153,7 @@ def pretend() -> None:
     torch.accelerator.current_device_index = lambda: 0
     torch.accelerator.set_device_index = MagicMock()
     torch.autocast = Autocast
-    nn.Parameter.__new__ = Parameter.__new__
+    nn.Parameter.__new__ = parameter
     Tensor.record_stream = lambda *_: None
     Tensor.pin_memory = lambda tensor, *_: tensor
     for name in ('nms', 'batched_nms'):

@@ -37,8 +37,10 @@ def test_distillation(tiny_data, tmp_path, flags):
 
 def test_training_and_judgement(tiny_data, tmp_path):
     place = ('--project', tmp_path, '--name', 'run')
-    run('train.py', '--weights', 'weights/ocrdistill-n.pt', '--data', tiny_data, *SMALL, *place)
-    run('val.py', '--weights', tmp_path / 'run/weights/best.pt', '--data', tiny_data, '--imgsz', 64, '--workers', 0)
+    printed = run('train.py', '--weights', 'weights/ocrdistill-n.pt', '--data', tiny_data, *SMALL, *place)
+    assert 'device: pretended GPU' in printed
+    best = tmp_path / 'run/weights/best.pt'
+    assert '(pretended GPU' in run('val.py', '--weights', best, '--data', tiny_data, '--imgsz', 64, '--workers', 0)
 
 
 def test_detection(tiny_data, tmp_path):
@@ -53,7 +55,7 @@ MISTAKES = (
     'gpu.numpy()',
     'torch.nn.Linear(2, 2).to(gpu.device)(cpu)',
     'torch.where(gpu > 0, gpu, cpu)',
-    'torchvision.ops.nms(torch.zeros(1, 4).cuda(), torch.zeros(1), 0.5)',
+    'torchvision.ops.nms(torch.zeros(1, 4).to(gpu.device), torch.zeros(1), 0.5)',
     'gpu.new_ones(2).clone().detach().to(torch.float64) * cpu',
 )
 
