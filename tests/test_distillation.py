@@ -492,3 +492,5 @@ def test_bad_recipes(change, message):
 def test_bad_layers(pair, layers):
     with pytest.raises(UserError, match='layers'):
         build('mask', pair, layers)
+    with pytest.raises(UserError, match='layers'):
+        build('mask', pair, [17], teacher_layers=layers or [99])

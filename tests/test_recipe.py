@@ -89,6 +89,9 @@ def test_a_key_that_stands_twice_in_a_yaml_is_an_error(tmp_path):
         ({'mask': {'options': {'region': 'here'}}}, "region of mask is 'here', expected one of ground-truth"),
         ({'gid': {'options': {'instances': 2.5}}}, 'instances of gid is 2.5, expected a whole number'),
         ({'logit': {'layers': [17]}}, "logit looks at the heads' maps"),
+        ({'logit': {'teacher_layers': [17]}}, 'teacher_layers of logit must be a list of layer numbers, one for each'),
+        ({'mask': {'layers': [17, 20], 'teacher_layers': [20]}}, 'teacher_layers of mask must be a list'),
+        ({'mask': {'layers': [17], 'teacher_layers': 20}}, 'teacher_layers of mask must be a list'),
     ],
 )
 def test_mistakes_in_options(use, message):
@@ -271,6 +274,12 @@ def test_a_batch_without_any_labels_still_teaches():
     assert student.model[0].conv.weight.grad.abs().sum() > 0
 
 
+def test_teachers_layers_go_with_a_run():
+    recipe = recipe_of({'mask': {'layers': [17, 20], 'teacher_layers': [20, 23]}})
+    assert recipe.as_dict()['methods']['mask']['teacher_layers'] == [20, 23]
+    assert parse_recipe(recipe.as_dict(), 'copy') == recipe
+
+
 def test_teacher_boxes_work_without_labels():
     criterion, _ = distiller_of({'mask': {'options': {'region': 'teacher'}}})
     assert not criterion.methods['mask'].needs_labels
@@ -290,6 +299,30 @@ def test_teacher_of_another_size(sizes):
     assert signals.student_features[17].shape[2:] == (own // 8, own // 8)
     assert signals.teacher_features[17].shape[2:] == (teachers // 8, teachers // 8)
     terms['hint'].backward()
+
+
+@pytest.mark.parametrize('name', ['mask', 'hint', 'cwd', 'pkd', 'mgd', 'fgd', 'score_l2'])
+def test_teacher_of_twice_the_size_a_level_higher(name):
+    use = {'layers': [17, 20], 'teacher_layers': [20, 23]}
+    criterion, student = distiller_of({name: use}, teacher_imgsz=128)
+    images, batch = batch_of(size=(128, 128))
+    criterion.prepare(student.train(), images, batch, first=True)
+    method, signals = criterion.methods[name], criterion._signals(student, images, batch)
+    for layer, theirs in zip(use['layers'], use['teacher_layers'], strict=True):
+        own, its = method.features(signals, layer)
+        assert own.shape == its.shape
+        assert torch.equal(its, signals.teacher_features[theirs].float())  # the cells fit: nothing is averaged
+    assert 17 not in signals.teacher_features
+    term = sum(criterion(student, images, batch)[term] for term in method.TERMS)
+    assert term > 0
+    term.backward()
+    assert student.model[0].conv.weight.grad.abs().sum() > 0
+
+
+def test_a_level_higher_needs_larger_pictures():
+    criterion, student = distiller_of({'mask': {'layers': [17], 'teacher_layers': [20]}})
+    with pytest.raises(UserError, match=r'layer 17: the student has a map of \(8, 8\) cells, the teacher of \(4, 4\)'):
+        criterion(student, *batch_of())
 
 
 def test_methods_that_compare_cells_refuse_another_size():

@@ -2,7 +2,7 @@
 masks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -112,10 +112,12 @@ class Method(nn.Module):
         generator: draws the adapters' weights, so that the student's random numbers are not shifted. They hold until
             fit_adapters.
         options: values in place of the defaults.
+        teacher_layers: the teacher's layers beside `layers`, in their order; None: the same numbers.
 
     Attributes:
         options: {name: value}, complete.
         needs_labels: NEEDS_LABELS, unless the options change it.
+        teacher_layer: {layer: the teacher's layer beside it}.
     """
 
     TERMS: dict[str, float] = {}
@@ -132,14 +134,20 @@ class Method(nn.Module):
         layers: Sequence[int],
         generator: torch.Generator,
         options: dict | None = None,
+        teacher_layers: Sequence[int] | None = None,
     ):
         super().__init__()
-        self.layers = check_layers(layers, student, teacher) if self.LAYERS else []
+        self.layers = check_layers(layers, student) if self.LAYERS else []
+        theirs = check_layers(teacher_layers or layers, teacher) if self.LAYERS else []
+        self.teacher_layer = dict(zip(self.layers, theirs, strict=True))
         self.options = {name: option.default for name, option in self.OPTIONS.items()} | (options or {})
         self.needs_labels = self.NEEDS_LABELS
-        adapted = self.layers if self.ADAPTS else []
+        adapted = self.teacher_layer.items() if self.ADAPTS else []
         self.adapters = nn.ModuleDict(
-            {str(i): make_convolution(student.channels[i], teacher.channels[i], generator) for i in adapted}
+            {
+                str(own): make_convolution(student.channels[own], teacher.channels[its], generator)
+                for own, its in adapted
+            }
         )
         self.build(student, teacher, generator)
 
@@ -192,12 +200,13 @@ class Method(nn.Module):
 
     def _aligned(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
         """The student's features of a layer, and the teacher's on the same grid, detached."""
-        student, teacher = signals.student_features[layer], signals.teacher_features[layer].detach()
+        student = signals.student_features[layer]
+        teacher = signals.teacher_features[self.teacher_layer[layer]].detach()
         if student.shape[2:] != teacher.shape[2:]:
             if signals.teacher_size in (None, signals.size):
                 raise UserError(
                     f'layer {layer}: the student has a map of {tuple(student.shape[2:])} cells, the teacher of '
-                    f'{tuple(teacher.shape[2:])}'
+                    f'{tuple(teacher.shape[2:])}: a larger --teacher_imgsz makes such layers fit'
                 )
             teacher = resize(teacher.float(), student.shape[2:])
         return student, teacher
@@ -252,18 +261,18 @@ def scores(raw: Tensor) -> Tensor:
     return objectness if classes.shape[-1] == 1 else objectness * classes
 
 
-def levels_of(name: str, student: DetectionModel, layers: Sequence[int]) -> dict[int, int]:
+def levels_of(name: str, model: DetectionModel, layers: Iterable[int]) -> dict[int, int]:
     """{layer: the head's level that it feeds}. Raises UserError for layers that do not feed the head."""
-    feeding = student.sources[-1]
+    feeding = model.sources[-1]
     strangers = [i for i in layers if i not in feeding]
     if strangers:
         raise UserError(f'{name}: layers {strangers} do not feed the head; its layers are among {feeding}')
     return {layer: feeding.index(layer) for layer in layers}
 
 
-def check_layers(layers: Sequence[int], student: DetectionModel, teacher: DetectionModel) -> list[int]:
-    """Layers that both models have, before their heads. Raises UserError."""
-    last = min(len(student.model), len(teacher.model)) - 2
+def check_layers(layers: Sequence[int], model: DetectionModel) -> list[int]:
+    """Layers that a model has, before its head. Raises UserError."""
+    last = len(model.model) - 2
     bad = [i for i in layers if not (isinstance(i, int) and 0 <= i <= last)]
     if bad or not layers or len(set(layers)) != len(layers):
         raise UserError(f'layers {list(layers)}: expected different layer numbers from 0 to {last}')

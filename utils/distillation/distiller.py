@@ -63,7 +63,10 @@ class Distiller(DetectionCriterion):
         device = next(student.parameters()).device
         generator = torch.Generator().manual_seed(seed)
         self.methods = nn.ModuleDict(
-            {name: u.method(student, teacher, u.layers, generator, u.options) for name, u in recipe.methods.items()}
+            {
+                name: u.method(student, teacher, u.layers, generator, u.options, u.teacher_layers)
+                for name, u in recipe.methods.items()
+            }
         ).to(device, memory_format=torch.channels_last)
         self.imgsz, self.teacher_imgsz = imgsz, teacher_imgsz or imgsz
         self._refuse_sizes()
@@ -81,7 +84,8 @@ class Distiller(DetectionCriterion):
         self.register_buffer('auto_weights', torch.full((len(self.auto),), math.nan) if self.auto else None)
         self.labelled, self.told = labelled, False
         self.warmup_epochs, self.decay, self.epochs = recipe.warmup_epochs, recipe.decay, epochs
-        self.taps = sorted({layer for use in recipe.methods.values() for layer in use.layers})
+        self.taps = sorted({layer for method in self.methods.values() for layer in method.layers})
+        self.teacher_taps = sorted({i for method in self.methods.values() for i in method.teacher_layer.values()})
         self._head, self.anchor_t = (student.head,), hyp['anchor_t']
         if amp and has_bfloat16(device):
             teacher.to_bfloat16()  # its weights never change: cast once, not in every step
@@ -122,7 +126,7 @@ class Distiller(DetectionCriterion):
         larger = max(self.imgsz, self.teacher_imgsz)
         with torch.no_grad():
             seen = shrink(images, self.teacher_imgsz / larger).to(self.teacher_dtype)
-            teacher_maps, teacher_features = self.teacher.raw_maps(seen, self.taps)
+            teacher_maps, teacher_features = self.teacher.raw_maps(seen, self.teacher_taps)
         own = shrink(images, self.imgsz / larger)
         with autocast(images.device, self.amp):
             maps, features = model(own, self.taps) if self.taps else (model(own), {})

@@ -38,7 +38,7 @@ class FGD(Method):
     NEEDS_LABELS = True
 
     def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
-        sizes = {str(i): teacher.channels[i] for i in self.layers}
+        sizes = {str(own): teacher.channels[its] for own, its in self.teacher_layer.items()}
         self.student_context = nn.ModuleDict({i: ContextBlock(c, generator) for i, c in sizes.items()})
         self.teacher_context = nn.ModuleDict({i: ContextBlock(c, generator) for i, c in sizes.items()})
 

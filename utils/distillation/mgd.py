@@ -30,7 +30,9 @@ class MGD(Method):
     OPTIONS = {'ratio': Option(0.65, 'share of the cells that are dropped', 0, 1)}
 
     def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
-        self.generators = nn.ModuleDict({str(i): make_generator(teacher.channels[i], generator) for i in self.layers})
+        self.generators = nn.ModuleDict(
+            {str(own): make_generator(teacher.channels[its], generator) for own, its in self.teacher_layer.items()}
+        )
         self.register_buffer('seed', torch.randint(2**31, (), generator=generator))
         self.register_buffer('step', torch.zeros((), dtype=torch.long))
 

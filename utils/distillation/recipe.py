@@ -11,7 +11,7 @@ from utils.hyp import check_keys
 from utils.options import DECAYS
 
 KEYS = ('teacher', 'teacher_weights', 'student', 'student_weights', 'warmup_epochs', 'decay', 'methods')
-METHOD_KEYS = ('layers', 'weights', 'options')
+METHOD_KEYS = ('layers', 'teacher_layers', 'weights', 'options')
 AUTO = 'auto'
 AUTO_TOTAL = 0.3  # of the norm of the detection loss's gradient: the norms of all terms of weight 'auto', added
 
@@ -24,6 +24,7 @@ class MethodUse:
     layers: list[int]
     weights: dict[str, float | str]  # one for each of the method's terms: a number, or 'auto' or 'auto:RATIO'
     options: dict[str, float | str]  # those that differ from the method's defaults
+    teacher_layers: list[int] | None = None  # the teacher's beside each of layers; None: the same
 
 
 @dataclass
@@ -65,8 +66,7 @@ class Recipe:
         """The recipe as its yaml has it."""
         methods = {}
         for name, use in self.methods.items():
-            parts = {'layers': use.layers, 'weights': use.weights, 'options': use.options}
-            methods[name] = {key: value for key, value in parts.items() if value}
+            methods[name] = {key: getattr(use, key) for key in METHOD_KEYS if getattr(use, key)}
         return {key: getattr(self, key) for key in KEYS[:-1]} | {'methods': methods}
 
 
@@ -161,9 +161,12 @@ def _read_use(name: str, use: dict, file: str | Path) -> MethodUse:
     layers = use.get('layers', list(method.LAYERS))
     if not isinstance(layers, list):
         raise UserError(f'{file}: layers of {name} must be a list of layer numbers')
-    if layers and not method.LAYERS:
+    theirs = use.get('teacher_layers')
+    if theirs is not None and (not isinstance(theirs, list) or len(theirs) != len(layers)):
+        raise UserError(f'{file}: teacher_layers of {name} must be a list of layer numbers, one for each of its layers')
+    if (layers or theirs) and not method.LAYERS:
         raise UserError(f"{file}: {name} looks at the heads' maps, it takes no layers")
-    return MethodUse(method, layers, method.TERMS | given, options)
+    return MethodUse(method, layers, method.TERMS | given, options, theirs)
 
 
 def _check_weight(term: str, weight, file: str | Path) -> None:

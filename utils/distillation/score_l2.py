@@ -26,13 +26,14 @@ class ScoreL2(Method):
     TERMS = {'score_l2': 0.02}
     LAYERS = (17, 20, 23)
 
-    def build(self, student: DetectionModel, *_) -> None:
-        self.levels = levels_of('score_l2', student, self.layers)
+    def build(self, student: DetectionModel, teacher: DetectionModel, *_) -> None:
+        self.levels = levels_of('score_l2', teacher, self.teacher_layer.values())
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         terms = []
-        for layer, level in self.levels.items():
+        for layer in self.layers:
             difference = self.difference(signals, layer)  # (B, h, w)
+            level = self.levels[self.teacher_layer[layer]]
             weight = scores(signals.teacher_maps[level].detach()).amax((1, 4))[:, None]  # (B, 1, h, w)
             if weight.shape[2:] != difference.shape[1:]:
                 weight = resize(weight, difference.shape[1:])
