@@ -174,7 +174,8 @@ class PlainTraining:
             recipe = recipe_of(teacher)
             generator = torch.Generator().manual_seed(0)
             for name, use in recipe.methods.items():
-                built: dict[str, nn.Conv2d] = use.method(model, frozen, use.layers, generator, use.options).adapters
+                method = use.method(model, frozen, use.layers, generator, use.options, use.teacher_layers)
+                built: dict[str, nn.Conv2d] = method.adapters
                 adapters[name] = {int(layer): conv.to(device) for layer, conv in built.items()}
                 weights |= dict.fromkeys(use.weights, 0.0) | use.weights
         self.training = plain.PlainTraining(

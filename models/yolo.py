@@ -53,6 +53,7 @@ class DetectionModel(nn.Module):
             split.
         trained_on: the data yaml whose validation split that was, None where it is not known.
         channels: output channels of each layer.
+        layer_strides: pixels a cell of each layer's output.
 
     Raises:
         UserError: the yaml is missing, broken or describes something else.
@@ -75,7 +76,7 @@ class DetectionModel(nn.Module):
         if type(self.nc) is not int or not 0 < self.nc <= MAX_CLASSES:
             raise UserError(f'the model yaml: nc is {self.nc!r}, expected a number of classes')
         try:
-            self.model, self.sources, self.channels = _build(self.yaml, ch, self.nc)
+            self.model, self.sources, self.channels, self.layer_strides = _build(self.yaml, ch, self.nc)
         except UserError:
             raise
         except Exception as error:  # whatever Python makes of layers that are none
@@ -149,8 +150,8 @@ class DetectionModel(nn.Module):
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
 
 
-def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int]]:
-    """Layers, where each takes its input from (absolute numbers, -1 the layer before), and their output channels."""
+def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int], list[float]]:
+    """Layers, where each takes its input from (absolute numbers, -1: the layer before), their channels and strides."""
     layers: list[nn.Module] = []
     sources: list[int | list[int]] = []
     channels: list[int] = []
@@ -194,7 +195,7 @@ def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int]]
         strides.append(stride_out)
     if not isinstance(layers[-1], Detect):
         raise UserError('the last layer of a detector must be Detect')
-    return nn.Sequential(*layers), sources, channels
+    return nn.Sequential(*layers), sources, channels, strides
 
 
 def _weights_at_most(c_in: int, width: int, args: list, repeats: int, outputs: int) -> int:

@@ -51,7 +51,9 @@ LAYERS = {  # the published combinations
 RECIPES = LAYERS | {
     'xn_logit': {'logit': []},
     **dict.fromkeys(('xn_logit_mask', 'demo'), {'logit': [], 'mask': [17, 20, 23]}),
+    'nn_larger': {'mask': [17, 20]},
 }
+LARGER = {'nn_larger': ('--teacher_imgsz', 128)}  # what a recipe does not do without
 TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint'], 'logit': ['logit_box', 'logit_obj']}
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
 ICDAR = ('icdar_precision', 'icdar_recall', 'icdar_hmean')
@@ -489,7 +491,7 @@ def test_every_recipe_trains(world, tmp_path, recipe):
 
         patch.setattr(Distiller, '__init__', spied)
         states = spy_start(patch)
-        run = world.distill(tmp_path / 'run', '--epochs', 1, recipe=recipe)
+        run = world.distill(tmp_path / 'run', '--epochs', 1, *LARGER.get(recipe, ()), recipe=recipe)
     ((distiller, before),) = distillers
     assert_equal(before, dict(distiller.teacher.state_dict()))
     assert not distiller.teacher.training and not any(m.training for m in distiller.teacher.modules())
@@ -508,7 +510,9 @@ def test_every_recipe_trains(world, tmp_path, recipe):
         assert content['model'].keys() == plain.keys()
         assert content['yaml']['width_multiple'] == 0.125
         assert set(content['options']['teacher_scores']) == set(SCORES)
-        assert content['options']['recipe_content']['methods'].keys() == RECIPES[recipe].keys()
+        used = content['options']['recipe_content']['methods']
+        assert used.keys() == RECIPES[recipe].keys()
+        assert used.get('mask', {}).get('teacher_layers') == ([20, 23] if recipe == 'nn_larger' else None)
     assert 'resume' not in load(run / 'weights/best.pt')
     trained = load(run / 'weights/last.pt')['resume']['criterion']
     adapters = {f'methods.{method}.adapters.{i}.weight' for method, layers in RECIPES[recipe].items() for i in layers}

@@ -488,9 +488,9 @@ def test_bad_recipes(change, message):
         parse_recipe({'teacher': 't', 'student': 's', 'methods': {'mask': {}}} | change, 'bad.yaml')
 
 
-@pytest.mark.parametrize('layers', [[24], [-1], [17, 17], [], ['x']])
+@pytest.mark.parametrize('layers', [[24], [-1], [17, 17], [], ['x'], [True]])
 def test_bad_layers(pair, layers):
-    with pytest.raises(UserError, match='layers'):
+    with pytest.raises(UserError, match='^layers'):
         build('mask', pair, layers)
-    with pytest.raises(UserError, match='layers'):
-        build('mask', pair, [17], teacher_layers=layers or [99])
+    with pytest.raises(UserError, match='^teacher_layers'):
+        build('mask', pair, [17], teacher_layers=layers)

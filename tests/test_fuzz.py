@@ -38,7 +38,7 @@ from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from teacher.download import describe, load_manifest
 from utils.dataset import TextDataset, list_pictures, load_data_config, load_picture
-from utils.distillation.recipe import parse_recipe
+from utils.distillation.recipe import METHOD_KEYS, parse_recipe
 from utils.export import metadata
 from utils.hyp import load_hyp
 from utils.icdar import read_ground_truth
@@ -370,7 +370,7 @@ BY_KEYS = {
         parse_recipe,
     ),
     'mask': (
-        ('layers', 'weights', 'options'),
+        METHOD_KEYS,
         lambda use, file: parse_recipe({'teacher': 't', 'student': 's', 'methods': {'mask': use}}, file),
     ),
     'model': (

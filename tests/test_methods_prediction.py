@@ -45,9 +45,11 @@ def models(nc):
 PAIRS = {nc: models(nc) for nc in (1, 3)}
 
 
-def build(name, nc=1, options=None, layers=NECK):
+def build(name, nc=1, options=None, layers=NECK, teacher_layers=None):
     method = find_method(name)
-    return method(*PAIRS[nc], layers if method.LAYERS else [], torch.Generator().manual_seed(0), options)
+    return method(
+        *PAIRS[nc], layers if method.LAYERS else [], torch.Generator().manual_seed(0), options, teacher_layers
+    )
 
 
 def signals(nc=1, batch=2, targets=TARGETS, ignore=IGNORE, cells=CELLS, size=SIZE):
@@ -323,6 +325,20 @@ def test_score_l2_with_a_larger_teacher_and_layers_that_feed_no_head():
     assert terms(method, s)['score_l2'] == 0
     with pytest.raises(UserError, match=r'score_l2: layers \[13\]'):
         build('score_l2', layers=[13])
+
+
+def test_score_l2_takes_the_scores_of_the_teachers_level():
+    s, method = signals(), build('score_l2', layers=NECK[:2], teacher_layers=NECK[1:])
+    large = signals(cells={i: (2 * h, 2 * w) for i, (h, w) in CELLS.items()})
+    s.teacher_features, s.teacher_maps, s.teacher_size = large.teacher_features, large.teacher_maps, (128, 320)
+    values = []
+    for level, layer in enumerate(NECK[:2]):
+        teacher = s.teacher_features[NECK[level + 1]]
+        weight = s.teacher_maps[level + 1][..., 4].sigmoid().amax(1)
+        e = (method.adapters[str(layer)](s.student_features[layer]) - teacher).square().mean(1)
+        e = e / teacher.square().mean((1, 2, 3))[:, None, None]
+        values.append(((weight * e).sum((1, 2)) / weight.sum((1, 2))).mean().item())
+    assert terms(method, s)['score_l2'] == pytest.approx(mean(values), rel=1e-4)
 
 
 def literal_instances(s, image, count, overlap):

@@ -2,7 +2,7 @@
 masks."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ class Signals:
         targets: (N, 6) image, class, x, y, w, h (0..1).
         ignore: (K, 6), the same form: don't-care regions.
         student_maps, teacher_maps: raw maps, one a level, (B, 3, h, w, 5 + nc).
-        student_features, teacher_features: {layer: (B, C, h, w)}.
+        student_features, teacher_features: {layer of that model: (B, C, h, w)}.
         head: the student's head, for anchors and strides, which the teacher shares.
         anchor_t: largest factor between the sides of a target and of an anchor that answers for it.
         teacher_size: (H, W) of the teacher's input; None: that of the student.
@@ -108,7 +108,7 @@ class Method(nn.Module):
 
     Args:
         student, teacher: the two models; only their real channel counts and the heads' inputs are read.
-        layers: numbers of the layers to look at.
+        layers: numbers of the student's layers to look at.
         generator: draws the adapters' weights, so that the student's random numbers are not shifted. They hold until
             fit_adapters.
         options: values in place of the defaults.
@@ -138,7 +138,8 @@ class Method(nn.Module):
     ):
         super().__init__()
         self.layers = check_layers(layers, student) if self.LAYERS else []
-        theirs = check_layers(teacher_layers or layers, teacher) if self.LAYERS else []
+        theirs = layers if teacher_layers is None else teacher_layers
+        theirs = check_layers(theirs, teacher, 'teacher_layers') if self.LAYERS else []
         self.teacher_layer = dict(zip(self.layers, theirs, strict=True))
         self.options = {name: option.default for name, option in self.OPTIONS.items()} | (options or {})
         self.needs_labels = self.NEEDS_LABELS
@@ -206,7 +207,7 @@ class Method(nn.Module):
             if signals.teacher_size in (None, signals.size):
                 raise UserError(
                     f'layer {layer}: the student has a map of {tuple(student.shape[2:])} cells, the teacher of '
-                    f'{tuple(teacher.shape[2:])}: a larger --teacher_imgsz makes such layers fit'
+                    f'{tuple(teacher.shape[2:])}'
                 )
             teacher = resize(teacher.float(), student.shape[2:])
         return student, teacher
@@ -261,7 +262,7 @@ def scores(raw: Tensor) -> Tensor:
     return objectness if classes.shape[-1] == 1 else objectness * classes
 
 
-def levels_of(name: str, model: DetectionModel, layers: Iterable[int]) -> dict[int, int]:
+def levels_of(name: str, model: DetectionModel, layers: Collection[int]) -> dict[int, int]:
     """{layer: the head's level that it feeds}. Raises UserError for layers that do not feed the head."""
     feeding = model.sources[-1]
     strangers = [i for i in layers if i not in feeding]
@@ -270,12 +271,12 @@ def levels_of(name: str, model: DetectionModel, layers: Iterable[int]) -> dict[i
     return {layer: feeding.index(layer) for layer in layers}
 
 
-def check_layers(layers: Sequence[int], model: DetectionModel) -> list[int]:
-    """Layers that a model has, before its head. Raises UserError."""
+def check_layers(layers: Sequence[int], model: DetectionModel, what: str = 'layers') -> list[int]:
+    """Layers that a model has, before its head; `what` is their name in errors. Raises UserError."""
     last = len(model.model) - 2
-    bad = [i for i in layers if not (isinstance(i, int) and 0 <= i <= last)]
+    bad = [i for i in layers if not (type(i) is int and 0 <= i <= last)]
     if bad or not layers or len(set(layers)) != len(layers):
-        raise UserError(f'layers {list(layers)}: expected different layer numbers from 0 to {last}')
+        raise UserError(f'{what} {list(layers)}: expected different layer numbers from 0 to {last}')
     return list(layers)
 
 

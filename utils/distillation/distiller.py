@@ -43,7 +43,7 @@ class Distiller(DetectionCriterion):
         labelled: share of the training pictures that have labels, for automatic weights.
 
     Raises:
-        UserError: a method that cannot compare models that see different sizes.
+        UserError: a method that cannot compare models that see different sizes; layers whose cells do not fit.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Distiller(DetectionCriterion):
         ).to(device, memory_format=torch.channels_last)
         self.imgsz, self.teacher_imgsz = imgsz, teacher_imgsz or imgsz
         self._refuse_sizes()
+        self._refuse_levels(student, teacher)
         if labelled < 1 and all(method.needs_labels for method in self.methods.values()):
             raise UserError(
                 f'unlabelled pictures teach nothing by {", ".join(self.methods)}: without labels they are 0'
@@ -103,6 +104,19 @@ class Distiller(DetectionCriterion):
                 f'the teacher sees {self.teacher_imgsz} pixels, the student {self.imgsz}: {", ".join(strict)} '
                 f'compares predictions cell by cell and needs the same size'
             )
+
+    def _refuse_levels(self, student: DetectionModel, teacher: DetectionModel) -> None:
+        if self.teacher_imgsz != self.imgsz:
+            return
+        for name, method in self.methods.items():
+            for layer, theirs in method.teacher_layer.items():
+                own, its = student.layer_strides[layer], teacher.layer_strides[theirs]
+                if own != its:
+                    larger = its > own and not method.SAME_SIZE
+                    raise UserError(
+                        f"{name}: layer {layer} has cells of {own:g} pixels, the teacher's layer {theirs} of {its:g}"
+                        + ('; they fit where the teacher sees larger pictures (--teacher_imgsz)' if larger else '')
+                    )
 
     def forward(self, model: DetectionModel, images: Tensor, batch: Batch) -> dict[str, Tensor]:
         signals = self._signals(model, images, batch)

@@ -146,7 +146,7 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
 def _read_use(name: str, use: dict, file: str | Path) -> MethodUse:
     method = find_method(name)
     if not isinstance(use, dict):
-        raise UserError(f'{file}: {name} must hold layers, weights and options')
+        raise UserError(f'{file}: {name} must hold some of {", ".join(METHOD_KEYS)}')
     check_keys(use, METHOD_KEYS, f'{file}: {name}')
     for key in ('weights', 'options'):
         if not isinstance(use.get(key) or {}, dict):
@@ -162,10 +162,12 @@ def _read_use(name: str, use: dict, file: str | Path) -> MethodUse:
     if not isinstance(layers, list):
         raise UserError(f'{file}: layers of {name} must be a list of layer numbers')
     theirs = use.get('teacher_layers')
-    if theirs is not None and (not isinstance(theirs, list) or len(theirs) != len(layers)):
-        raise UserError(f'{file}: teacher_layers of {name} must be a list of layer numbers, one for each of its layers')
-    if (layers or theirs) and not method.LAYERS:
+    if (layers or theirs is not None) and not method.LAYERS:
         raise UserError(f"{file}: {name} looks at the heads' maps, it takes no layers")
+    if theirs is not None and (not isinstance(theirs, list) or len(theirs) != len(layers)):
+        raise UserError(
+            f'{file}: teacher_layers of {name} must be a list of numbers, one for each of its layers {layers}'
+        )
     return MethodUse(method, layers, method.TERMS | given, options, theirs)
 
 

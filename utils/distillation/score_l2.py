@@ -20,20 +20,20 @@ from utils.distillation.base import Method, Signals, levels_of, mean_of, resize,
 class ScoreL2(Method):
     """'score_l2': sum(W E) / sum(W) of each picture and map that feeds the head, mean over the layers and pictures.
 
-    The layers must feed the head, whose scores weight them. A teacher that saw another size is resized, scores too.
+    The teacher's layers must feed its head, whose scores weight them; those of another size are resized, scores too.
     """
 
     TERMS = {'score_l2': 0.02}
     LAYERS = (17, 20, 23)
 
     def build(self, student: DetectionModel, teacher: DetectionModel, *_) -> None:
-        self.levels = levels_of('score_l2', teacher, self.teacher_layer.values())
+        levels = levels_of('score_l2', teacher, self.teacher_layer.values())
+        self.levels = {own: levels[its] for own, its in self.teacher_layer.items()}
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         terms = []
-        for layer in self.layers:
+        for layer, level in self.levels.items():
             difference = self.difference(signals, layer)  # (B, h, w)
-            level = self.levels[self.teacher_layer[layer]]
             weight = scores(signals.teacher_maps[level].detach()).amax((1, 4))[:, None]  # (B, 1, h, w)
             if weight.shape[2:] != difference.shape[1:]:
                 weight = resize(weight, difference.shape[1:])
