@@ -341,6 +341,13 @@ def test_score_l2_takes_the_scores_of_the_teachers_level():
     assert terms(method, s)['score_l2'] == pytest.approx(mean(values), rel=1e-4)
 
 
+def test_maps_that_do_not_fit_are_refused_where_both_models_see_one_size():
+    s = signals()
+    s.teacher_features = signals(cells={i: (2 * h, 2 * w) for i, (h, w) in CELLS.items()}).teacher_features
+    with pytest.raises(UserError, match='layer 17: the student has a map of'):
+        build('mask')(s)
+
+
 def literal_instances(s, image, count, overlap):
     """xyxy boxes (0..1), best first."""
     height, width = s.size

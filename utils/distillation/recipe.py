@@ -66,7 +66,7 @@ class Recipe:
         """The recipe as its yaml has it."""
         methods = {}
         for name, use in self.methods.items():
-            methods[name] = {key: getattr(use, key) for key in METHOD_KEYS if getattr(use, key)}
+            methods[name] = {key: value for key in METHOD_KEYS if (value := getattr(use, key))}
         return {key: getattr(self, key) for key in KEYS[:-1]} | {'methods': methods}
 
 
