@@ -199,10 +199,13 @@ def plan(comparison, options: argparse.Namespace, nc: int) -> None:
     for size in options.baselines:
         cfg = f'models/yolov5{size}.yaml'
         comparison.add(f'yolov5{size}', 'baseline', ['--cfg', cfg], cfg=cfg, weights='')
-    more = {name: getattr(options, name) for name in ('teacher_imgsz', 'unlabelled')}
     for label, (flags, recipe) in which.items() if distilled else ():
+        size = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
+        if not options.table:
+            try_recipe(label, recipe, comparison, size)
+        more = {'teacher_imgsz': size, 'unlabelled': options.unlabelled}
         comparison.add(label, 'recipe', flags, recipe_content=recipe.as_dict(), **more)
-        comparison.add_teacher(recipe.teacher, recipe.teacher_weights)
+        comparison.add_teacher(recipe.teacher, recipe.teacher_weights, size)
 
 
 def resolve_recipe(name: str | None, options: argparse.Namespace):
@@ -230,6 +233,30 @@ def resolve_recipe(name: str | None, options: argparse.Namespace):
     if name and not options.table:
         distill.require_teacher(content, options.data)
     return flags, content, name if methods else Path(recipe).stem
+
+
+def try_recipe(label: str, recipe, comparison, teacher_imgsz: int | None) -> None:
+    """Raise what distill.py would of these models and methods, now and not after hours of the control. UserError."""
+    import distill
+    from models.checkpoint import read_checkpoint
+    from utils.distillation.distiller import Distiller, freeze_teacher
+
+    options, data = comparison.options, comparison.data
+    try:
+        with contextlib.redirect_stdout(None):
+            teacher = distill.matched_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, data.names)
+            student = distill.build_student(recipe, teacher, data.nc, resuming=False)
+            Distiller(
+                student,
+                freeze_teacher(teacher),
+                recipe,
+                comparison.hyp,
+                options.imgsz,
+                teacher_imgsz=teacher_imgsz,
+                labelled=0.5 if options.unlabelled else 1.0,  # whatever is less than all
+            )
+    except UserError as error:
+        raise UserError(f'{label}: {error}') from None
 
 
 def control_start(recipe, teachers: list[str], folder: Path, nc: int) -> tuple[str, str]:

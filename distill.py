@@ -90,6 +90,7 @@ def main(recipe: str | None = None) -> None:
     if options.resume is None:
         content = read_recipe(options)
         require_teacher(content, options.data)
+        options.teacher_imgsz = options.teacher_imgsz or content.teacher_imgsz(options.imgsz)
     from utils.distillation.distiller import Distiller
     from utils.distillation.recipe import parse_recipe
     from utils.training import TrainingRun, seed_everything

@@ -2,6 +2,8 @@
 
 import csv
 import errno
+import functools
+import itertools
 import json
 import math
 import os
@@ -53,7 +55,6 @@ RECIPES = LAYERS | {
     **dict.fromkeys(('xn_logit_mask', 'demo'), {'logit': [], 'mask': [17, 20, 23]}),
     'nn_larger': {'mask': [17, 20]},
 }
-LARGER = {'nn_larger': ('--teacher_imgsz', 128)}  # what a recipe does not do without
 TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint'], 'logit': ['logit_box', 'logit_obj']}
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
 ICDAR = ('icdar_precision', 'icdar_recall', 'icdar_hmean')
@@ -377,10 +378,12 @@ def test_a_full_disk_is_one_line(mistake):
 # --- resume -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('kind', ['train', 'distill'])
-def test_resumed_is_uninterrupted(world, tmp_path, kind, workers):
-    start = getattr(world, kind)
+@pytest.mark.parametrize(
+    ('kind', 'workers', 'more'),
+    [*itertools.product(('train', 'distill'), (0, 1), ({},)), ('distill', 0, {'recipe': 'nn_larger'})],
+)
+def test_resumed_is_uninterrupted(world, tmp_path, kind, workers, more):
+    start = functools.partial(getattr(world, kind), **more)
     flags = ('--epochs', 4, '--workers', workers)
     straight = start(tmp_path / 'straight', *flags)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -491,7 +494,7 @@ def test_every_recipe_trains(world, tmp_path, recipe):
 
         patch.setattr(Distiller, '__init__', spied)
         states = spy_start(patch)
-        run = world.distill(tmp_path / 'run', '--epochs', 1, *LARGER.get(recipe, ()), recipe=recipe)
+        run = world.distill(tmp_path / 'run', '--epochs', 1, recipe=recipe)
     ((distiller, before),) = distillers
     assert_equal(before, dict(distiller.teacher.state_dict()))
     assert not distiller.teacher.training and not any(m.training for m in distiller.teacher.modules())
@@ -510,6 +513,7 @@ def test_every_recipe_trains(world, tmp_path, recipe):
         assert content['model'].keys() == plain.keys()
         assert content['yaml']['width_multiple'] == 0.125
         assert set(content['options']['teacher_scores']) == set(SCORES)
+        assert content['options']['teacher_imgsz'] == (128 if recipe == 'nn_larger' else None)
         used = content['options']['recipe_content']['methods']
         assert used.keys() == RECIPES[recipe].keys()
         assert used.get('mask', {}).get('teacher_layers') == ([20, 23] if recipe == 'nn_larger' else None)
@@ -582,7 +586,8 @@ def test_shorthand_prints_the_recipe_and_takes_unlabelled_pictures(world, tmp_pa
     content = yaml.safe_load((tmp_path / 'run/opt.yaml').read_text())['recipe_content']
     assert (content['decay'], content['warmup_epochs']) == ('linear', 0.5)
     first, second = ({key: float(value) for key, value in row.items()} for row in rows_of(tmp_path / 'run'))
-    assert first['weighted/mask_obj'] > second['weighted/mask_obj'] > 0
+    weights = [row['weighted/mask_obj'] / row['train/mask_obj'] for row in (first, second)]
+    assert weights[0] > weights[1] > 0
     auto = load(tmp_path / 'run/weights/last.pt')['resume']['criterion']['auto_weights']
     assert len(auto) == 2 and (auto > 0).all()
 
@@ -716,6 +721,8 @@ def test_unknown_hyperparameter(world, tmp_path, mistake):
         ({'methods': {'pfi': {'layers': [13]}}}, ['13', 'do not feed the head']),
         ({'methods': {'mask': {}}, 'teacher_weight': 'x.pt'}, ["'teacher_weight'", "'teacher_weights'"]),
         ({'methods': {}}, ['methods']),
+        ({'methods': {'mask': {}}, 'teacher_scale': 0}, ['teacher_scale is 0']),
+        ({'methods': {'mask': {}}, 'teacher_scale': 1.2}, ['76.8 pixels', "the student's 64"]),
     ],
 )
 def test_mistakes_in_a_recipe(world, mistake, recipe, words):

@@ -232,6 +232,32 @@ def test_mistakes(place, more, words):
         place.plan(*more)
 
 
+def test_every_recipe_has_its_teachers_size(place):
+    comparison = place.plan('--recipes', 'xn_maskdiff,nn_larger')
+    assert [entry.opt.get('teacher_imgsz') for entry in comparison.entries] == [None, None, 128]
+    assert [run.settings.get('teacher_imgsz') for run in comparison.runs[:3]] == [None, None, 128]
+    assert [(teacher.label, teacher.imgsz) for teacher in comparison.teachers] == [
+        ('teacher large', 64),
+        ('teacher large, 128 pixels', 128),
+    ]
+    assert 'Where a teacher sees larger pictures' in comparison.markdown()
+    given = place.plan('--recipes', 'nn_larger', '--teacher_imgsz', 192)
+    assert given.entries[1].opt['teacher_imgsz'] == given.teachers[0].imgsz == 192
+
+
+@pytest.mark.parametrize(
+    'more, words',
+    [
+        (('--recipes', 'xn_maskdiff,nn_larger', '--teacher_imgsz', 64), '^nn_larger: mask: layer 17 has cells of 8'),
+        (('--recipes', 'xn_maskdiff_PFI', '--teacher_imgsz', 128), '^xn_maskdiff_PFI: the teacher sees 128 pixels'),
+        (('--cfg_teacher', 'models/yolov5s.yaml'), '^xn_maskdiff: the teacher .* does not fit models/yolov5s.yaml'),
+    ],
+)
+def test_what_a_recipe_would_refuse_is_refused_before_the_control(place, more, words):
+    with pytest.raises(UserError, match=words):
+        place.plan(*more)
+
+
 def test_a_student_of_another_network_than_its_weights(place):
     with pytest.raises(UserError, match='another network'):
         place.plan('--student_weights', place.weights)

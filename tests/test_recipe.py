@@ -283,6 +283,15 @@ def test_teachers_layers_go_with_a_run():
     assert parse_recipe(recipe.as_dict(), 'copy') == recipe
 
 
+def test_teachers_size_by_hand():
+    assert recipe_of({'mask': {}}).teacher_imgsz(640) is None
+    assert recipe_of({'mask': {}}, teacher_scale=2).teacher_imgsz(640) == 1280
+    assert recipe_of({'mask': {}}, teacher_scale=0.5).teacher_imgsz(320) == 160
+    for scale, imgsz in ((1.5, 224), (0.25, 128)):
+        with pytest.raises(UserError, match=f'teacher_scale {scale} makes {imgsz * scale:g} pixels'):
+            recipe_of({'mask': {}}, teacher_scale=scale).teacher_imgsz(imgsz)
+
+
 def test_teacher_boxes_work_without_labels():
     criterion, _ = distiller_of({'mask': {'options': {'region': 'teacher'}}})
     assert not criterion.methods['mask'].needs_labels

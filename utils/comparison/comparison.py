@@ -17,7 +17,9 @@ UNLABELLED = (
     ' But the recipes alone saw the unlabelled pictures, so that their epochs have more steps and another order: a '
     'part of their gain may be that of a longer training.'
 )
-LARGER = " The recipes' pictures were augmented at the teacher's size, and then made smaller for the student."
+LARGER = (
+    ' Where a teacher sees larger pictures, they were augmented at its size, and then made smaller for the student.'
+)
 
 
 class Comparison:
@@ -42,9 +44,11 @@ class Comparison:
         """Add a row; `opt` are the entries of opt.yaml that are its own."""
         self.entries.append(Entry(label, kind, flags, opt))
 
-    def add_teacher(self, cfg: str, weights: str) -> None:
-        size = self.options.teacher_imgsz or self.options.imgsz
-        teacher = Teacher(cfg, weights, self.options.data, size, self.place, self.options.task)
+    def add_teacher(self, cfg: str, weights: str, imgsz: int | None) -> None:
+        """Add a teacher to judge, at the size in pixels that it sees (None: the students')."""
+        label = f'teacher {Path(cfg).stem}' + (f', {imgsz} pixels' if imgsz else '')
+        size = imgsz or self.options.imgsz
+        teacher = Teacher(label, cfg, weights, self.options.data, size, self.place, self.options.task)
         if teacher.name not in [known.name for known in self.teachers]:
             self.teachers.append(teacher)
 
@@ -223,7 +227,7 @@ class Comparison:
             'The control is the same student without a teacher: it got the same options, seeds, initial weights and '
             'pictures in the same order.'
             + (UNLABELLED if self.options.unlabelled else '')
-            + (LARGER if (self.options.teacher_imgsz or 0) > self.options.imgsz else '')
+            + (LARGER if any(teacher.imgsz > self.options.imgsz for teacher in self.teachers) else '')
             + (' Baselines are trained from scratch.' if self.options.baselines else ''),
         ]
 

@@ -124,16 +124,13 @@ def column(file: Path, name: str) -> list[float]:
 class Teacher:
     """A teacher to judge. The folder's name tells its content and the data's, so that another one is judged anew."""
 
+    label: str
     cfg: str
     weights: str
     data: str
     imgsz: int
     place: Path
     task: str
-
-    @property
-    def label(self) -> str:
-        return f'teacher {Path(self.cfg).stem}'
 
     @property
     def name(self) -> str:

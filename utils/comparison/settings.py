@@ -82,6 +82,7 @@ def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
     recipe = parse_recipe(opt['recipe_content'], 'opt.yaml').as_dict()
     for key in ('teacher', 'teacher_weights', 'student', 'student_weights'):
         found[key] = fingerprint(recipe.pop(key))
+    del recipe['teacher_scale']  # teacher_imgsz tells it
     more = {key: opt.get(key) for key in ('teacher_imgsz', 'unlabelled')}
     return found | more | dict(flatten(recipe, 'recipe'))
 

@@ -10,7 +10,16 @@ from utils.distillation.base import Option
 from utils.hyp import check_keys
 from utils.options import DECAYS
 
-KEYS = ('teacher', 'teacher_weights', 'student', 'student_weights', 'warmup_epochs', 'decay', 'methods')
+KEYS = (
+    'teacher',
+    'teacher_weights',
+    'teacher_scale',
+    'student',
+    'student_weights',
+    'warmup_epochs',
+    'decay',
+    'methods',
+)
 METHOD_KEYS = ('layers', 'teacher_layers', 'weights', 'options')
 AUTO = 'auto'
 AUTO_TOTAL = 0.3  # of the norm of the detection loss's gradient: the norms of all terms of weight 'auto', added
@@ -34,6 +43,7 @@ class Recipe:
     Attributes:
         teacher, student: model yamls.
         teacher_weights, student_weights: checkpoints ('' for a student from scratch).
+        teacher_scale: size of the teacher's pictures relative to the student's.
         warmup_epochs: over which distillation weights grow from 0.
         decay: how they end: 'constant', or falling to 0 along a line ('linear') or half a cosine ('cosine').
         methods: {name: MethodUse}.
@@ -41,11 +51,24 @@ class Recipe:
 
     teacher: str
     teacher_weights: str
+    teacher_scale: float
     student: str
     student_weights: str
     warmup_epochs: float
     decay: str
     methods: dict[str, MethodUse]
+
+    def teacher_imgsz(self, imgsz: int) -> int | None:
+        """Longer side in pixels of the teacher's pictures where it is not the student's. Raises UserError."""
+        if self.teacher_scale == 1:
+            return None
+        size = imgsz * self.teacher_scale
+        if size < 64 or size % 32:
+            raise UserError(
+                f"teacher_scale {self.teacher_scale:g} makes {size:g} pixels of the student's {imgsz}, "
+                f'expected a multiple of 32, at least 64'
+            )
+        return int(size)
 
     def override(self, flag: str, method: str, value: float) -> None:
         """Set a method's weight from a command's flag: its first term gets the value, the others keep their ratio.
@@ -128,6 +151,9 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
     if not isinstance(values['methods'], dict):
         raise UserError(f'{file}: methods must be rows of the form "mask: {{layers: [17, 20, 23]}}"')
     warmup, decay = values.get('warmup_epochs', 3), values.get('decay', DECAYS[0])
+    scale = values.get('teacher_scale', 1)
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise UserError(f'{file}: teacher_scale is {scale!r}, expected a number above 0')
     if not isinstance(warmup, int | float) or not 0 <= warmup < math.inf:
         raise UserError(f'{file}: warmup_epochs is {warmup!r}, expected a number of epochs, 0 or more')
     if decay not in DECAYS:
@@ -135,6 +161,7 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
     return Recipe(
         teacher=str(values['teacher']),
         teacher_weights=str(values.get('teacher_weights') or ''),
+        teacher_scale=scale,
         student=str(values['student']),
         student_weights=str(values.get('student_weights') or ''),
         warmup_epochs=warmup,
