@@ -360,7 +360,7 @@ def test_resuming_with_other_data_is_said(world, tmp_path, monkeypatch, capsys):
     data.write_text(world.data.read_text())
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, '_finish_epoch', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        world.train(tmp_path / 'run', '--data', data, *STEADY)
+        world.train(tmp_path / 'run', '--data', data, '--epochs', 2, *STEADY)
     data.write_text(world.few.read_text())
     resume(tmp_path / 'run')
     assert 'have changed since' in capsys.readouterr().out
