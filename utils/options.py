@@ -127,7 +127,8 @@ def add_distillation_options(group: argparse._ArgumentGroup) -> None:
         '--teacher_imgsz',
         type=int,
         metavar='PX',
-        help="longer side of the teacher's pictures (--imgsz); methods that compare predictions refuse another",
+        help="longer side of the teacher's pictures (the recipe's teacher_scale times --imgsz); methods that compare "
+        'predictions refuse any but --imgsz',
     )
     group.add_argument(
         '--unlabelled',
