@@ -110,11 +110,11 @@ def main(recipe: str | None = None) -> None:
         teacher,
         content,
         run.hyp,
-        options.imgsz,
+        run.input_size,
         options.amp,
         options.seed,
         options.epochs,
-        options.teacher_imgsz,
+        run.teacher_input_size,
         run.train_set.labelled / len(run.train_set),
     )
     run.train(student, criterion, recipe_content=content.as_dict(), **kept)

@@ -39,7 +39,7 @@ def main() -> None:
     options = run.options
     seed_everything(options.seed)
     model = run.name_classes(build_model(options, run.data.nc, run.checkpoint))
-    criterion = DetectionCriterion(model, run.hyp, options.imgsz, options.amp)
+    criterion = DetectionCriterion(model, run.hyp, run.input_size, options.amp)
     run.train(model, criterion)
 
 

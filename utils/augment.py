@@ -13,6 +13,7 @@ from utils.labels import Annotations
 GREY = 114  # of the letterbox and of what lies outside a moved picture
 MIN_SIDE = 2.0  # pixels; a target that becomes smaller is a don't-care region from then on
 MIN_VISIBLE = 0.2  # a target of which less than this share of its area is left likewise
+WHOLE = 0.95  # in crops, words that the frame cuts further than this are don't-care: most of them cannot be read
 MAX_TILT = 0.5  # perspective may at most halve or double sizes within a picture; more could reach the horizon
 
 Example = tuple[np.ndarray, Annotations]  # a picture and its regions, in its pixels
@@ -60,37 +61,103 @@ def compose_mosaic(rng: np.random.Generator, examples: list[Example], size: int)
     return canvas, Annotations.concatenate(parts).clipped(side, side)
 
 
+def random_gain(rng: np.random.Generator, hyp: dict, small: float = 1.0) -> float:
+    """How much larger a picture becomes: from 1 - scale to 1 + scale, or with zoom from 1 - scale to zoom, where half
+    as large is as frequent as twice as large.
+
+    Args:
+        rng, hyp: see random_projection.
+        small: how many times smaller than others this picture is: it is reduced by so much less.
+    """
+    least = min((1 - hyp['scale']) * small, 1.0)
+    if hyp['zoom']:
+        return math.exp(rng.uniform(math.log(least), math.log(max(hyp['zoom'], least))))
+    return rng.uniform(least, 1 + hyp['scale'])
+
+
 def random_projection(rng: np.random.Generator, hyp: dict, source: tuple, target: tuple) -> np.ndarray:
     """A random matrix that takes a picture's centre near the middle of the output.
 
     Args:
         rng: the generator.
-        hyp: degrees, translate (share of the output), scale (gain), shear (degrees), perspective (per pixel).
+        hyp: degrees, translate (share of the output), scale and zoom (gain), aspect (factor), shear (degrees),
+            perspective (per pixel).
         source: (width, height) of the picture.
         target: (width, height) of the output.
 
     Returns:
         (3, 3) float64, from picture to output coordinates.
     """
-    tilt_x, tilt_y = rng.uniform(-hyp['perspective'], hyp['perspective'], 2)
+    tilt = rng.uniform(-hyp['perspective'], hyp['perspective'], 2)
     angle = math.radians(rng.uniform(-hyp['degrees'], hyp['degrees']))
-    gain = rng.uniform(1 - hyp['scale'], 1 + hyp['scale'])
-    shear_x, shear_y = np.tan(np.radians(rng.uniform(-hyp['shear'], hyp['shear'], 2)))
-    shift_x, shift_y = 0.5 + rng.uniform(-hyp['translate'], hyp['translate'], 2)
-
-    # At the picture's edges the homogeneous coordinate is 1 +- reach.
-    reach = abs(tilt_x) * source[0] / 2 + abs(tilt_y) * source[1] / 2
-    weaken = min(1.0, MAX_TILT / max(reach, 1e-12))
-    to_centre = np.array([[1, 0, -source[0] / 2], [0, 1, -source[1] / 2], [0, 0, 1]])
-    tilt = np.array([[1, 0, 0], [0, 1, 0], [tilt_x * weaken, tilt_y * weaken, 1]])
-    cos, sin = gain * math.cos(angle), gain * math.sin(angle)
-    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
-    shear = np.array([[1, shear_x, 0], [shear_y, 1, 0], [0, 0, 1]])
-    to_output = np.array([[1, 0, shift_x * target[0]], [0, 1, shift_y * target[1]], [0, 0, 1]])
-    return to_output @ shear @ turn @ tilt @ to_centre
+    gain = random_gain(rng, hyp)
+    shear = np.tan(np.radians(rng.uniform(-hyp['shear'], hyp['shear'], 2)))
+    shift = 0.5 + rng.uniform(-hyp['translate'], hyp['translate'], 2)
+    middle = np.array(source) / 2
+    return _projection(middle, shift * target, middle, tilt, angle, gain * random_stretch(rng, hyp), shear)
 
 
-def project(example: Example, matrix: np.ndarray, size: tuple[int, int]) -> Example:
+def random_crop(rng: np.random.Generator, hyp: dict, example: Example, side: int, small: float = 1.0) -> Example:
+    """A square of `side` pixels cut from a randomly projected picture, around a word that is drawn from all its words.
+
+    Where the picture is large enough the square lies inside it; without words it lies anywhere. Words that its frame
+    cuts become don't-care regions. `translate` has no meaning here; `small` is random_gain's.
+    """
+    image, annotations = example
+    size = np.array(image.shape[1::-1], float)
+    tilt = rng.uniform(-hyp['perspective'], hyp['perspective'], 2)
+    angle = math.radians(rng.uniform(-hyp['degrees'], hyp['degrees']))
+    gain = random_gain(rng, hyp, small) * random_stretch(rng, hyp)  # (2,)
+    shear = np.tan(np.radians(rng.uniform(-hyp['shear'], hyp['shear'], 2)))
+    place = rng.uniform(0, 1, 2)
+    words = annotations.boxes()[~annotations.dont_care]
+    reach = side / 2 / gain  # of the square, in pixels of the picture
+    if len(words):
+        box = words[rng.integers(len(words))]
+        slack = np.maximum(reach - (box[2:] - box[:2]) / 2, 0)
+        centre = (box[:2] + box[2:]) / 2 + (2 * place - 1) * slack
+    else:
+        centre = place * size
+    # A picture smaller than the square lies anywhere in it.
+    low, high = np.minimum(reach, size - reach), np.maximum(reach, size - reach)
+    centre = np.where(size > 2 * reach, centre.clip(low, high), low + (high - low) * place)
+    matrix = _projection(centre, np.full(2, side / 2), np.maximum(centre, size - centre), tilt, angle, gain, shear)
+    return project(example, matrix, (side, side), WHOLE)
+
+
+def random_stretch(rng: np.random.Generator, hyp: dict) -> np.ndarray:
+    """(2,) factors of width and height, 1 / f and f, with f up to 1 + aspect either way."""
+    if not hyp['aspect']:
+        return np.ones(2)
+    factor = math.exp(rng.uniform(-1, 1) * math.log(1 + hyp['aspect']) / 2)
+    return np.array([1 / factor, factor])
+
+
+def _projection(
+    centre: np.ndarray, to: np.ndarray, reach: np.ndarray, tilt: np.ndarray, angle: float, gain, shear: np.ndarray
+) -> np.ndarray:
+    """The (3, 3) matrix that takes `centre` (x, y) to `to`: tilted, turned by `angle` (radians), sheared, enlarged.
+
+    Args:
+        reach: (2,) pixels from the centre to the farthest edge in x and y, where the tilt is greatest.
+        tilt: (2,) per pixel.
+        gain: (2,) factors of width and height.
+        shear: (2,) tangents.
+    """
+    # At the picture's edges the homogeneous coordinate is 1 +- this.
+    greatest = (np.abs(tilt) * reach).sum()
+    tilt_x, tilt_y = tilt * min(1.0, MAX_TILT / max(greatest, 1e-12))
+    (x, y), (to_x, to_y), (shear_x, shear_y), (gain_x, gain_y) = centre, to, shear, gain
+    to_centre = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
+    tilted = np.array([[1, 0, 0], [0, 1, 0], [tilt_x, tilt_y, 1]])
+    cos, sin = math.cos(angle), math.sin(angle)
+    turn = np.array([[gain_x * cos, gain_x * sin, 0], [-gain_y * sin, gain_y * cos, 0], [0, 0, 1]])
+    sheared = np.array([[1, shear_x, 0], [shear_y, 1, 0], [0, 0, 1]])
+    to_output = np.array([[1, 0, to_x], [0, 1, to_y], [0, 0, 1]])
+    return to_output @ sheared @ turn @ tilted @ to_centre
+
+
+def project(example: Example, matrix: np.ndarray, size: tuple[int, int], min_visible: float = MIN_VISIBLE) -> Example:
     """Take a picture and its regions through a matrix to an output of size (width, height).
 
     Targets that become too small or are cut too much become don't-care regions: they are not background.
@@ -104,7 +171,7 @@ def project(example: Example, matrix: np.ndarray, size: tuple[int, int]) -> Exam
         image = cv2.warpAffine(image, pixels[:2], size, **options)
     else:
         image = cv2.warpPerspective(image, pixels, size, **options)
-    return image, annotations.projected(matrix).clipped(*size).demoted(MIN_SIDE, MIN_VISIBLE)
+    return image, annotations.projected(matrix).clipped(*size).demoted(MIN_SIDE, min_visible)
 
 
 def jitter_hsv(rng: np.random.Generator, image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:

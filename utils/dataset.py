@@ -279,6 +279,8 @@ class TextDataset(Dataset):
         cache: hold all resized pictures in memory that worker processes share.
         dont_care: 'ignore' or 'text'; None: what data says.
         unlabelled: a folder or a list file of more pictures, of which nothing is known; label files are not read.
+        crop: with augment, side in pixels of the squares that are cut from the pictures and given out, a multiple of
+            stride. Pictures are then held at imgsz at most; smaller ones are not enlarged.
 
     Attributes:
         files: n pictures (Path).
@@ -307,6 +309,7 @@ class TextDataset(Dataset):
         cache: bool = False,
         dont_care: str | None = None,
         unlabelled: Path | str | None = None,
+        crop: int | None = None,
     ):
         if imgsz < stride or imgsz % stride:
             raise UserError(f'the image size is {imgsz}, expected a multiple of {stride}')
@@ -315,7 +318,9 @@ class TextDataset(Dataset):
         dont_care = dont_care or data.dont_care
         if dont_care not in DONT_CARE:
             raise UserError(f'dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
-        self.imgsz, self.augment, self.seed, self.rect = imgsz, augment, seed, rect
+        if crop is not None and (not augment or rect or crop < stride or crop % stride):
+            raise UserError(f'crops are {crop} pixels, expected a multiple of {stride}, in training')
+        self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
         self.hyp = check_hyp(hyp or {})
         self._scan(data, split, dont_care)
         self.labelled = len(self.files)
@@ -409,7 +414,7 @@ class TextDataset(Dataset):
 
     def _fill_cache(self, split: str) -> None:
         """Decode every picture into one shared buffer, unless memory is short; says its size."""
-        sizes = np.array([augment.resized_shape(w, h, self.imgsz) for w, h in self.shapes.tolist()])
+        sizes = np.array([self._held_shape(index) for index in range(len(self))])
         ends = np.cumsum(sizes.prod(1) * 3)
         # Processes of torchrun, and runs of a comparison, each fill a cache of their own.
         sharing = distributed.environment('LOCAL_WORLD_SIZE', 1) * distributed.environment(RUNS_AT_ONCE, 1)
@@ -429,12 +434,20 @@ class TextDataset(Dataset):
             list(tqdm(pool.map(store, range(len(self))), f'caching {split}', len(self), leave=False, delay=1))
         self._offsets, self._buffer = starts, buffer
 
+    def _held_side(self, index: int) -> int:
+        """Pixels of the longer side at which a picture is held: imgsz, for crops no more than it has."""
+        return min(self.imgsz, int(self.shapes[index].max())) if self.crop else self.imgsz
+
+    def _held_shape(self, index: int) -> tuple[int, int]:
+        """(width, height) at which a picture is held."""
+        return augment.resized_shape(*self.shapes[index].tolist(), self._held_side(index))
+
     def _read(self, index: int) -> np.ndarray:
-        """A picture from its file, (h, w, 3) RGB, the longer side imgsz pixels."""
+        """A picture from its file, (h, w, 3) RGB, at the size at which it is held."""
         image = load_picture(self.files[index])
         if image.shape[1::-1] != tuple(self.shapes[index]):
             raise UserError(f'{self.files[index]}: the picture has changed since it was first read')
-        return augment.resize_long_side(image, self.imgsz)
+        return augment.resize_long_side(image, self._held_side(index))
 
     def example(self, index: int) -> Example:
         """A resized picture (h, w, 3), not to be written to, and its annotations in pixels of it."""
@@ -442,7 +455,7 @@ class TextDataset(Dataset):
             image = self._read(index)
             height, width = image.shape[:2]
         else:
-            width, height = augment.resized_shape(*self.shapes[index].tolist(), self.imgsz)
+            width, height = self._held_shape(index)
             start = self._offsets[index]
             image = self._buffer.numpy()[start : start + width * height * 3].reshape(height, width, 3)
         return image, self.annotations[index].scaled(width, height)
@@ -490,7 +503,9 @@ class TextDataset(Dataset):
         return rng.integers(least, most, size=count).tolist()
 
     def _composed(self, rng: np.random.Generator, index: int) -> Example:
-        """A mosaic, or the letterboxed picture alone, through one random projection."""
+        """A crop; or a mosaic, or the letterboxed picture alone, through one random projection."""
+        if self.crop:
+            return self._cropped(rng, index)
         if not self.rect and rng.random() < self.hyp['mosaic']:
             pictures = (index, *self._others(rng, index, 3))
             example = augment.compose_mosaic(rng, [self.example(i) for i in pictures], self.imgsz)
@@ -498,6 +513,20 @@ class TextDataset(Dataset):
             example, _ = self._letterboxed(index)
         source, target = example[0].shape[1::-1], self._input_size(index)
         return augment.project(example, augment.random_projection(rng, self.hyp, source, target), target)
+
+    def _cropped(self, rng: np.random.Generator, index: int) -> Example:
+        """A crop of the picture, or a mosaic of four crops of its size."""
+        whole = rng.random() >= self.hyp['mosaic']
+        pictures = (index,) if whole else (index, *self._others(rng, index, 3))
+        small = [self.imgsz / self._held_side(i) for i in pictures]
+        crops = [
+            augment.random_crop(rng, self.hyp, self.example(i), self.crop, times)
+            for i, times in zip(pictures, small, strict=True)
+        ]
+        if whole:
+            return crops[0]
+        image, annotations = augment.compose_mosaic(rng, crops, self.crop // 2)
+        return image, annotations.demoted(augment.MIN_SIDE, augment.WHOLE)
 
 
 def _measure(file: Path) -> tuple[tuple[int, int] | None, str]:

@@ -22,6 +22,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         '--imgsz', '--img', '--img-size', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)'
     )
     data.add_argument(
+        '--crop',
+        type=int,
+        metavar='PX',
+        help='train on random squares of this side, cut from pictures of --imgsz around their words; validation sees '
+        'whole pictures of --imgsz (default: train on whole pictures)',
+    )
+    data.add_argument(
         '--cache',
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -155,6 +162,8 @@ def check_training_options(parser: argparse.ArgumentParser, options: argparse.Na
         parser.error('--nominal-batch: at least 1')
     if options.imgsz < 64 or options.imgsz % 32:
         parser.error('--imgsz: a multiple of 32, at least 64')
+    if options.crop is not None and not (64 <= options.crop <= options.imgsz and options.crop % 32 == 0):
+        parser.error('--crop: a multiple of 32, from 64 to --imgsz')
     teacher_imgsz = getattr(options, 'teacher_imgsz', None)  # train.py has none
     if teacher_imgsz is not None and (teacher_imgsz < 64 or teacher_imgsz % 32):
         parser.error('--teacher_imgsz: a multiple of 32, at least 64')
@@ -163,6 +172,8 @@ def check_training_options(parser: argparse.ArgumentParser, options: argparse.Na
         parser.error(', '.join(f'--{name.replace("_", "-")}' for name in counts) + ': 0 or more')
     if options.seed > MAX_SEED:
         parser.error(f'--seed: {MAX_SEED} at most')
+    if options.crop and teacher_imgsz and (options.crop * teacher_imgsz) % (32 * options.imgsz):
+        parser.error('--teacher_imgsz: its share of --imgsz must make --crop another multiple of 32')
     kd_warmup = getattr(options, 'kd_warmup', None)
     if kd_warmup is not None and not 0 <= kd_warmup < math.inf:
         parser.error('--kd_warmup: 0 or more epochs')

@@ -67,15 +67,18 @@ class TrainingRun:
             raise UserError(f'--label-smoothing is for several classes, and {options.data} has one')
         more = vars(options)  # of distill.py alone
         self.teacher_imgsz = more.get('teacher_imgsz') or options.imgsz
+        vars(options).setdefault('crop', None)  # of a run that an earlier version began
+        held = max(options.imgsz, self.teacher_imgsz)
         self.train_set = TextDataset(
             self.data,
             'train',
-            max(options.imgsz, self.teacher_imgsz),
+            held,
             self.hyp,
             augment=True,
             seed=options.seed,
             cache=options.cache,
             unlabelled=more.get('unlabelled'),
+            crop=options.crop and options.crop * held // options.imgsz,
         )
         self.val_set = self._val_set(options.imgsz)
         read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
@@ -84,6 +87,16 @@ class TrainingRun:
             print(f'warning: {count} pictures of {split} are trained on: its figures will be too good')
         precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
         print(f'device: {describe(self.device)}; the network trains in {precision}')
+
+    @property
+    def input_size(self) -> int:
+        """Longer side in pixels of what the student trains on."""
+        return self.options.crop or self.options.imgsz
+
+    @property
+    def teacher_input_size(self) -> int:
+        """Longer side in pixels of what the teacher sees of it."""
+        return self.input_size * self.teacher_imgsz // self.options.imgsz
 
     def _val_set(self, imgsz: int) -> TextDataset:
         return TextDataset(
@@ -142,7 +155,7 @@ class TrainingRun:
         hint = '' if share > 0.95 else '; the others cannot be learnt: a larger --imgsz or other anchors may help'
         print(f'anchors: {share:.1%} of the targets are within a factor of {self.hyp["anchor_t"]:g} of one{hint}')
         if options.batch_size == -1:
-            options.batch_size = fit_batch_size(model, criterion, self.train_set.imgsz)
+            options.batch_size = fit_batch_size(model, criterion, self.train_set.crop or self.train_set.imgsz)
             print(f'--batch-size -1: {options.batch_size}')
         loaders = (
             build_loader(
