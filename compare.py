@@ -17,8 +17,8 @@ import contextlib
 from pathlib import Path
 
 from models.errors import UserError
-from utils.cli import run_command
-from utils.options import add_distillation_options, add_training_options, check_training_options, given_options
+from utils.runtime.cli import run_command
+from utils.runtime.options import add_distillation_options, add_training_options, check_training_options, given_options
 
 DEFAULT_RECIPES = 'control,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint'
 CONTROL = 'control'
@@ -109,7 +109,7 @@ def parse_options() -> argparse.Namespace:
         parser.error('--jobs: at least 1')
     saved = Path(options.project) / options.name / 'comparison.yaml'
     if options.table and given <= {'table', 'name', 'project'} and saved.is_file():
-        from utils.hyp import read_yaml
+        from utils.runtime.hyp import read_yaml
 
         return argparse.Namespace(
             **(vars(options) | read_yaml(saved)['options'] | {key: getattr(options, key) for key in given})
@@ -121,15 +121,15 @@ def main() -> None:
     options = parse_options()
     from utils.comparison.comparison import Comparison
     from utils.comparison.runs import unlike
-    from utils.dataset import list_pictures, load_data_config
-    from utils.device import find_device
-    from utils.run import make_folder, sole_writer
+    from utils.loading.dataset import list_images, load_data_config
+    from utils.runtime.device import find_device
+    from utils.runtime.run_folder import make_folder, sole_writer
 
     data = load_data_config(options.data)
     if not options.table:
         find_device(options.device)
         for split in dict.fromkeys(('train', 'val', options.task)):
-            list_pictures(data, split)
+            list_images(data, split)
     comparison = Comparison(options, training_flags(options))
     plan(comparison, options, data.nc)
     for run in comparison.runs:
@@ -271,7 +271,7 @@ def control_start(recipe, teachers: list[str], folder: Path, nc: int) -> tuple[s
 
     from models.checkpoint import anchors_of, read_checkpoint, same_anchors
     from models.yolo import DetectionModel
-    from utils.run import write_yaml
+    from utils.runtime.run_folder import write_yaml
 
     student, weights = recipe.student, recipe.student_weights
     model = DetectionModel(student, nc=nc)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from models.errors import UserError
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 ROOT = Path(__file__).resolve().parent
 TEACHER, START = 'teacher/demo/yolov5s.pt', 'teacher/demo/yolov5n.pt'

@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from models.errors import UserError
-from utils.cli import run_command
-from utils.results import Picture, Results, annotate
+from utils.detection.results import Results, SourceImage, annotate
+from utils.runtime.cli import run_command
 
 # numpy, OpenCV and torch are imported where they are used: --help and a wrong flag are answered at once, and the
 # first result comes within a second of importing torch.
@@ -34,12 +34,12 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         '--imgsz', type=_positive, help='pixels of the long side as the network sees it (640; or what an export is for)'
     )
-    add('--conf-thres', type=_share, help="lowest confidence, 0..1 (default: the checkpoint's own, else 0.25)")
-    add('--iou-thres', type=_share, default=0.45, help='overlap above which the worse box goes, 0..1 (default 0.45)')
+    add('--conf-thres', type=_fraction, help="lowest confidence, 0..1 (default: the checkpoint's own, else 0.25)")
+    add('--iou-thres', type=_fraction, default=0.45, help='overlap above which the worse box goes, 0..1 (default 0.45)')
     add('--max-det', type=_positive, default=300, help='boxes kept of a picture at most (default 300)')
     add('--classes', type=int, nargs='+', metavar='N', help='numbers of the classes to keep (default: all)')
     add('--slice', type=_positive, nargs='?', const=0, metavar='PX', help=SLICE_HELP)
-    add('--slice-overlap', type=_share, metavar='SHARE', help='of a tile that its neighbours show too (default 0.2)')
+    add('--slice-overlap', type=_fraction, metavar='SHARE', help='of a tile that its neighbours show too (default 0.2)')
     add('--batch-size', type=_positive, metavar='N', help='pictures, or tiles of one, at a time (default 8)')
     add('--device', default='', help="'cpu' or a CUDA number; default: cuda if there is one, else cpu")
     add('--no-amp', dest='amp', action='store_false', help='float32 instead of bfloat16 where the processor has that')
@@ -49,7 +49,7 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--save-txt', action='store_true', help='write labels/*.txt: class x y w h, 0..1 of the picture')
     add('--save-conf', action='store_true', help='add the confidence to the rows of --save-txt')
     add('--save-crop', action='store_true', help='write each box as a picture: crops/<class>/*.jpg, in reading order')
-    add('--crop-margin', type=_share, metavar='SHARE', help="around a crop, of the box's height, 0..1 (default 0.1)")
+    add('--crop-margin', type=_fraction, metavar='SHARE', help="around a crop, of the box's height, 0..1 (default 0.1)")
     add('--save-json', action='store_true', help='write detections.json: boxes in pixels, scores, lines, reading order')
     add('--nosave', action='store_true', help='write no annotated pictures and videos')
     shown = 'show the annotated pictures (any key: next, q: stop)'
@@ -81,7 +81,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _share(text: str) -> float:
+def _fraction(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -127,7 +127,7 @@ class Detector:
         import torch
 
         from models.exported import default_device, is_exported, load_detector, long_side
-        from utils.device import network_dtype, select_device
+        from utils.runtime.device import network_dtype, select_device
 
         if not amp and is_exported(weights):
             raise UserError(f'--no-amp is for checkpoints: {weights} computes as it was exported')
@@ -168,7 +168,8 @@ class Detector:
         Returns:
             What a call returns, of each picture.
         """
-        from utils import augment, boxes  # noqa: F401  imported before the clock starts
+        from utils import boxes  # noqa: F401
+        from utils.loading import augment  # noqa: F401  imported before the clock starts
 
         if self.model.input_size:
             batch_size = 1  # an export of one size takes one picture
@@ -212,8 +213,8 @@ class Detector:
 
     def _place(self, image):
         """Resize a picture's long side to imgsz and pad it with grey to multiples of the stride or an export's size."""
-        from utils.augment import pad_to, resize_long_side
         from utils.boxes import Letterbox
+        from utils.loading.augment import pad_to, resize_long_side
 
         height, width = image.shape[:2]
         fixed, longest = self.model.input_size, max(height, width)
@@ -227,7 +228,7 @@ class Detector:
     def _select(self, rows, letterbox, height: int, width: int):
         """Boxes (n, 6) after NMS in pixels of the picture, rounded to what is written everywhere, none without area."""
         rows = rows.cpu().clone()
-        rows[:, :4] = letterbox.to_picture(rows[:, :4], height, width)
+        rows[:, :4] = letterbox.to_image(rows[:, :4], height, width)
         rows = rows.double().numpy()
         if self.classes:
             rows = rows[[int(category) in self.classes for category in rows[:, 5]]][: self.max_det]
@@ -248,18 +249,18 @@ def make_finder(detector: Detector, args: argparse.Namespace) -> Callable[[list]
     find = functools.partial(detector.find, batch_size=args.batch_size or BATCH_SIZE)
     if args.slice is None:
         return find
-    from utils.tiles import detect_sliced
+    from utils.detection.tiles import detect_sliced
 
     overlap = SLICE_OVERLAP if args.slice_overlap is None else args.slice_overlap
     size = args.slice or detector.imgsz
     return lambda images: [detect_sliced(image, find, size, overlap, args.max_det) for image in images]
 
 
-def write(picture: Picture, rows, source, results: Results, fps: float | None = None) -> int:
+def write(picture: SourceImage, rows, source, results: Results, fps: float | None = None) -> int:
     """Write and show what is asked for of a picture, or of a frame if `fps` is given; returns the count of boxes."""
     import numpy as np
 
-    from utils.reading import reading_order
+    from utils.detection.reading_order import reading_order
 
     args, lines = results.args, reading_order(rows[:, :4])
     rows = rows[[word for line in lines for word in line]]
@@ -269,13 +270,13 @@ def write(picture: Picture, rows, source, results: Results, fps: float | None = 
     if not args.nosave and fps:
         results.save_frame(annotated, source, fps)
     elif not args.nosave:
-        results.save_picture(annotated, source)
+        results.save_image(annotated, source)
     if args.view_img:
         results.show(annotated, str(source.name), source.moves)
     return len(rows)
 
 
-class Progress:
+class ProgressBar:
     """What a run has done so far, told as it happens: a line a picture or, from MANY sources on, a progress bar.
 
     Args:
@@ -298,7 +299,7 @@ class Progress:
 
             self.bar = tqdm(total=total, unit='picture', file=sys.stdout, disable=None)
 
-    def picture_done(self, source, count: int, milliseconds: float) -> None:
+    def image_done(self, source, count: int, milliseconds: float) -> None:
         self.counts.append(count)
         self.source_done()
         if not self.bar:
@@ -319,9 +320,9 @@ class Progress:
             self.bar.close()
 
 
-def process_pictures(group: list, detector: Detector, find: Callable, results: Results, progress: Progress) -> None:
+def process_images(group: list, detector: Detector, find: Callable, results: Results, progress: ProgressBar) -> None:
     """Find and write the boxes of pictures together; `group` holds each source with its pixels or an Unreadable."""
-    from utils.sources import Unreadable
+    from utils.detection.sources import Unreadable
 
     spent = sum(detector.seconds)
     images = [image for _, image in group if not isinstance(image, Unreadable)]
@@ -331,23 +332,23 @@ def process_pictures(group: list, detector: Detector, find: Callable, results: R
         if isinstance(image, Unreadable):
             progress.skip(source, image)
             continue
-        picture = Picture(image, str(source.name), source.name)
-        progress.picture_done(source, write(picture, next(found), source, results), milliseconds)
+        picture = SourceImage(image, str(source.name), source.name)
+        progress.image_done(source, write(picture, next(found), source, results), milliseconds)
         if results.stopped:
             return
 
 
-def process_video(source, find: Callable, results: Results, progress: Progress) -> None:
+def process_video(source, find: Callable, results: Results, progress: ProgressBar) -> None:
     """Find and write the boxes of a video or a webcam, frame by frame."""
     from tqdm import tqdm
 
-    from utils.sources import Unreadable, Video
+    from utils.detection.sources import Unreadable, Video
 
     try:
         video = Video(source, results.args.vid_stride or 1)
         frames = tqdm(video, str(source.name), video.count, unit='frame', file=sys.stdout, disable=None)
         for number, image in frames:
-            picture = Picture(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
+            picture = SourceImage(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
             progress.counts.append(write(picture, find([image])[0], source, results, video.fps))
             if results.stopped:
                 return
@@ -363,18 +364,18 @@ def process_video(source, find: Callable, results: Results, progress: Progress) 
         results.end_video()
 
 
-def run(sources: list, detector: Detector, results: Results, args: argparse.Namespace) -> Progress:
+def run(sources: list, detector: Detector, results: Results, args: argparse.Namespace) -> ProgressBar:
     """All sources, in order."""
-    from utils.sources import read_in_groups
+    from utils.detection.sources import read_in_groups
 
-    find, progress = make_finder(detector, args), Progress(len(sources), _noun(detector.names))
+    find, progress = make_finder(detector, args), ProgressBar(len(sources), _noun(detector.names))
     size = 1 if args.slice is not None else args.batch_size or BATCH_SIZE  # the tiles of one picture are batches
     with closing(progress):
         for group in read_in_groups(sources, size):
             if group[0][0].moves:
                 process_video(group[0][0], find, results, progress)
             else:
-                process_pictures(group, detector, find, results, progress)
+                process_images(group, detector, find, results, progress)
             if results.stopped:
                 break
     return progress
@@ -403,7 +404,7 @@ def check_display() -> None:
 
 def main() -> None:
     args = parse_args()
-    from utils.sources import find_sources
+    from utils.detection.sources import find_sources
 
     sources = find_sources(args.source)
     if args.vid_stride is not None and not any(source.moves for source in sources):

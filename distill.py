@@ -13,8 +13,8 @@ import hashlib
 import sys
 from pathlib import Path
 
-from utils.cli import run_command
-from utils.options import add_distillation_options, add_training_options, check_training_options
+from utils.runtime.cli import run_command
+from utils.runtime.options import add_distillation_options, add_training_options, check_training_options
 
 DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
 WEIGHT_FLAGS = {'mask_diff': 'mask', 'PFI_diff': 'pfi', 'feature_diff': 'hint'}
@@ -84,7 +84,7 @@ def main(recipe: str | None = None) -> None:
     """Run the distillation command; `recipe` is the one that a published script stands for."""
     options = parse_options(recipe)
     from models.errors import UserError
-    from utils.device import select_device
+    from utils.runtime.device import select_device
 
     select_device(options.device)  # the quickest mistake to report
     if options.resume is None:
@@ -93,7 +93,7 @@ def main(recipe: str | None = None) -> None:
         options.teacher_imgsz = options.teacher_imgsz or content.teacher_imgsz(options.imgsz)
     from utils.distillation.distiller import Distiller
     from utils.distillation.recipe import parse_recipe
-    from utils.training import TrainingRun, seed_everything
+    from utils.training.run import TrainingRun, seed_everything
 
     run = TrainingRun('distill', options)
     if recipe and (run.options.recipe != recipe or run.options.methods):
@@ -126,7 +126,7 @@ def read_recipe(options: argparse.Namespace):
 
     from models.errors import UserError
     from utils.distillation.recipe import parse_recipe, read_shorthand
-    from utils.hyp import read_yaml
+    from utils.runtime.hyp import read_yaml
 
     content, source = read_yaml(options.recipe), options.recipe
     if options.methods:
@@ -151,14 +151,14 @@ def read_recipe(options: argparse.Namespace):
 def require_teacher(recipe, data: str) -> None:
     """Say how to get a teacher (and the data) before anything slow happens. Raises UserError."""
     from models.errors import UserError
-    from utils.dataset import list_pictures, load_data_config
+    from utils.loading.dataset import list_images, load_data_config
 
     if recipe.teacher_weights and Path(recipe.teacher_weights).is_file():
         return
     size = Path(recipe.teacher).stem.removeprefix('yolov5')
     config = load_data_config(data)
     try:
-        list_pictures(config, 'train')
+        list_images(config, 'train')
         prepare = ''
     except UserError:
         prepare = f'prepare the data with "{config.prepare}", then '
@@ -222,7 +222,7 @@ def build_student(recipe, teacher, nc: int, resuming: bool):
     from models.checkpoint import anchors_of, read_checkpoint, same_anchors
     from models.errors import UserError
     from models.yolo import DetectionModel
-    from utils.training import start_from
+    from utils.training.run import start_from
 
     anchors = (teacher.head.anchors.float().cpu() * teacher.stride.view(-1, 1, 1)).flatten(1).tolist()
     student = DetectionModel(recipe.student, nc=nc, anchors=anchors)

@@ -11,7 +11,7 @@ All other flags are those of distill.py:
 """
 
 from distill import main
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 if __name__ == '__main__':
     run_command(lambda: main('recipes/xn_maskdiff.yaml'))

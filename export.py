@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torchscript': '.torchscript'}
 
@@ -87,24 +87,24 @@ def target_file(options: argparse.Namespace) -> Path:
 def main() -> None:
     options = parse_options()
     from utils.export.job import ExportJob
-    from utils.run import make_folder
+    from utils.runtime.run_folder import make_folder
 
     target = target_file(options)
     job = ExportJob(options)
     make_folder(target.parent)
     # Files get their places when they are complete and checked; what fails leaves nothing behind.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.export-') as folder:
-        job.write(Path(folder) / target.name, render_pictures())
+        job.write(Path(folder) / target.name, render_images())
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, target.parent / file.name)
             print(f'{target.parent / file.name}: {(target.parent / file.name).stat().st_size / 1e6:.2f} MB')
 
 
-def render_pictures() -> list:
+def render_images() -> list:
     """Pictures with words, (480, 640, 3) uint8 RGB, to compare and to time on."""
-    from data.synthesis.picture import render_picture
+    from data.synthesis.image import render_image
 
-    return [render_picture(0, 'test', number, (640, 480))[0][:, :, ::-1] for number in range(3)]
+    return [render_image(0, 'test', number, (640, 480))[0][:, :, ::-1] for number in range(3)]
 
 
 if __name__ == '__main__':

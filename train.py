@@ -5,8 +5,8 @@ python train.py --cfg models/yolov5x.yaml --data data/ICDAR.yaml --name x
 
 import argparse
 
-from utils.cli import run_command
-from utils.options import add_training_options, check_training_options
+from utils.runtime.cli import run_command
+from utils.runtime.options import add_training_options, check_training_options
 
 
 def parse_options() -> argparse.Namespace:
@@ -32,8 +32,8 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
-    from utils.criterion import DetectionCriterion
-    from utils.training import TrainingRun, seed_everything
+    from utils.training.criterion import DetectionCriterion
+    from utils.training.run import TrainingRun, seed_everything
 
     run = TrainingRun('train', options)
     options = run.options
@@ -48,7 +48,7 @@ def build_model(options: argparse.Namespace, nc: int, resumed):
     from models.checkpoint import anchors_of, read_checkpoint, same_anchors
     from models.errors import UserError
     from models.yolo import DetectionModel
-    from utils.training import start_from
+    from utils.training.run import start_from
 
     if resumed is not None:
         return DetectionModel(resumed.yaml, nc=nc, anchors=anchors_of(resumed))

@@ -5,7 +5,7 @@ python val.py --weights runs/distill/xn_maskdiff_PFI/weights/best.pt --data data
 
 import argparse
 
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 
 def parse_options() -> argparse.Namespace:
@@ -72,11 +72,11 @@ def main() -> None:
     options = parse_options()
     from models.errors import UserError
     from models.exported import default_device, is_exported, load_detector, long_side
-    from utils.dataset import TextDataset, build_loader, load_data_config
-    from utils.device import describe, select_device
-    from utils.evaluate import evaluate
-    from utils.report import choose_scale, choose_threshold, figures, print_scores, write_report
-    from utils.run import command_line, make_run_folder, write_yaml
+    from utils.evaluation.evaluate import evaluate
+    from utils.evaluation.report import choose_scale, choose_threshold, figures, print_scores, write_report
+    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.runtime.device import describe, select_device
+    from utils.runtime.run_folder import command_line, make_run_folder, write_yaml
 
     if options.half and is_exported(options.weights):
         raise UserError(f'--half is for checkpoints: {options.weights} computes as it was exported')
@@ -122,7 +122,7 @@ def main() -> None:
     content = figures(evaluation, data, options.task, threshold, scale, **context)
     write_report(folder, evaluation, content, data, plots=not options.noplots)
     if options.save_icdar:
-        save_submission(folder / 'submit.zip', evaluation.pictures, threshold, scale)
+        save_submission(folder / 'submit.zip', evaluation.images, threshold, scale)
         print(f'submit.zip: words over {threshold:.2f}, boxes times {scale[0]:g} x {scale[1]:g}')
     print_scores(content)
     if 'best_conf_threshold' in context:
@@ -138,7 +138,7 @@ def main() -> None:
 
 def _choices(options: argparse.Namespace, model, evaluation) -> tuple[tuple[float, float], float, str]:
     """The word scale and the threshold of the ICDAR figures, and where the threshold comes from."""
-    from utils.report import choose_scale, choose_threshold
+    from utils.evaluation.report import choose_scale, choose_threshold
 
     scale = tuple(options.word_scale or model.word_scale)
     if options.word_scale is None and model.conf_threshold is None and options.task == 'val':
@@ -159,7 +159,7 @@ def _check_icdar(options: argparse.Namespace, files: list) -> None:
     from collections import Counter
 
     from models.errors import UserError
-    from utils.evaluate import read_truths, without_truth
+    from utils.evaluation.evaluate import read_truths, without_truth
 
     read_truths(files)  # before the pictures go through the network
     missing = without_truth(files)
@@ -173,16 +173,16 @@ def _check_icdar(options: argparse.Namespace, files: list) -> None:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
 
 
-def save_submission(file, pictures, threshold: float, scale: tuple[float, float]) -> None:
+def save_submission(file, images, threshold: float, scale: tuple[float, float]) -> None:
     """The words over the threshold, scaled as they are judged, as the Robust Reading site takes them."""
     from pathlib import Path
 
-    from utils.icdar import boxes_to_quads, write_submission
+    from utils.evaluation.icdar import boxes_to_quads, write_submission
 
     quads = {}
-    for picture in pictures:
-        words = picture.words[picture.words[:, 4] >= threshold]
-        quads[Path(picture.path).name] = boxes_to_quads(words[:, :4].numpy(), scale)
+    for image in images:
+        words = image.words[image.words[:, 4] >= threshold]
+        quads[Path(image.path).name] = boxes_to_quads(words[:, :4].numpy(), scale)
     write_submission(file, quads)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = ('--format', 'json', '--progress-spinner', 'off', '--disable-pip', '--require-hashes', '--timeout', '20')

@@ -23,14 +23,14 @@ from detect import Detector
 from models.checkpoint import load_model
 from models.layers import BN_MOMENTUM
 from models.yolo import DetectionModel
-from utils.criterion import DetectionCriterion
-from utils.dataset import TextDataset, build_loader, collate, list_pictures, load_data_config
-from utils.device import has_bfloat16, keep_freed_memory, select_device
 from utils.distillation.distiller import Distiller, freeze_teacher
 from utils.distillation.recipe import parse_recipe
-from utils.evaluate import evaluate, to_network
-from utils.hyp import load_hyp, read_yaml
-from utils.trainer import Progress, Trainer
+from utils.evaluation.evaluate import evaluate, to_network
+from utils.loading.dataset import TextDataset, build_loader, collate, list_images, load_data_config
+from utils.runtime.device import has_bfloat16, keep_freed_memory, select_device
+from utils.runtime.hyp import load_hyp, read_yaml
+from utils.training.criterion import DetectionCriterion
+from utils.training.loop import Progress, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {'x': 'recipes/xn_maskdiff_PFI.yaml', 'l': 'recipes/ln_4maskdiff.yaml'}
@@ -231,10 +231,10 @@ class PlainLoading:
 
     def __init__(self, settings: Settings, workers: int | None = None):
         dataset = TextDataset(load_data_config(settings.data), 'train', settings.imgsz)
-        pictures = plain.PlainPictures(dataset.files, dataset.labels, settings.imgsz, settings.hyp)
+        images = plain.PlainPictures(dataset.files, dataset.labels, settings.imgsz, settings.hyp)
         workers = settings.workers if workers is None else workers
         self.loader = DataLoader(
-            pictures,
+            images,
             16,
             shuffle=True,
             num_workers=workers,
@@ -282,32 +282,32 @@ class PlainValidation:
         return {'pictures': len(self.dataset), 'map50': map50, 'hmean': hmean}
 
 
-def test_pictures(settings: Settings, count: int = 16) -> list[np.ndarray]:
+def test_images(settings: Settings, count: int = 16) -> list[np.ndarray]:
     """(H, W, 3) BGR."""
-    return [cv2.imread(str(file)) for file in list_pictures(load_data_config(settings.data), 'test')[:count]]
+    return [cv2.imread(str(file)) for file in list_images(load_data_config(settings.data), 'test')[:count]]
 
 
 class Detection:
     """Boxes of decoded pictures, one by one, as detect.py finds them."""
 
     def __init__(self, settings: Settings):
-        self.pictures = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in test_pictures(settings)]
+        self.images = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in test_images(settings)]
         self.detector = Detector(settings.weights, device=settings.device, imgsz=settings.imgsz, conf_thres=CONFIDENCE)
 
     def round(self) -> dict:
-        return {'pictures': len(self.pictures), 'boxes': sum(len(self.detector(image)) for image in self.pictures)}
+        return {'pictures': len(self.images), 'boxes': sum(len(self.detector(image)) for image in self.images)}
 
 
 class PlainDetection:
     """The same, plainly."""
 
     def __init__(self, settings: Settings, keep_memory: bool = False):
-        self.pictures, self.imgsz = test_pictures(settings), settings.imgsz
+        self.images, self.imgsz = test_images(settings), settings.imgsz
         self.model = plain.plain_model(settings.weights, plain_device(settings.device, keep_memory))
 
     def round(self) -> dict:
-        found = sum(len(plain.plain_detect(self.model, image, self.imgsz)) for image in self.pictures)
-        return {'pictures': len(self.pictures), 'boxes': found}
+        found = sum(len(plain.plain_detect(self.model, image, self.imgsz)) for image in self.images)
+        return {'pictures': len(self.images), 'boxes': found}
 
 
 CONTESTANTS = {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = {
@@ -76,7 +76,7 @@ def load_all(options: argparse.Namespace, files: dict) -> dict[str, dict]:
     import torch
 
     from models.exported import load_detector
-    from utils.device import has_bfloat16
+    from utils.runtime.device import has_bfloat16
 
     native = load_detector(options.weights)
     networks = {NATIVE: {'dynamic': native, 'fixed': native}}
@@ -93,16 +93,16 @@ def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict
     from tqdm import tqdm
 
     from detect import Detector
-    from utils.dataset import list_pictures, load_data_config, load_picture
+    from utils.loading.dataset import list_images, load_data_config, load_image
 
-    files = list_pictures(load_data_config(options.data), 'test')[: options.pictures]
-    pictures = [load_picture(file) for file in files]
+    files = list_images(load_data_config(options.data), 'test')[: options.images]
+    images = [load_image(file) for file in files]
     detector = Detector(options.weights, device='cpu')
     detector.dtype = torch.float32  # every network casts for itself
     found = {}
     for name, kinds in tqdm(networks.items(), 'boxes', leave=False):
         detector.model = kinds['dynamic']
-        found[name] = [detector(picture) for picture in pictures]
+        found[name] = [detector(image) for image in images]
     return {
         name: {
             'boxes': sum(len(rows) for rows in boxes),
@@ -131,8 +131,8 @@ def judge(networks: dict, options: argparse.Namespace) -> dict[str, float]:
     """{format: mAP50 on val}, of the networks for any size."""
     import torch
 
-    from utils.dataset import TextDataset, build_loader, load_data_config
-    from utils.evaluate import evaluate
+    from utils.evaluation.evaluate import evaluate
+    from utils.loading.dataset import TextDataset, build_loader, load_data_config
 
     dataset = TextDataset(load_data_config(options.data), 'val', 640, rect=True, pad=0.5)
     loader = build_loader(dataset, 16)
@@ -205,7 +205,7 @@ def main() -> None:
     import torch
 
     from utils.export.card import machine
-    from utils.run import make_folder, versions, write_json, write_text
+    from utils.runtime.run_folder import make_folder, versions, write_json, write_text
 
     make_folder(options.out)
     files = export_all(options)
@@ -216,10 +216,10 @@ def main() -> None:
     for name in networks:
         file = files[name]['dynamic'] if name in files else Path(options.weights)
         rows[name] = {**boxes[name], 'map50': map50[name], 'ms': speed[name], 'MB': megabytes(file)}
-    about = {'machine': machine(torch.get_num_threads()), 'weights': options.weights, 'pictures': options.pictures}
+    about = {'machine': machine(torch.get_num_threads()), 'weights': options.weights, 'pictures': options.images}
     write_json(options.out / 'exports.json', {**about, 'versions': versions(), 'formats': rows})
     write_text(options.out / 'exports.md', table(rows) + '\n')
-    print(f'{table(rows)}\n{about["machine"]}; {options.pictures} test pictures; files in {options.out}')
+    print(f'{table(rows)}\n{about["machine"]}; {options.images} test pictures; files in {options.out}')
     check(rows)
 
 

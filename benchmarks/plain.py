@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from models.checkpoint import read_checkpoint, restore
 from models.yolo import DetectionModel
-from utils.augment import random_projection
-from utils.criterion import DetectionCriterion
-from utils.dataset import Batch
-from utils.icdar import LOWEST_THRESHOLD, read_ground_truth
-from utils.labels import companion_file
-from utils.metrics import IOU_THRESHOLDS, average_precision
-from utils.trainer import MAX_GRADIENT, build_optimizer
+from utils.evaluation.icdar import LOWEST_THRESHOLD, read_ground_truth
+from utils.evaluation.metrics import IOU_THRESHOLDS, average_precision
+from utils.loading.augment import random_projection
+from utils.loading.dataset import Batch
+from utils.loading.labels import companion_file
+from utils.training.criterion import DetectionCriterion
+from utils.training.loop import MAX_GRADIENT, build_optimizer
 
 GREY = 114
 GRID = 1e-4  # cells; how far a box must reach into a cell to overlap it
@@ -187,8 +187,8 @@ class PlainPictures(torch.utils.data.Dataset):
     def _load(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """A picture with its long side at imgsz, and its boxes (n, 5) class, x1, y1, x2, y2 in pixels."""
         image = cv2.imread(str(self.files[index]))
-        share = self.imgsz / max(image.shape[:2])
-        image = cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_LINEAR)
+        fraction = self.imgsz / max(image.shape[:2])
+        image = cv2.resize(image, None, fx=fraction, fy=fraction, interpolation=cv2.INTER_LINEAR)
         height, width = image.shape[:2]
         rows = self.labels[index].astype(np.float64)
         x, y, w, h = (rows[:, 1:] * (width, height, width, height)).T
@@ -246,25 +246,25 @@ def stack(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 def letterboxed(image: np.ndarray, size: int) -> tuple[np.ndarray, float, float, float]:
     """A BGR picture on a grey square, (3, size, size) RGB, with the scale and the left and top margins."""
-    share = size / max(image.shape[:2])
-    image = cv2.resize(image, None, fx=share, fy=share, interpolation=cv2.INTER_LINEAR)
+    fraction = size / max(image.shape[:2])
+    image = cv2.resize(image, None, fx=fraction, fy=fraction, interpolation=cv2.INTER_LINEAR)
     height, width = image.shape[:2]
     left, top = (size - width) // 2, (size - height) // 2
     square = cv2.copyMakeBorder(
         image, top, size - height - top, left, size - width - left, cv2.BORDER_CONSTANT, value=(GREY,) * 3
     )
-    return np.ascontiguousarray(square[:, :, ::-1].transpose(2, 0, 1)), share, left, top
+    return np.ascontiguousarray(square[:, :, ::-1].transpose(2, 0, 1)), fraction, left, top
 
 
 @torch.no_grad()
 def plain_detect(model: DetectionModel, image: np.ndarray, size: int) -> Tensor:
     """(n, 6) boxes in the pixels of a BGR picture, confidence, class."""
     device = next(model.parameters()).device
-    square, share, left, top = letterboxed(image, size)
+    square, fraction, left, top = letterboxed(image, size)
     decoded, _ = model((torch.from_numpy(square).to(device).float() / 255)[None])
     boxes = plain_nms(decoded, 0.25, 0.45)[0].cpu()
-    boxes[:, [0, 2]] = (boxes[:, [0, 2]] - left) / share
-    boxes[:, [1, 3]] = (boxes[:, [1, 3]] - top) / share
+    boxes[:, [0, 2]] = (boxes[:, [0, 2]] - left) / fraction
+    boxes[:, [1, 3]] = (boxes[:, [1, 3]] - top) / fraction
     return boxes
 
 
@@ -278,8 +278,8 @@ class PlainSquares(torch.utils.data.Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, float, float, float]:
-        square, share, left, top = letterboxed(cv2.imread(str(self.files[index])), self.size)
-        return torch.from_numpy(square), index, share, left, top
+        square, fraction, left, top = letterboxed(cv2.imread(str(self.files[index])), self.size)
+        return torch.from_numpy(square), index, fraction, left, top
 
 
 @torch.no_grad()
@@ -288,22 +288,22 @@ def plain_validate(model: DetectionModel, data, size: int, batch: int, workers: 
     device = next(model.parameters()).device
     loader = torch.utils.data.DataLoader(PlainSquares(data.files, size), batch, num_workers=workers)
     scores, hits, words, counts = [], [], 0, np.zeros(3, int)
-    for images, indices, shares, lefts, tops in loader:
+    for images, indices, fractions, lefts, tops in loader:
         decoded, _ = model(images.to(device).float() / 255)
         found = plain_nms(decoded, 0.001, 0.6)
         chosen = plain_nms(decoded, 0.25, 0.45)
         for number, index in enumerate(indices.tolist()):
-            place = (float(shares[number]), float(lefts[number]), float(tops[number]))
+            place = (float(fractions[number]), float(lefts[number]), float(tops[number]))
             truth = data.annotations[index].scaled(*map(float, data.shapes[index]))
             labels, ignored = truth[~truth.dont_care].boxes(), truth[truth.dont_care].boxes()
-            boxes = _in_picture(found[number].cpu().numpy(), *place)
+            boxes = _in_image(found[number].cpu().numpy(), *place)
             words += len(labels)
             for score, hit in looped_matches(boxes, labels, ignored):
                 scores.append(score)
                 hits.append(hit)
             file = companion_file(data.files[index], 'gt')
             if file is not None and file.is_file():
-                counts += looped_icdar(_in_picture(chosen[number].cpu().numpy(), *place), *read_ground_truth(file))
+                counts += looped_icdar(_in_image(chosen[number].cpu().numpy(), *place), *read_ground_truth(file))
     order = np.argsort(-np.array(scores), kind='stable')
     curves = np.array(hits).reshape(-1, len(IOU_THRESHOLDS))[order].cumsum(0)
     ranks = np.arange(1, len(order) + 1)
@@ -312,9 +312,9 @@ def plain_validate(model: DetectionModel, data, size: int, batch: int, workers: 
     return ap[0], 2 * hit / max(detected + wanted, 1) if wanted else None
 
 
-def _in_picture(boxes: np.ndarray, share: float, left: float, top: float) -> np.ndarray:
+def _in_image(boxes: np.ndarray, fraction: float, left: float, top: float) -> np.ndarray:
     boxes = boxes.copy()
-    boxes[:, :4] = (boxes[:, :4] - (left, top, left, top)) / share
+    boxes[:, :4] = (boxes[:, :4] - (left, top, left, top)) / fraction
     return boxes
 
 

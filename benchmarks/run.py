@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from models.errors import UserError  # noqa: E402
-from utils.cli import run_command  # noqa: E402
-from utils.run import make_folder, write_bytes  # noqa: E402
+from utils.runtime.cli import run_command  # noqa: E402
+from utils.runtime.run_folder import make_folder, write_bytes  # noqa: E402
 
 COLD_STARTS = 4
 CPU_BATCH, GPU_BATCH = 8, 64
@@ -138,12 +138,12 @@ def parse_options() -> argparse.Namespace:
 
 def choose_data(given: str | None) -> str:
     """The data to measure with; renders the demo's pictures if there are no others."""
-    from utils.dataset import list_pictures, load_data_config
+    from utils.loading.dataset import list_images, load_data_config
 
     for candidate in [given] if given else ['data/ICDAR.yaml', 'data/demo.yaml']:
         try:
             for split in ('train', 'test'):
-                list_pictures(load_data_config(candidate), split)
+                list_images(load_data_config(candidate), split)
         except UserError:
             if given:
                 raise
@@ -157,7 +157,7 @@ def make_settings(options: argparse.Namespace):
     import os
 
     from benchmarks.contests import Settings
-    from utils.device import select_device
+    from utils.runtime.device import select_device
 
     device = select_device(options.device)
     gpu = device.type == 'cuda'
@@ -180,10 +180,10 @@ def measure(stage: Stage, settings, rounds: int) -> dict:
     of_step = stage.flops is not None
     result = {'title': stage.title, 'contestants': {}}
     for name, record in records.items():
-        pictures = settings.batch * settings.steps if of_step else record.results['pictures']
+        images = settings.batch * settings.steps if of_step else record.results['pictures']
         result['contestants'][name] = {
-            'ms': 1000 * statistics.median(record.seconds) / pictures,
-            'rounds': [1000 * seconds / pictures for seconds in record.seconds],
+            'ms': 1000 * statistics.median(record.seconds) / images,
+            'rounds': [1000 * seconds / images for seconds in record.seconds],
             'found': record.results,
             'peak': record.memory,
             'loaded': record.base,
@@ -203,7 +203,7 @@ def floor_of(models: tuple[str, str], settings, ms: float) -> dict:
     """Operations of teacher forward and student step for one picture, the time that they need, and its share."""
     from benchmarks.contests import new_model
     from benchmarks.floor import matrix_rate, operations
-    from utils.device import network_dtype, select_device
+    from utils.runtime.device import network_dtype, select_device
 
     device = select_device(settings.device)
     rate = matrix_rate(device, network_dtype(device, True))
@@ -218,10 +218,10 @@ def floor_of(models: tuple[str, str], settings, ms: float) -> dict:
 
 def measure_cold_start(settings) -> dict:
     """Seconds from the start of a process: of `import torch` alone, and of detect.py to its first result."""
-    from utils.dataset import list_pictures, load_data_config
+    from utils.loading.dataset import list_images, load_data_config
 
-    picture = list_pictures(load_data_config(settings.data), 'test')[0]
-    detect = [sys.executable, 'detect.py', '--weights', settings.weights, '--source', str(picture), '--nosave']
+    image = list_images(load_data_config(settings.data), 'test')[0]
+    detect = [sys.executable, 'detect.py', '--weights', settings.weights, '--source', str(image), '--nosave']
     commands = {'import torch': [sys.executable, '-c', 'import torch; print()'], 'detect.py': detect}
     commands['detect.py'] += ['--device', settings.device]
     seconds = {name: [] for name in commands}
@@ -277,8 +277,8 @@ def describe(report: dict) -> str:
 def machine(settings) -> str:
     import torch
 
-    from utils.device import describe as describe_device
-    from utils.device import select_device
+    from utils.runtime.device import describe as describe_device
+    from utils.runtime.device import select_device
 
     device = describe_device(select_device(settings.device))
     return f'{device}; {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}'

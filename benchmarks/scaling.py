@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from utils.cli import run_command  # noqa: E402
+from utils.runtime.cli import run_command  # noqa: E402
 
 
 def parse_options() -> argparse.Namespace:
@@ -32,8 +32,8 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def render(folder: Path, pictures: int) -> Path:
-    command = [sys.executable, 'data/synthtext.py', '--out', folder / 'set', '--train', pictures, '--test', 8]
+def render(folder: Path, images: int) -> Path:
+    command = [sys.executable, 'data/synthtext.py', '--out', folder / 'set', '--train', images, '--test', 8]
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     (folder / 'data.yaml').write_text(f'path: {folder / "set"}\ntrain: train.txt\nval: val.txt\nnames: [text]\n')
     return folder / 'data.yaml'
@@ -64,7 +64,7 @@ def main() -> None:
     from utils.export.card import machine
 
     with tempfile.TemporaryDirectory() as folder:
-        data = render(Path(folder), options.pictures)
+        data = render(Path(folder), options.images)
         one, many = (epoch_seconds(options, data, count) for count in (1, options.processes))
     size = sum(parameter.numel() * 4 for parameter in DetectionModel(options.cfg, nc=1).parameters())
     print(f'{machine(1)} in each process; {options.cfg}, {options.imgsz} pixels, batch {options.batch_size}')

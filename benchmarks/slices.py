@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 ROWS = COLUMNS = 6
 SIZE = (640, 384)  # pixels of a rendered picture
@@ -17,17 +17,17 @@ MAX_DET = 1000
 IOU = 0.5
 
 
-def build_picture():
+def build_image():
     """The large picture (H, W, 3) uint8 RGB and the boxes (n, 4) of its legible words."""
     import numpy as np
 
-    from data.synthesis.picture import render_picture
+    from data.synthesis.image import render_image
 
     width, height = SIZE
     image, boxes = np.zeros((ROWS * height, COLUMNS * width, 3), np.uint8), []
     for number in range(ROWS * COLUMNS):
         x, y = number % COLUMNS * width, number // COLUMNS * height
-        image[y : y + height, x : x + width], words, _ = render_picture(SEED, 'test', number, SIZE)
+        image[y : y + height, x : x + width], words, _ = render_image(SEED, 'test', number, SIZE)
         quads = (word.quad + (x, y) for word in words if word.legible)
         boxes += [(*quad.min(0), *quad.max(0)) for quad in quads]
     return image, np.array(boxes)
@@ -47,9 +47,9 @@ def main() -> None:
     parser.add_argument('--weights', default='teacher/demo/yolov5n.pt', help='checkpoint (default: %(default)s)')
     args = parser.parse_args()
     from detect import BATCH_SIZE, SLICE_OVERLAP, Detector
-    from utils.tiles import detect_sliced
+    from utils.detection.tiles import detect_sliced
 
-    image, truth = build_picture()
+    image, truth = build_image()
     height, width = image.shape[:2]
     print(f'{width} x {height} pixels, {len(truth)} legible words, IoU {IOU:g}\n')
     print('| --imgsz | --slice | recall | precision | ms |\n|---|---|---|---|---|')

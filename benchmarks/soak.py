@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.scaling import render  # noqa: E402
 from models.errors import UserError  # noqa: E402
-from utils.cli import run_command  # noqa: E402
+from utils.runtime.cli import run_command  # noqa: E402
 
 COLUMNS = {'memory, MB': 'VmRSS', 'most memory, MB': 'VmHWM', 'threads': 'Threads', 'open files': ''}
 

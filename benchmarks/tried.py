@@ -19,9 +19,9 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks.contests import new_model  # noqa: E402
 from models.layers import Conv  # noqa: E402
-from utils.cli import run_command  # noqa: E402
-from utils.device import autocast, describe, keep_freed_memory, network_dtype, select_device  # noqa: E402
 from utils.distillation.base import SquaredDifference  # noqa: E402
+from utils.runtime.cli import run_command  # noqa: E402
+from utils.runtime.device import autocast, describe, keep_freed_memory, network_dtype, select_device  # noqa: E402
 
 IMGSZ, BATCH = 640, 8
 WIDE = (384, 640)  # height, width: a 16:9 picture at 640
@@ -41,14 +41,14 @@ def milliseconds(work, device: torch.device, rounds: int = 7) -> float:
     return statistics.median(spent)
 
 
-def pictures(device: torch.device, batch: int, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+def random_images(device: torch.device, batch: int, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
     return torch.rand(batch, 3, *size, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def step_of(device: torch.device, size: str = 'n'):
     """(forward and backward of a student, its model)."""
     model = new_model(size, device).to(memory_format=torch.channels_last).train()
-    images = pictures(device, BATCH, (IMGSZ, IMGSZ), network_dtype(device, True))
+    images = random_images(device, BATCH, (IMGSZ, IMGSZ), network_dtype(device, True))
 
     def step(run=model) -> None:
         with autocast(device):
@@ -98,7 +98,7 @@ def differences(device: torch.device) -> None:
 def detector(device: torch.device) -> None:
     """Ways to run the fused N on one picture."""
     model = new_model('n', device).eval().requires_grad_(False).fuse().to(memory_format=torch.channels_last)
-    images = pictures(device, 1, WIDE, torch.float32)
+    images = random_images(device, 1, WIDE, torch.float32)
     found = {}
     with torch.inference_mode():
         found['float32'] = milliseconds(lambda: model(images), device, 30)

@@ -16,7 +16,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 # Name, unit, and the borders between the groups of words.
 GROUPS = {
@@ -73,7 +73,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
     """Run the detectors over the split."""
     import cv2
 
-    from utils.icdar import boxes_to_quads, match_words
+    from utils.evaluation.icdar import boxes_to_quads, match_words
 
     measures, found, curves = [], {name: [] for name in names}, {}
     false_alarms = dict.fromkeys(names, 0)
@@ -81,11 +81,11 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
         evaluation, threshold, scale = detect(weights, options)
         drawn = evaluation.details['curves']
         curves[name] = drawn['axis_recall'], drawn['pr'][0]
-        for picture, (words, dont_care) in zip(evaluation.pictures, evaluation.truths, strict=True):
+        for image, (words, dont_care) in zip(evaluation.images, evaluation.truths, strict=True):
             if number == 0:
-                grey = cv2.imread(picture.path, cv2.IMREAD_GRAYSCALE)
+                grey = cv2.imread(image.path, cv2.IMREAD_GRAYSCALE)
                 measures += [measure_word(quad, grey) for quad in words[~dont_care]]
-            rows = picture.words[picture.words[:, 4] >= threshold].cpu().numpy()
+            rows = image.words[image.words[:, 4] >= threshold].cpu().numpy()
             rows = rows[np.argsort(-rows[:, 4], kind='stable')]
             answers, counts = match_words(boxes_to_quads(rows[:, :4], scale), words, dont_care)
             found[name].append(answers[~dont_care] >= 0)
@@ -103,9 +103,9 @@ def detect(weights: str, options: argparse.Namespace):
     import torch
 
     from models.checkpoint import load_model
-    from utils.dataset import TextDataset, build_loader, load_data_config
-    from utils.device import select_device
-    from utils.evaluate import evaluate
+    from utils.evaluation.evaluate import evaluate
+    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.runtime.device import select_device
 
     device = select_device(options.device)
     model = load_model(weights, device)

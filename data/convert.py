@@ -32,15 +32,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.formats import FORMATS, Format
-from data.formats.pages import Page, Pictures, Region
+from data.formats.pages import ImageFiles, Page, Region
 from data.prepare_icdar2015 import DONT_CARE, MAX_PIXELS, BadEntry, shorten
 from models.errors import UserError
-from utils.cli import run_command
-from utils.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
-from utils.run import make_folder, write_bytes, write_text, write_yaml
-from utils.sources import read_picture
+from utils.detection.sources import read_image
+from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
+from utils.runtime.cli import run_command
+from utils.runtime.run_folder import make_folder, write_bytes, write_text, write_yaml
 
-# utils.dataset is imported where it is used: it needs torch, and --help is answered at once.
+# utils.loading.dataset is imported where it is used: it needs torch, and --help is answered at once.
 
 SPLITS = ('train', 'val', 'test')
 NAMED = 20  # skipped pictures and rows that the summary names
@@ -70,14 +70,14 @@ class Item:
 class Skipped:
     """What cannot be used, and why."""
 
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)
 
     def describe(self) -> list[str]:
-        reasons = self.pictures + self.rows
+        reasons = self.images + self.rows
         if not reasons:
             return []
-        lines = [f'skipped {len(self.pictures)} pictures and {len(self.rows)} rows']
+        lines = [f'skipped {len(self.images)} pictures and {len(self.rows)} rows']
         lines += [f'  {reason}' for reason in reasons[:NAMED]]
         return lines + ([f'  and {len(reasons) - NAMED} more'] if len(reasons) > NAMED else [])
 
@@ -120,40 +120,40 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
     """
     if not (annotations.is_dir() if form.place == 'folder' else annotations.is_file()):
         raise UserError(f'{annotations} is no {form.place}: expected a {form.place} with {form.form}')
-    pictures = Pictures(images or (annotations if form.place == 'folder' else annotations.parent))
+    pictures = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent))
     items, taken = [], {}
     for page in form.read(annotations, pictures):
         try:
             item = _check(page, pictures, taken)
         except BadEntry as error:
-            skipped.pictures.append(f'{page.name}: {error}')
+            skipped.images.append(f'{page.name}: {error}')
             continue
         for region in page.regions:
             region.dont_care |= unread(region, item.size)
         skipped.rows += page.bad_rows
         items.append(item)
     if not items:
-        why = f', the first: {skipped.pictures[0]}' if skipped.pictures else f': no {form.form}'
+        why = f', the first: {skipped.images[0]}' if skipped.images else f': no {form.form}'
         raise UserError(f'{annotations}: no picture can be used{why}')
     return items
 
 
-def _check(page: Page, pictures: Pictures, taken: dict[Path, str]) -> Item:
+def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
     """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
-    from utils.dataset import SUFFIXES
+    from utils.loading.dataset import SUFFIXES
 
     if page.problem:
         raise BadEntry(page.problem)
-    name = PurePosixPath(pictures.relative(page.picture))
+    name = PurePosixPath(images.relative(page.image))
     key = name.with_suffix('')  # pictures that differ in their suffix alone would share a label file
     if key in taken:
         raise BadEntry(f'{name} was annotated already, as {taken[key]}')
     if name.suffix.lower() not in SUFFIXES:
         name = name.with_name(f'{name.stem}.png')
-    size = _picture_size(page.picture)
+    size = _image_size(page.image)
     if page.size and page.size != size:
         annotated, found = (f'{width}x{height}' for width, height in (page.size, size))
-        raise BadEntry(f'annotated at {annotated} pixels, but {pictures.relative(page.picture)} has {found}')
+        raise BadEntry(f'annotated at {annotated} pixels, but {images.relative(page.image)} has {found}')
     taken[key] = page.name
     kept = []
     for region in page.regions:
@@ -165,11 +165,11 @@ def _check(page: Page, pictures: Pictures, taken: dict[Path, str]) -> Item:
     return Item(page, name, size, page.split or 'train')
 
 
-def _picture_size(file: Path) -> tuple[int, int]:
-    from utils.dataset import SUFFIXES, probe_picture
+def _image_size(file: Path) -> tuple[int, int]:
+    from utils.loading.dataset import SUFFIXES, probe_image
 
     try:
-        width, height = probe_picture(file) if file.suffix.lower() in SUFFIXES else read_picture(file).shape[1::-1]
+        width, height = probe_image(file) if file.suffix.lower() in SUFFIXES else read_image(file).shape[1::-1]
     except Exception as error:  # decoders raise what they like at a broken file
         raise BadEntry(f'{file.name} is broken ({error})') from None
     if width * height > MAX_PIXELS:
@@ -186,8 +186,8 @@ def choose_splits(items: list[Item], val: float, test: float) -> None:
     free.sort(key=lambda item: hashlib.sha256(str(item.name).encode()).digest())
     if not free:
         return
-    shares = {'val': val, 'test': test}
-    counts = {split: max(round(share * len(free)), 1) for split, share in shares.items() if share}
+    fractions = {'val': val, 'test': test}
+    counts = {split: max(round(fraction * len(free)), 1) for split, fraction in fractions.items() if fraction}
     if sum(counts.values()) >= len(free):
         wanted = ' and '.join(f'{count} in {split}' for split, count in counts.items())
         raise UserError(f'{len(free)} pictures are too few for {wanted}')
@@ -206,15 +206,15 @@ def write_item(item: Item, out: Path, link: bool, with_gt: bool) -> None:
     for kind in ('labels', 'ignore', 'gt') if with_gt else ('labels', 'ignore'):
         write_text(companion_file(file, kind), ''.join(rows[kind]))
     make_folder(file.parent)
-    if file.suffix != item.page.picture.suffix:
+    if file.suffix != item.page.image.suffix:
         import cv2
 
-        pixels = cv2.cvtColor(read_picture(item.page.picture), cv2.COLOR_RGB2BGR)
+        pixels = cv2.cvtColor(read_image(item.page.image), cv2.COLOR_RGB2BGR)
         write_bytes(file, cv2.imencode('.png', pixels)[1].tobytes())
     elif link:
-        file.symlink_to(item.page.picture.resolve())
+        file.symlink_to(item.page.image.resolve())
     else:
-        shutil.copyfile(item.page.picture, file)
+        shutil.copyfile(item.page.image, file)
 
 
 def _label_row(region: Region, size: tuple[int, int]) -> str:
@@ -250,12 +250,12 @@ def write_set(items: list[Item], out: Path, link: bool) -> None:
 
 def write_preview(out: Path) -> None:
     """Draw the first training pictures as training will see them, which also reads all labels once."""
-    from utils.dataset import TextDataset, build_loader, load_data_config
-    from utils.plots import plot_batch
+    from utils.evaluation.plots import plot_batch
+    from utils.loading.dataset import TextDataset, build_loader, load_data_config
 
     dataset = TextDataset(load_data_config(out / 'data.yaml'), 'train', 640, rect=False)
     batch = next(iter(build_loader(dataset, PREVIEW, workers=0)))
-    plot_batch(batch.images, batch.targets, batch.ignore, out / 'preview.jpg', max_pictures=PREVIEW)
+    plot_batch(batch.images, batch.targets, batch.ignore, out / 'preview.jpg', max_images=PREVIEW)
 
 
 def summarise(items: list[Item]) -> list[str]:
@@ -296,7 +296,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     add('--link', action='store_true', help='link to the pictures instead of copying them')
     options = parser.parse_args(arguments)
     form = FORMATS[options.form]
-    if not all(0 <= share < 1 for share in (options.val or 0, options.test or 0)):
+    if not all(0 <= fraction < 1 for fraction in (options.val or 0, options.test or 0)):
         parser.error('--val and --test: 0 or more, and less than 1')
     if not 0 <= options.min_height < math.inf:
         parser.error('--min-height: 0 or more')

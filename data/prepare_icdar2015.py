@@ -36,7 +36,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 SITE = 'https://rrc.cvc.uab.es/?ch=4'
 EXPECTED = {'train_icdar': 1000, 'test_icdar': 500}
@@ -135,19 +135,19 @@ class Published:
 class Tally:
     """What one split came to."""
 
-    pictures: list[int] = field(default_factory=list)  # numbers, ascending
+    images: list[int] = field(default_factory=list)  # numbers, ascending
     counts: Counter = field(default_factory=Counter)  # words, dont_care
-    skipped_pictures: list[str] = field(default_factory=list)
+    skipped_images: list[str] = field(default_factory=list)
     skipped_rows: list[str] = field(default_factory=list)
 
     def describe(self, split: str) -> list[str]:
         """Return the summary's lines."""
         words, dont_care = self.counts['words'], self.counts['dont_care']
         lines = [
-            f"{split}: {len(self.pictures)} pictures, {words + dont_care} boxes: {words} words, {dont_care} don't-care"
-            f'; skipped {len(self.skipped_pictures)} pictures and {len(self.skipped_rows)} rows'
+            f"{split}: {len(self.images)} pictures, {words + dont_care} boxes: {words} words, {dont_care} don't-care"
+            f'; skipped {len(self.skipped_images)} pictures and {len(self.skipped_rows)} rows'
         ]
-        return lines + [f'  skipped {reason}' for reason in self.skipped_pictures + self.skipped_rows]
+        return lines + [f'  skipped {reason}' for reason in self.skipped_images + self.skipped_rows]
 
 
 def shorten(names: list[str], most: int = 8) -> str:
@@ -174,7 +174,7 @@ def open_sources(source: Path) -> dict[str, tuple[Published, Published]]:
     return sources
 
 
-def picture_size(content: bytes) -> tuple[int, int]:
+def image_size(content: bytes) -> tuple[int, int]:
     """Return (width, height) in pixels of a JPEG that decodes to its end. Raises BadEntry."""
     try:
         with Image.open(io.BytesIO(content), formats=['JPEG']) as image:
@@ -250,20 +250,20 @@ def targets(out: Path, split: str, number: int) -> dict[str, Path]:
     return {kind: out / kind / split / pattern.format(number) for kind, pattern in LAYOUT.items()}
 
 
-def prepare_split(pictures: Published, truths: Published, out: Path, split: str, last: int) -> Tally:
+def prepare_split(images: Published, truths: Published, out: Path, split: str, last: int) -> Tally:
     """Write the four files of pictures 1..last of a split; what cannot be used is skipped and named in the tally."""
     tally = Tally()
     for kind in LAYOUT:
         (out / kind / split).mkdir(parents=True, exist_ok=True)
     for number in tqdm(range(1, last + 1), desc=split, unit='picture', disable=None):
-        paths, reading = targets(out, split, number), pictures
+        paths, reading = targets(out, split, number), images
         try:
-            contents = {'images': pictures.read(number)}
-            size = picture_size(contents['images'])
+            contents = {'images': images.read(number)}
+            size = image_size(contents['images'])
             reading = truths
             contents['gt'] = truths.read(number)
         except BadEntry as error:
-            tally.skipped_pictures.append(f'{reading.pattern.format(number)} of {reading.path.name}: {error}')
+            tally.skipped_images.append(f'{reading.pattern.format(number)} of {reading.path.name}: {error}')
             for path in paths.values():
                 path.unlink(missing_ok=True)  # of an earlier, better source
             continue
@@ -271,7 +271,7 @@ def prepare_split(pictures: Published, truths: Published, out: Path, split: str,
         # The picture comes last: where it is, its labels are too.
         for kind in ('gt', 'ignore', 'labels', 'images'):
             write_file(paths[kind], contents[kind])
-        tally.pictures.append(number)
+        tally.images.append(number)
     return tally
 
 
@@ -293,10 +293,10 @@ def source_digest(sources: dict[str, tuple[Published, Published]], limit: int | 
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
-def result_digest(out: Path, pictures: dict[str, list[int]]) -> str | None:
+def result_digest(out: Path, images: dict[str, list[int]]) -> str | None:
     """Return a digest of the names and sizes of all that was written, or None where a file is missing."""
     files = [out / 'train.txt', out / 'val.txt']
-    files += [path for split, numbers in pictures.items() for n in numbers for path in targets(out, split, n).values()]
+    files += [path for split, numbers in images.items() for n in numbers for path in targets(out, split, n).values()]
     try:
         listing = [[path.relative_to(out).as_posix(), path.stat().st_size] for path in files]
     except OSError:
@@ -344,10 +344,10 @@ def prepare(source: Path, out: Path, limit: int | None = None) -> str:
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).unlink(missing_ok=True)
         tallies = {split: prepare_split(*pair, out, split, lasts[split]) for split, pair in sources.items()}
-        pictures = {split: tally.pictures for split, tally in tallies.items()}
+        images = {split: tally.images for split, tally in tallies.items()}
         lines = [line for split, tally in tallies.items() for line in tally.describe(split)]
-        summary = '\n'.join([*lines, write_lists(out, pictures['train_icdar'])])
-        done = {'source': stamp, 'result': result_digest(out, pictures), 'pictures': pictures, 'summary': summary}
+        summary = '\n'.join([*lines, write_lists(out, images['train_icdar'])])
+        done = {'source': stamp, 'result': result_digest(out, images), 'pictures': images, 'summary': summary}
         write_file(out / MARKER, json.dumps(done).encode())
     except OSError as error:
         raise UserError(f'cannot write {out}: {error}') from error

@@ -44,13 +44,13 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.synthesis.fonts import find_fonts
+from data.synthesis.image import render_image
 from data.synthesis.photographs import find_photographs
-from data.synthesis.picture import render_picture
 from data.synthesis.settings import SPLITS, STYLES, Material
 from data.synthesis.statistics import compare_with, measure, summarise
 from data.synthesis.words import vocabulary
 from models.errors import UserError
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 MANIFEST = 'synthtext.json'
 VERSION = 2  # raise it when the same options give other pictures
@@ -73,11 +73,11 @@ def label_row(quad: np.ndarray, size: tuple[int, int]) -> str:
     return '0 ' + ' '.join(f'{value:.6f}' for value in (quad / size).ravel())
 
 
-def write_picture(job: Job) -> list[tuple[float, float, float, bool]]:
+def write_image(job: Job) -> list[tuple[float, float, float, bool]]:
     """Render one picture and write its four files; returns (width, height, angle, legible) of its words."""
-    picture, words, quality = render_picture(*job[1:])
+    image, words, quality = render_image(*job[1:])
     out, folder, stem = Path(job.out), SPLITS[job.split], f'img_{job.number}'
-    encoded, data = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    encoded, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert encoded, 'OpenCV is built without JPEG'
     (out / 'images' / folder / f'{stem}.jpg').write_bytes(data.tobytes())
     for tree, legible in (('labels', True), ('ignore', False)):
@@ -105,12 +105,12 @@ def render_all(jobs: list[Job], workers: int) -> list[tuple[float, float, float,
     with tqdm(total=len(jobs), unit='picture', desc='render') as bar:
         if workers == 1:
             for job in jobs:
-                measures += write_picture(job)
+                measures += write_image(job)
                 bar.update()
         else:
             # spawn: the same on every system, and safe beside threads
             with get_context('spawn').Pool(workers, start_worker) as pool:
-                for words in pool.imap_unordered(write_picture, jobs, chunksize=4):
+                for words in pool.imap_unordered(write_image, jobs, chunksize=4):
                     measures += words
                     bar.update()
     return measures

@@ -26,9 +26,9 @@ from torch import Tensor  # noqa: E402
 
 from models.checkpoint import load_model  # noqa: E402
 from utils.boxes import xywh_to_xyxy  # noqa: E402
-from utils.dataset import TextDataset, collate, load_data_config  # noqa: E402
 from utils.distillation import find_method  # noqa: E402
 from utils.distillation.base import Signals, overlapped_cells, scores  # noqa: E402
+from utils.loading.dataset import TextDataset, collate, load_data_config  # noqa: E402
 
 LAYERS = (4, 6, 9, 17, 20, 23)
 NECK = {17: 8, 20: 16, 23: 32}  # layer: pixels a cell
@@ -46,7 +46,7 @@ class Scene:
         dataset = TextDataset(load_data_config(yaml), 'train', WIDTH, rect=True, batch_size=1)
         index = int(np.argmax([len(rows) for rows in dataset.labels]))
         batch = collate([dataset[0, index]])
-        self.picture = batch.images[0].permute(1, 2, 0).numpy()
+        self.image = batch.images[0].permute(1, 2, 0).numpy()
         self.student = load_model(ROOT / 'teacher/demo/yolov5n.pt', fuse=False)
         self.teacher = load_model(ROOT / 'teacher/demo/yolov5s.pt', fuse=False)
         images = batch.images.float() / 255
@@ -68,8 +68,8 @@ class Scene:
 
 def show(axes, scene: Scene, title: str, field: Tensor | None = None, boxes: Tensor | None = None) -> None:
     """The picture, under a field of cells (h, w) in colours, or boxes xyxy (0..1)."""
-    height, width = scene.picture.shape[:2]
-    axes.imshow(scene.picture if field is None else scene.picture.mean(2), cmap='gray', extent=(0, width, height, 0))
+    height, width = scene.image.shape[:2]
+    axes.imshow(scene.image if field is None else scene.image.mean(2), cmap='gray', extent=(0, width, height, 0))
     if field is not None:
         values = field.detach().float().numpy()
         axes.imshow(values, cmap='inferno', alpha=0.65, extent=(0, width, height, 0), interpolation='nearest',
@@ -107,7 +107,7 @@ def draw_pfi(scene, axes):
 
 @torch.no_grad()
 def draw_defeat(scene, axes):
-    from utils.distillation.defeat import assigned_cells
+    from utils.distillation.methods.defeat import assigned_cells
 
     positive = assigned_cells(scene.signals, scene.signals.targets)[0]
     start = 0
@@ -120,7 +120,7 @@ def draw_defeat(scene, axes):
 
 @torch.no_grad()
 def draw_gid(scene, axes):
-    from utils.distillation.gid import general_instances
+    from utils.distillation.methods.gid import general_instances
 
     boxes, valid = general_instances(scene.signals, 10, 0.3)
     gap = (scores(scene.signals.student_maps[0]) - scores(scene.signals.teacher_maps[0])).abs().amax((1, 4))[0]
@@ -131,7 +131,7 @@ def draw_gid(scene, axes):
 
 @torch.no_grad()
 def draw_rank(scene, axes):
-    from utils.distillation.rank import answers, log_softmax
+    from utils.distillation.methods.rank import answers, log_softmax
 
     student, teacher, row = answers(scene.signals)
     objects = len(scene.signals.targets)
@@ -155,7 +155,7 @@ def draw_cwd(scene, axes):
 
 @torch.no_grad()
 def draw_pkd(scene, axes):
-    from utils.distillation.pkd import standardised
+    from utils.distillation.methods.pkd import standardised
 
     student, teacher = map(standardised, scene.method('pkd').features(scene.signals, 17))
     channel = int(teacher[0].amax((1, 2)).argmax())
@@ -175,7 +175,7 @@ def draw_mgd(scene, axes):
 
 @torch.no_grad()
 def draw_fgd(scene, axes):
-    from utils.distillation.fgd import scale_masks
+    from utils.distillation.methods.fgd import scale_masks
 
     method = scene.method('fgd')
     adapted, teacher = method.features(scene.signals, 17)

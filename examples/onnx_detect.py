@@ -8,15 +8,15 @@ import numpy as np
 import onnxruntime
 
 
-def detect(session, picture, iou_thres=0.45):
+def detect(session, image, iou_thres=0.45):
     """Boxes of a picture (H, W, 3) uint8 RGB, best first: rows x1, y1, x2, y2 in its pixels, score, class."""
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     conf_thres, stride = about['conf_threshold'] or 0.25, about['stride']
-    size, shape = np.array(about['imgsz']), np.array(picture.shape[:2])  # height, width
+    size, shape = np.array(about['imgsz']), np.array(image.shape[:2])  # height, width
     scale = round((size / shape).min() * shape.max()) / shape.max()
     new = np.maximum((shape * scale).round().astype(int), 1)
     whole = -(-new // stride) * stride if about['dynamic'] else size
-    resized = cv2.resize(picture, new[::-1].tolist(), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    resized = cv2.resize(image, new[::-1].tolist(), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     top, left = (whole - new) // 2
     padded = np.full((*whole, 3), 114, np.uint8)
     padded[top : top + new[0], left : left + new[1]] = resized

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 
 def parse_options() -> argparse.Namespace:
@@ -30,10 +30,10 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     if len(options.sources) < 2:
         parser.error('two checkpoints at least')
-    options.shares = options.shares or [1.0] * len(options.sources)
-    if len(options.shares) != len(options.sources):
+    options.fractions = options.fractions or [1.0] * len(options.sources)
+    if len(options.fractions) != len(options.sources):
         parser.error(f'--shares: {len(options.sources)} of them, one for each checkpoint')
-    if not all(share >= 0 for share in options.shares) or not 0 < sum(options.shares) < math.inf:
+    if not all(fraction >= 0 for fraction in options.fractions) or not 0 < sum(options.fractions) < math.inf:
         parser.error('--shares: 0 or more, and not all 0')
     if options.out.is_dir():
         parser.error(f'--out: {options.out} is a folder')
@@ -44,7 +44,7 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
-def average(checkpoints: list, shares: list[float]):
+def average(checkpoints: list, fractions: list[float]):
     """The mean of the weights of checkpoints (Wortsman 2022, Model soups, section 2: uniform soup, here with shares).
 
     Running statistics of normalisation are averaged like weights; what is no floating-point number is the first's.
@@ -73,8 +73,8 @@ def average(checkpoints: list, shares: list[float]):
     state = model.state_dict()
     for key, value in state.items():
         if value.is_floating_point() and not key.endswith('.anchors'):
-            weighted = (share * c.state[key].float() for c, share in zip(checkpoints, shares, strict=True))
-            state[key] = sum(weighted) / sum(shares)
+            weighted = (fraction * c.state[key].float() for c, fraction in zip(checkpoints, fractions, strict=True))
+            state[key] = sum(weighted) / sum(fractions)
     model.load_state_dict(state)
     return model
 
@@ -83,17 +83,17 @@ def main() -> None:
     options = parse_options()
     from models.checkpoint import read_checkpoint, ready, save_checkpoint
     from models.errors import UserError
-    from utils.dataset import TextDataset, build_loader, load_data_config
-    from utils.device import select_device
-    from utils.evaluate import evaluate
-    from utils.report import choose_scale, choose_threshold, figures, print_scores
-    from utils.run import command_line, make_folder, versions
-    from utils.training import chosen_on_val
+    from utils.evaluation.evaluate import evaluate
+    from utils.evaluation.report import choose_scale, choose_threshold, figures, print_scores
+    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.runtime.device import select_device
+    from utils.runtime.run_folder import command_line, make_folder, versions
+    from utils.training.run import chosen_on_val
 
     device = select_device(options.device)
     data = load_data_config(options.data)
     checkpoints = [read_checkpoint(file) for file in options.sources]
-    model = average(checkpoints, options.shares)
+    model = average(checkpoints, options.fractions)
     if model.nc != data.nc:
         raise UserError(f'{options.sources[0]} knows {model.nc} classes, {options.data} names {data.nc}')
     dataset = TextDataset(data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=32)
@@ -102,7 +102,7 @@ def main() -> None:
     evaluation = evaluate(ready(copy.deepcopy(model), device), build_loader(dataset, 32, 0), device)
     scale = choose_scale(evaluation)
     content = figures(evaluation, data, 'val', choose_threshold(evaluation, scale), scale)
-    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
+    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.fractions}
     epoch = max((c.meta['epoch'] for c in checkpoints if c.meta.get('epoch') is not None), default=None)
     entries = {'command': command_line(), 'options': kept, 'epoch': epoch, 'versions': versions()}
     entries |= chosen_on_val(content)

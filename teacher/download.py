@@ -25,8 +25,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
-from utils.cli import run_command
-from utils.hyp import check_keys, read_yaml
+from utils.runtime.cli import run_command
+from utils.runtime.hyp import check_keys, read_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ('licence', 'accept', 'folder', 'model', 'url', 'size', 'sha256', 'target')

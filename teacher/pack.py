@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.cli import run_command
+from utils.runtime.cli import run_command
 
 
 def main() -> None:

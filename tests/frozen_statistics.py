@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from utils import distributed
-from utils.cli import run_command
-from utils.trainer import Trainer
+from utils.runtime import distributed
+from utils.runtime.cli import run_command
+from utils.training.loop import Trainer
 
 
 def main() -> None:

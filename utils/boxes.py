@@ -19,7 +19,7 @@ class Letterbox(NamedTuple):
     pad_x: float
     pad_y: float
 
-    def to_picture(self, boxes: Tensor, height: int, width: int) -> Tensor:
+    def to_image(self, boxes: Tensor, height: int, width: int) -> Tensor:
         """Map xyxy boxes (..., 4) in input pixels back to picture pixels, clipped to the picture's (height, width)."""
         pad = boxes.new_tensor([self.pad_x, self.pad_y, self.pad_x, self.pad_y])
         scale = boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
@@ -39,7 +39,7 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), -1)
 
 
-def covered_share(boxes: Tensor, regions: Tensor) -> Tensor:
+def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
     """How much of each box lies inside each region: intersection over the box's own area.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.formats import json_files, text_files
-from data.formats.pages import Page, Pictures
+from data.formats.pages import ImageFiles, Page
 
 
 class Format(NamedTuple):
@@ -18,7 +18,7 @@ class Format(NamedTuple):
     sets: the annotations themselves say which pictures are for training and which for validation.
     """
 
-    read: Callable[[Path, Pictures], Iterator[Page]]
+    read: Callable[[Path, ImageFiles], Iterator[Page]]
     place: str
     form: str
     labels: bool = False

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from data.formats.pages import (
     SUFFIXES,
+    ImageFiles,
     Page,
-    Pictures,
     Region,
     annotation_files,
     expect,
@@ -31,7 +31,7 @@ UPLOAD = re.compile(r'[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the n
 SHAPES_OF_LABEL_STUDIO = {'x', 'points', 'rle', 'radiusX', 'vertices', 'imageDataURL'}  # any of them: a region
 
 
-def read_coco_text(file: Path, pictures: Pictures) -> Iterator[Page]:
+def read_coco_text(file: Path, pictures: ImageFiles) -> Iterator[Page]:
     """COCO_Text.json, versions 1 and 2. Sets of which no annotation was published are left out."""
     try:
         content = expect(load_json(file, MAX_BYTES), dict, 'the content')
@@ -51,7 +51,7 @@ def read_coco_text(file: Path, pictures: Pictures) -> Iterator[Page]:
             if page.split not in ('train', 'val', 'test'):
                 raise BadEntry(f'"set" is {page.split[:30]!a}, expected train, val or test')
             page.size = _size(image.get('width'), image.get('height'))
-            page.picture = pictures.find(expect(image.get('file_name'), str, '"file_name"'))
+            page.image = pictures.find(expect(image.get('file_name'), str, '"file_name"'))
         except BadEntry as error:
             page.problem = str(error)
         else:
@@ -72,14 +72,14 @@ def _parse_coco_text(annotation) -> Region:
     return Region(polygon, str(annotation.get('utf8_string') or ''), annotation.get('legibility') == 'illegible')
 
 
-def read_labelme(folder: Path, pictures: Pictures) -> Iterator[Page]:
+def read_labelme(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """A file for each picture; polygons and rectangles, the description is the word."""
     for file in tqdm(annotation_files(folder, ('.json',)), 'reading', unit='file', leave=False, delay=2):
         page = Page(file.relative_to(folder).as_posix())
         try:
             content = expect(load_json(file, MAX_PAGE_BYTES), dict, 'the content')
             shapes = expect(content.get('shapes'), list, '"shapes"')
-            page.picture = _picture_of_labelme(content.get('imagePath'), file.relative_to(folder), pictures)
+            page.image = _image_of_labelme(content.get('imagePath'), file.relative_to(folder), images)
             if content.get('imageWidth') is not None:  # old versions leave it out
                 page.size = _size(content['imageWidth'], content.get('imageHeight'))
             for shape in shapes:
@@ -93,13 +93,13 @@ def read_labelme(folder: Path, pictures: Pictures) -> Iterator[Page]:
         yield page
 
 
-def _picture_of_labelme(path, file: Path, pictures: Pictures) -> Path:
+def _image_of_labelme(path, file: Path, images: ImageFiles) -> Path:
     """By the file's own word, or else the picture of the same name as the file. Raises BadEntry."""
     try:
-        return pictures.find(expect(path, str, '"imagePath"'))
+        return images.find(expect(path, str, '"imagePath"'))
     except BadEntry as error:
         try:
-            return pictures.find_stem(file)
+            return images.find_stem(file)
         except BadEntry:
             raise error from None
 
@@ -111,7 +111,7 @@ def _parse_labelme(shape: dict) -> Region:
     return Region(polygon, str(shape.get('description') or ''), labels=(str(shape.get('label')),))
 
 
-def read_label_studio(file: Path, pictures: Pictures) -> Iterator[Page]:
+def read_label_studio(file: Path, images: ImageFiles) -> Iterator[Page]:
     """Tasks as Label Studio exports them as JSON; those that nobody annotated are left out.
 
     Of several annotations of a task the ground truth counts, or else the newest.
@@ -128,7 +128,7 @@ def read_label_studio(file: Path, pictures: Pictures) -> Iterator[Page]:
             results = _results(expect(task, dict, 'the task'))
             if results is None:
                 continue
-            page.picture = _picture_of_task(task, pictures)
+            page.image = _image_of_task(task, images)
             regions = _regions_of(results)
             page.size = _size_of(results) if regions else None
         except BadEntry as error:
@@ -148,20 +148,20 @@ def _results(task: dict) -> list[dict] | None:
     return [expect(result, dict, 'a result') for result in expect(chosen.get('result'), list, '"result"')]
 
 
-def _picture_of_task(task: dict, pictures: Pictures) -> Path:
+def _image_of_task(task: dict, images: ImageFiles) -> Path:
     """The picture that a task's data links to. Raises BadEntry."""
     links = [link for link in expect(task.get('data'), dict, '"data"').values() if isinstance(link, str)]
     names = [name for name in map(_name_of_link, links) if Path(name.lower()).suffix in SUFFIXES]
     if len(names) != 1:
         raise BadEntry(f'"data" links to {len(names)} pictures, expected one')
     try:
-        return pictures.find(names[0])
+        return images.find(names[0])
     except BadEntry as error:
         folder, slash, name = names[0].rpartition('/')
         if not UPLOAD.match(name):
             raise
         try:
-            return pictures.find(folder + slash + UPLOAD.sub('', name, count=1))
+            return images.find(folder + slash + UPLOAD.sub('', name, count=1))
         except BadEntry:
             raise error from None
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from data.prepare_icdar2015 import BadEntry
 from models.errors import UserError
-from utils.sources import PICTURES
+from utils.detection.sources import IMAGES
 
-SUFFIXES = PICTURES | {'.gif'}
+SUFFIXES = IMAGES | {'.gif'}
 # Bounds that no annotation made by people comes near; they stop what is no such file.
 MAX_CORNERS = 1000
 MAX_COORDINATE = 1e6  # pixels, either way
@@ -52,7 +52,7 @@ class Page:
     """
 
     name: str
-    picture: Path | None = None
+    image: Path | None = None
     regions: list[Region] = field(default_factory=list)
     bad_rows: list[str] = field(default_factory=list)
     problem: str = ''
@@ -79,7 +79,7 @@ class Page:
             self.bad_rows.clear()
 
 
-class Pictures:
+class ImageFiles:
     """The pictures below a folder, found by name. Whatever an annotation says, nothing else is ever returned."""
 
     def __init__(self, folder: Path):

@@ -8,10 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data.formats.mat_file import read_mat
-from data.formats.pages import MAX_ROW, Page, Pictures, Region, annotation_files, read_bounded, to_box, to_polygon
+from data.formats.pages import MAX_ROW, ImageFiles, Page, Region, annotation_files, read_bounded, to_box, to_polygon
 from data.prepare_icdar2015 import DONT_CARE, MAX_BYTES, BadEntry
 from models.errors import UserError
-from utils.labels import read_labels
+from utils.loading.labels import read_labels
 
 MAX_MAT_BYTES = 64 << 10  # Total-Text's have a few KiB; compressed ones may unpack to a thousand times their size
 SCRIPTS = 'Arabic|Bangla|Chinese|Hindi|Japanese|Korean|Latin|Mixed|None|Symbols'  # of MLT 2017 and 2019
@@ -28,33 +28,33 @@ TOTAL_TEXT_ROW = re.compile(
 Rows = tuple[Callable[[bytes], list], Callable[..., Region]]  # splits a file's content, parses a row
 
 
-def read_icdar2013(folder: Path, pictures: Pictures) -> Iterator[Page]:
-    return _read_files(folder, pictures, {'.txt': (_lines, _parse_icdar2013)})
+def read_icdar2013(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    return _read_files(folder, images, {'.txt': (_lines, _parse_icdar2013)})
 
 
-def read_icdar2015(folder: Path, pictures: Pictures) -> Iterator[Page]:
-    return _read_files(folder, pictures, {'.txt': (_lines, _parse_icdar2015)})
+def read_icdar2015(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    return _read_files(folder, images, {'.txt': (_lines, _parse_icdar2015)})
 
 
-def read_mlt(folder: Path, pictures: Pictures) -> Iterator[Page]:
-    return _read_files(folder, pictures, {'.txt': (_lines, _parse_mlt)})
+def read_mlt(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    return _read_files(folder, images, {'.txt': (_lines, _parse_mlt)})
 
 
-def read_total_text(folder: Path, pictures: Pictures) -> Iterator[Page]:
+def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
     rows = {'.txt': (_total_text_rows, _parse_total_text), '.mat': (_mat_rows, _parse_mat)}
-    return _read_files(folder, pictures, rows)
+    return _read_files(folder, images, rows)
 
 
-def read_yolo(folder: Path, pictures: Pictures) -> Iterator[Page]:
+def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """Label files in both YOLO forms; their numbers are shares of the picture."""
-    from utils.dataset import probe_picture
+    from utils.loading.dataset import probe_image
 
     for file in tqdm(annotation_files(folder, ('.txt',)), 'reading', unit='file', leave=False, delay=2):
         relative = file.relative_to(folder)
         page = Page(relative.as_posix())
         try:
-            page.picture = pictures.find_stem(relative)
-            size = probe_picture(page.picture)
+            page.image = images.find_stem(relative)
+            size = probe_image(page.image)
             found, page.bad_rows = read_labels(file, nc=1)
         except (BadEntry, UserError, OSError, ValueError) as error:
             page.problem = str(error)
@@ -63,14 +63,14 @@ def read_yolo(folder: Path, pictures: Pictures) -> Iterator[Page]:
         yield page
 
 
-def _read_files(folder: Path, pictures: Pictures, kinds: dict[str, Rows]) -> Iterator[Page]:
+def _read_files(folder: Path, images: ImageFiles, kinds: dict[str, Rows]) -> Iterator[Page]:
     """A page of every annotation file in the folder; `kinds` says how to read each suffix."""
     for file in tqdm(annotation_files(folder, kinds), 'reading', unit='file', leave=False, delay=2):
         relative = file.relative_to(folder)
         page = Page(relative.as_posix())
         split, parse = kinds[file.suffix.lower()]
         try:
-            page.picture = pictures.find_stem(relative)
+            page.image = images.find_stem(relative)
             rows = split(read_bounded(file, MAX_MAT_BYTES if file.suffix.lower() == '.mat' else MAX_BYTES['.txt']))
         except BadEntry as error:
             page.problem = str(error)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data.synthesis.fonts import draw_font, find_fonts, open_font
-from data.synthesis.settings import KINDS, STYLES, Material, picture_unit
+from data.synthesis.settings import KINDS, STYLES, Material, image_unit
 from data.synthesis.words import draw_line, vocabulary
 
 
@@ -128,7 +128,7 @@ def draw_board(rng: np.random.Generator, size: tuple[int, int], material: Materi
     size: the picture's width and height, which set the letters' size.
     """
     style, words = STYLES[material.style], vocabulary(material.words)
-    unit = max(picture_unit(size), style.least_unit)
+    unit = max(image_unit(size), style.least_unit)
     median, spread, least, greatest = style.letters
     letters = unit * float(np.clip(rng.lognormal(np.log(median), spread), least, greatest))
     case = str(rng.choice(['upper', 'title', 'lower'], p=[0.45, 0.42, 0.13]))

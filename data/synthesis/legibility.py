@@ -6,7 +6,7 @@ import numpy as np
 
 from data.synthesis.geometry import box_corners, project, quad_height, quad_mask, visible_quad
 from data.synthesis.placement import Placed
-from data.synthesis.settings import STYLES, Style, picture_unit
+from data.synthesis.settings import STYLES, Style, image_unit
 
 MIN_CONTRAST = 28.0  # levels of 255 between a legible word's ink and its surroundings, in the strongest channel
 MAX_BLUR = 0.11  # sigma of the blur, as a share of the word's height, up to which it is legible
@@ -23,10 +23,10 @@ class Word(NamedTuple):
 
 def min_legible_height(size: tuple[int, int], style: Style = STYLES['signs']) -> float:
     """Pixels below which a word counts as unreadable: for signs 14 at 1280x720, never less than 10."""
-    return max(style.legible[1], style.legible[0] * picture_unit(size))
+    return max(style.legible[1], style.legible[0] * image_unit(size))
 
 
-def contrast(picture: np.ndarray, ink: np.ndarray, quad: np.ndarray) -> float:
+def contrast(image: np.ndarray, ink: np.ndarray, quad: np.ndarray) -> float:
     """Levels between a word's letters and what is around them, in the strongest channel.
 
     Args:
@@ -35,7 +35,7 @@ def contrast(picture: np.ndarray, ink: np.ndarray, quad: np.ndarray) -> float:
         quad: (4, 2) pixels.
     """
     area, inside = quad_mask(quad)
-    shape, mask = picture[area], ink[area]
+    shape, mask = image[area], ink[area]
     letters = mask**2 * inside
     around = (1 - mask) ** 2 * inside
     if min(letters.sum(), around.sum()) < 1:
@@ -44,7 +44,7 @@ def contrast(picture: np.ndarray, ink: np.ndarray, quad: np.ndarray) -> float:
     return float(np.abs(means[0] - means[1]).max())
 
 
-def hidden_share(hidden: np.ndarray, quad: np.ndarray) -> float:
+def hidden_fraction(hidden: np.ndarray, quad: np.ndarray) -> float:
     """The share of a quad (4, 2) that is not 0 in `hidden` (height, width)."""
     area, inside = quad_mask(quad)
     return float((inside * (hidden[area] > 0)).sum() / max(inside.sum(), 1))
@@ -52,7 +52,7 @@ def hidden_share(hidden: np.ndarray, quad: np.ndarray) -> float:
 
 def judge_words(
     placed: Placed,
-    picture: np.ndarray,
+    image: np.ndarray,
     ink: np.ndarray,
     blur: float,
     hidden: np.ndarray | None = None,
@@ -62,7 +62,7 @@ def judge_words(
 
     blur: the lens's sigma; hidden: (height, width) uint8, not 0 where something stands before the text.
     """
-    size = picture.shape[1::-1]
+    size = image.shape[1::-1]
     words = []
     for glyphs in placed.board.words:
         quad = project(placed.homography, box_corners(*glyphs.box))
@@ -74,8 +74,8 @@ def judge_words(
         legible = (
             tall >= min_legible_height(size, style)
             and np.hypot(blur, placed.blur) <= MAX_BLUR * tall
-            and contrast(picture, ink, quad) >= MIN_CONTRAST
-            and (hidden is None or hidden_share(hidden, quad) <= MAX_HIDDEN)
+            and contrast(image, ink, quad) >= MIN_CONTRAST
+            and (hidden is None or hidden_fraction(hidden, quad) <= MAX_HIDDEN)
         )
         words.append(Word(np.round(quad).astype(int), glyphs.text, legible))
     return words

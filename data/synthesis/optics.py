@@ -24,13 +24,13 @@ def draw_light(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(light, size, interpolation=cv2.INTER_LINEAR)
 
 
-def blur_lens(rng: np.random.Generator, picture: np.ndarray) -> tuple[np.ndarray, float]:
+def blur_lens(rng: np.random.Generator, image: np.ndarray) -> tuple[np.ndarray, float]:
     """Defocus or shake the whole picture; returns it with the blur's sigma in pixels."""
-    unit = picture.shape[0] / 720
+    unit = image.shape[0] / 720
     kind = rng.choice(['sharp', 'defocus', 'motion'], p=[0.45, 0.4, 0.15])
     if kind == 'defocus':
         sigma = rng.uniform(0.5, 1.6) * max(unit, 0.6)
-        return cv2.GaussianBlur(picture, (0, 0), sigma), sigma
+        return cv2.GaussianBlur(image, (0, 0), sigma), sigma
     if kind == 'motion':
         length = max(3.0, rng.uniform(3, 10) * unit)
         radius = int(np.ceil(length / 2))
@@ -39,14 +39,14 @@ def blur_lens(rng: np.random.Generator, picture: np.ndarray) -> tuple[np.ndarray
         for step in np.linspace(-1, 1, 8 * radius + 1):
             x, y = np.round(radius + reach * step).astype(int)
             kernel[y, x] += 1
-        return cv2.filter2D(picture, -1, kernel / kernel.sum()), length / np.sqrt(12)
-    return picture, 0.0
+        return cv2.filter2D(image, -1, kernel / kernel.sum()), length / np.sqrt(12)
+    return image, 0.0
 
 
-def add_sensor_noise(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def add_sensor_noise(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Add grain, stronger in dim light, and blotches of colour; clip to 0..255."""
-    height, width = picture.shape[:2]
-    strength = rng.uniform(0.5, 5) * (1.6 if picture.mean() < 60 else 1)
+    height, width = image.shape[:2]
+    strength = rng.uniform(0.5, 5) * (1.6 if image.mean() < 60 else 1)
     # A patch of noise, repeated at a random offset and mirrored, spares most of the time that random numbers take.
     patch = rng.standard_normal((256, 256), np.float32)
     patch = np.roll(patch, rng.integers(256, size=2), (0, 1))
@@ -54,4 +54,4 @@ def add_sensor_noise(rng: np.random.Generator, picture: np.ndarray) -> np.ndarra
     blotches = rng.standard_normal((height // 8 + 1, width // 8 + 1, 3), np.float32)
     noise = cv2.resize(blotches, (width, height)) * np.float32(strength * 0.4)
     noise += tiles[:height, :width, None] * np.float32(strength)
-    return np.clip(picture + noise, 0, 255)
+    return np.clip(image + noise, 0, 255)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from models.errors import UserError
-from utils.labels import companion_file, read_labels
+from utils.loading.labels import companion_file, read_labels
 
 SUFFIXES = {'.jpeg', '.jpg', '.png', '.webp'}
 MAX_PIXELS = 100_000_000
@@ -49,8 +49,8 @@ def draw_photograph(
     file = Path(photographs[rng.integers(len(photographs))])
     photo = read_reduced(file, size)
     high, wide = photo.shape[:2]
-    share = rng.uniform(LEAST_CROP, 1) * min(wide / size[0], high / size[1])
-    crop_w, crop_h = max(int(size[0] * share), 1), max(int(size[1] * share), 1)
+    fraction = rng.uniform(LEAST_CROP, 1) * min(wide / size[0], high / size[1])
+    crop_w, crop_h = max(int(size[0] * fraction), 1), max(int(size[1] * fraction), 1)
     x, y = int(rng.integers(wide - crop_w + 1)), int(rng.integers(high - crop_h + 1))
     scene = cv2.resize(photo[y : y + crop_h, x : x + crop_w], size, interpolation=cv2.INTER_AREA).astype(np.float32)
     boxes = (own_text(file) * (wide, high, wide, high) - (x, y, x, y)) * np.tile(np.array(size) / (crop_w, crop_h), 2)

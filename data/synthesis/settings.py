@@ -50,6 +50,6 @@ class Material(NamedTuple):
 PLAIN = Material()
 
 
-def picture_unit(size: tuple[int, int]) -> float:
+def image_unit(size: tuple[int, int]) -> float:
     """A picture's size (width, height) as a share of 1280x720."""
     return min(size[0] / 1280, size[1] / 720)

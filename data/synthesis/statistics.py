@@ -8,7 +8,7 @@ from data.synthesis.geometry import quad_height
 from data.synthesis.legibility import Word
 from data.synthesis.settings import SPLITS
 from models.errors import UserError
-from utils.labels import read_labels
+from utils.loading.labels import read_labels
 
 
 def measure(word: Word) -> tuple[float, float, float, bool]:
@@ -27,10 +27,10 @@ def measure_labels(folder: Path, size: tuple[int, int]) -> list[tuple[float, flo
     return measures
 
 
-def summarise(pictures: int, measures: list[tuple[float, float, float, bool]]) -> str:
+def summarise(images: int, measures: list[tuple[float, float, float, bool]]) -> str:
     """Lines that say how many pictures and words there are, and how large the words."""
     legible = np.array([row[:3] for row in measures if row[3]]).reshape(-1, 3)
-    lines = [f"{pictures} pictures, {len(legible)} words, {len(measures) - len(legible)} don't-care regions"]
+    lines = [f"{images} pictures, {len(legible)} words, {len(measures) - len(legible)} don't-care regions"]
     if len(legible):
         lines.append('words, percentiles      5     25     50     75     95')
         for name, values in zip(('width (pixels)', 'height (pixels)', 'angle (degrees)'), legible.T, strict=True):
@@ -42,7 +42,7 @@ def summarise(pictures: int, measures: list[tuple[float, float, float, bool]]) -
 
 def compare_with(folder: Path, size: tuple[int, int]) -> str:
     """The summary of a prepared data set's training pictures, as if they had this size. Raises UserError."""
-    pictures = len(list((folder / 'labels' / SPLITS['train']).glob('*.txt')))
-    if not pictures:
+    images = len(list((folder / 'labels' / SPLITS['train']).glob('*.txt')))
+    if not images:
         raise UserError(f'--compare: no labels in {folder / "labels" / SPLITS["train"]}')
-    return summarise(pictures, measure_labels(folder, size))
+    return summarise(images, measure_labels(folder, size))

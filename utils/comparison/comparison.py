@@ -9,9 +9,9 @@ from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_figures
 from utils.comparison.settings import fingerprint, machine, settings_of, shared_options
 from utils.comparison.statistics import FIGURES
 from utils.comparison.table import OTHER_PROTOCOL, PUBLISHED, draw_table, summarise, table_lines
-from utils.dataset import DataConfig, load_data_config
-from utils.hyp import hyp_of, read_yaml
-from utils.run import command_line, versions, write_json, write_rows, write_text, write_yaml
+from utils.loading.dataset import DataConfig, load_data_config
+from utils.runtime.hyp import hyp_of, read_yaml
+from utils.runtime.run_folder import command_line, versions, write_json, write_rows, write_text, write_yaml
 
 UNLABELLED = (
     ' But the recipes alone saw the unlabelled pictures, so that their epochs have more steps and another order: a '
@@ -80,11 +80,11 @@ class Comparison:
     def jobs(self) -> list[Job]:
         """What is left to do, the teachers first."""
         jobs = [
-            Job(teacher.name, [self.judge(teacher)], self.place / f'{teacher.name}.log', teacher.judgement)
+            Job(teacher.name, [self.judge(teacher)], self.place / f'{teacher.name}.log', teacher.evaluation)
             for teacher in self.teachers
-            if not teacher.judgement.is_file()
+            if not teacher.evaluation.is_file()
         ]
-        return jobs + [self.job(run) for run in self.runs if not run.judged]
+        return jobs + [self.job(run) for run in self.runs if not run.evaluated]
 
     @property
     def size(self) -> int:
@@ -92,7 +92,7 @@ class Comparison:
 
     def job(self, run: Run) -> Job:
         """The commands that complete a run."""
-        job = Job(run.name, [], run.place / f'{run.name}.log', run.judgement)
+        job = Job(run.name, [], run.place / f'{run.name}.log', run.evaluation)
         if not run.trained:
             resumed = run.last.is_file()
             results = run.folder / 'results.csv'
@@ -107,7 +107,7 @@ class Comparison:
             content = {'command': shlex.join(['python', *step]), 'settings': run.settings, 'versions': versions()}
             content['machine'] = machine(self.options.device)
             record = None if resumed else (run.record, content)
-            job = Job(run.name, [step], job.log, run.judgement, results, epochs, record)
+            job = Job(run.name, [step], job.log, run.evaluation, results, epochs, record)
         job.steps.append(self.judge(run))
         return job
 
@@ -131,7 +131,7 @@ class Comparison:
             for entry in self.entries
         ]
         for teacher in self.teachers:
-            figures = {0: read_figures(teacher.judgement)} if teacher.judgement.is_file() else {}
+            figures = {0: read_figures(teacher.evaluation)} if teacher.evaluation.is_file() else {}
             rows.append(summarise(teacher.label, 'teacher', figures, {}) | {'seeds': None})
         if self.data.path.name == 'ICDAR2015' and self.options.task == 'test':
             for label, (map50, map50_95) in PUBLISHED.items():
@@ -165,8 +165,8 @@ class Comparison:
     def markdown(self) -> str:
         """The table with all that a reader needs to judge it."""
         rows = self.rows()
-        missing = [run.name for run in self.runs if not run.judged]
-        missing += [teacher.label for teacher in self.teachers if not teacher.judgement.is_file()]
+        missing = [run.name for run in self.runs if not run.evaluated]
+        missing += [teacher.label for teacher in self.teachers if not teacher.evaluation.is_file()]
         lines = [f'# Comparison {self.options.name}', '', *self.head(), '', *table_lines(rows), '', *self.notes()]
         if missing:
             lines += ['', f'**Missing** (not finished, or failed): {", ".join(missing)}.']
@@ -176,15 +176,15 @@ class Comparison:
 
     def head(self) -> list[str]:
         """One line each for data, split, protocol, settings, versions, command, machine."""
-        records = [read_json(run.record) for run in self.runs if run.judged and run.record.is_file()]
+        records = [read_json(run.record) for run in self.runs if run.evaluated and run.record.is_file()]
         file = self.folder / 'comparison.yaml'
         saved = read_yaml(file) if file.is_file() else {}
-        judged = [read_json(run.judgement) for run in self.runs if run.judged]
-        first = judged[0] if judged else {}
+        evaluated = [read_json(run.evaluation) for run in self.runs if run.evaluated]
+        first = evaluated[0] if evaluated else {}
         of_machine = distinct(record.get('machine') for record in records) or [machine(self.options.device)]
         of_versions = distinct(record.get('versions') for record in records) or [versions()]
-        threshold = distinct(content.get('conf_threshold_from') for content in judged) or ['-']
-        protocols = distinct(content.get('protocol') for content in judged)
+        threshold = distinct(content.get('conf_threshold_from') for content in evaluated) or ['-']
+        protocols = distinct(content.get('protocol') for content in evaluated)
         best = 'best.pt is of the last epoch' if self.options.noval else 'the epoch of best.pt is chosen on val'
         warning = (
             '; val here is the test split: what is chosen on val is selected on test'

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from utils.comparison.runs import Job, read_figures
 from utils.comparison.statistics import COMPARED, FIGURES
-from utils.distributed import RUNS_AT_ONCE
-from utils.run import write_json
-from utils.trainer import duration
+from utils.runtime.distributed import RUNS_AT_ONCE
+from utils.runtime.run_folder import write_json
+from utils.training.loop import duration
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL, GRACE = 0.2, 60  # seconds between looks at the processes; that they get to end
@@ -73,7 +73,7 @@ class Runner:
             job = self.waiting.popleft()
             job.began = time.monotonic()
             if job.record:
-                for file in (job.results, job.judgement):  # of an earlier start
+                for file in (job.results, job.evaluation):  # of an earlier start
                     file.unlink(missing_ok=True)
                 write_json(*job.record)
             job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -106,17 +106,17 @@ class Runner:
             self._step(job)
             return
         self.ended += job.work
-        share = self._progress() / self.total
+        fraction = self._progress() / self.total
         passed = time.monotonic() - self.start
         left = f'{len(self.waiting) + len(self.active)} of {self.number} left'
         left += (
-            f', about {duration(passed / share - passed)}' if share < 1 and job.epochs else ''
+            f', about {duration(passed / fraction - passed)}' if fraction < 1 and job.epochs else ''
         )  # a judging alone tells nothing
         if status:
             self.failed.append(job.name)
             self._say(f'{job.name} FAILED with status {status}: {last_error(job.log)} ({left})')
             return
-        figures = read_figures(job.judgement)
+        figures = read_figures(job.evaluation)
         scores = ', '.join(f'{FIGURES[key]} {figures[key]:.4f}' for key in COMPARED if key in figures)
         self._say(f'{job.name} done in {duration(time.monotonic() - job.began)}: {scores} ({left})')
         self.report()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from utils.comparison.settings import fingerprint, first_difference, settings_of
 from utils.comparison.statistics import FIGURES
-from utils.hyp import read_yaml
-from utils.icdar import UNSCALED
+from utils.evaluation.icdar import UNSCALED
+from utils.runtime.hyp import read_yaml
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Run:
         return self.folder / 'comparison.json'
 
     @property
-    def judgement(self) -> Path:
+    def evaluation(self) -> Path:
         return self.folder / self.task / 'metrics.json'
 
     @property
@@ -71,11 +71,11 @@ class Run:
         return (self.folder / 'metrics.json').is_file()
 
     @property
-    def judged(self) -> bool:
+    def evaluated(self) -> bool:
         """Whether there is a judgement of this best.pt: at its threshold and word scale, not of one before it."""
-        if not (self.trained and self.judgement.is_file()):
+        if not (self.trained and self.evaluation.is_file()):
             return False
-        files = (self.folder / 'metrics.json', self.judgement)
+        files = (self.folder / 'metrics.json', self.evaluation)
         first, second = (read_json(file) for file in files)  # earlier runs have no word scale: boxes as they are
         return all(
             first.get(name, default) == second.get(name, default)
@@ -92,9 +92,9 @@ class Run:
 
     def figures(self) -> dict[str, float] | None:
         """The figures of its row in runs.csv, with the training's seconds; None before it is judged."""
-        if not self.judged:
+        if not self.evaluated:
             return None
-        return read_figures(self.judgement) | {'seconds': sum(column(self.folder / 'results.csv', 'seconds'))}
+        return read_figures(self.evaluation) | {'seconds': sum(column(self.folder / 'results.csv', 'seconds'))}
 
 
 def unlike(run: Run) -> str | None:
@@ -138,7 +138,7 @@ class Teacher:
         return f'teacher-{Path(self.cfg).stem}-{self.imgsz}-{of}'
 
     @property
-    def judgement(self) -> Path:
+    def evaluation(self) -> Path:
         return self.place / self.name / self.task / 'metrics.json'
 
 
@@ -157,7 +157,7 @@ class Job:
     name: str
     steps: list[list[str]]
     log: Path
-    judgement: Path
+    evaluation: Path
     results: Path | None = None
     epochs: int = 0
     record: tuple[Path, dict] | None = None

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 
-from utils.device import describe, find_device
 from utils.distillation.recipe import parse_recipe
-from utils.hyp import read_yaml
-from utils.options import add_training_options
+from utils.runtime.device import describe, find_device
+from utils.runtime.hyp import read_yaml
+from utils.runtime.options import add_training_options
 
 # Change no figure, or are compared by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
 UNTOLD = {

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 from utils.comparison.statistics import COMPARED, FIGURES, Difference, mean_sd, paired_difference
-from utils.run import write_bytes
-from utils.trainer import duration
+from utils.runtime.run_folder import write_bytes
+from utils.training.loop import duration
 
 # mAP50, mAP50-95 on ICDAR2015's test pictures, published with these recipes and teachers.
 PUBLISHED = {
@@ -106,6 +106,6 @@ def draw_table(rows: list[dict], file: Path, task: str) -> None:
         panel.spines[['top', 'right']].set_visible(False)
     if not names:
         panels[0].text(0.5, 0.5, 'no results yet', ha='center', va='center')
-    picture = io.BytesIO()
-    figure.savefig(picture, format='png', dpi=150)
-    write_bytes(file, picture.getvalue())
+    image = io.BytesIO()
+    figure.savefig(image, format='png', dpi=150)
+    write_bytes(file, image.getvalue())

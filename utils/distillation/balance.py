@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.yolo import DetectionModel
-from utils import distributed
+from utils.runtime import distributed
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def describe(terms: dict[str, float], weights: dict[str, float], norms: dict[str
     """The first batch's balance as a table: value, weight, and gradient norm relative to the detection loss."""
     rows = [f'{"first batch":<16} {"value":>10} {"weight":>10} {"gradient / detection":>21}']
     for name, norm in norms.items():
-        share = weights[name] * norm / detection if detection else math.nan
-        rows.append(f'{name:<16} {terms[name]:>10.4g} {weights[name]:>10.4g} {share:>21.3f}')
+        fraction = weights[name] * norm / detection if detection else math.nan
+        rows.append(f'{name:<16} {terms[name]:>10.4g} {weights[name]:>10.4g} {fraction:>21.3f}')
     rows.append("(full weights, on the student's backbone and neck, or on its head where those are frozen)")
     return '\n'.join(rows)

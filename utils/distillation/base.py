@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from models.errors import UserError
 from models.layers import Detect
 from models.yolo import DetectionModel
-from utils import distributed
 from utils.boxes import non_max_suppression, union_by_image, xywh_to_xyxy
-from utils.device import autocast, has_bfloat16
+from utils.runtime import distributed
+from utils.runtime.device import autocast, has_bfloat16
 
 
 class Option(NamedTuple):
@@ -54,23 +54,23 @@ class Signals:
     anchor_t: float = 4.0
     teacher_size: tuple[int, int] | None = None
 
-    def select(self, pictures: Tensor) -> 'Signals':
+    def select(self, images: Tensor) -> 'Signals':
         """The signals of some pictures; (B,) bool."""
-        number = pictures.cumsum(0) - 1  # the new number of each picture that stays
+        number = images.cumsum(0) - 1  # the new number of each picture that stays
 
         def rows(boxes: Tensor) -> Tensor:
             image = boxes[:, 0].long()
-            return torch.cat((number[image, None].to(boxes), boxes[:, 1:]), 1)[pictures[image]]
+            return torch.cat((number[image, None].to(boxes), boxes[:, 1:]), 1)[images[image]]
 
         def part(features: dict) -> dict:
-            return {layer: feature[pictures] for layer, feature in features.items()}
+            return {layer: feature[images] for layer, feature in features.items()}
 
         return replace(
             self,
             targets=rows(self.targets),
             ignore=rows(self.ignore),
-            student_maps=[raw[pictures] for raw in self.student_maps],
-            teacher_maps=[raw[pictures] for raw in self.teacher_maps],
+            student_maps=[raw[images] for raw in self.student_maps],
+            teacher_maps=[raw[images] for raw in self.teacher_maps],
             student_features=part(self.student_features),
             teacher_features=part(self.teacher_features),
         )

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 from models.yolo import DetectionModel
-from utils import distributed
-from utils.criterion import WAIT, DetectionCriterion, weighted_sum
-from utils.dataset import Batch
-from utils.device import autocast, has_bfloat16
 from utils.distillation import balance
 from utils.distillation.base import Signals
 from utils.distillation.recipe import Recipe, auto_ratios
+from utils.loading.dataset import Batch
+from utils.runtime import distributed
+from utils.runtime.device import autocast, has_bfloat16
+from utils.training.criterion import WAIT, DetectionCriterion, weighted_sum
 
 
 def freeze_teacher(model: DetectionModel) -> DetectionModel:
@@ -131,8 +131,8 @@ class Distiller(DetectionCriterion):
             found = method(seen) if pictures else nothing(method, images.device)
             terms |= {name: term * (pictures / whole) for name, term in found.items()}
         if distributed.world() > 1 or not every:  # another process may have pictures without labels
-            share = labelled_share(images, batch)
-            detection = {name: term * share for name, term in detection.items()}
+            fraction = labelled_fraction(images, batch)
+            detection = {name: term * fraction for name, term in detection.items()}
         return detection | terms
 
     def _signals(self, model: DetectionModel, images: Tensor, batch: Batch) -> Signals:
@@ -173,7 +173,7 @@ class Distiller(DetectionCriterion):
             kd = {name: term for name, term in terms.items() if name not in self.gains}
             total = weighted_sum({name: terms[name] for name in self.gains}, self.gains)
             norms = balance.gradient_norms(model, kd | {'detection': total})
-        here = float(labelled_share(images, batch))
+        here = float(labelled_fraction(images, batch))
         usual = self.labelled / here if here else 1.0  # without labels here, these norms are 0
         learnt = {'detection'} | {term for m in self.methods.values() if m.needs_labels for term in m.TERMS}
         norms = {name: norm * usual if name in learnt else norm for name, norm in norms.items()}
@@ -214,8 +214,8 @@ class Distiller(DetectionCriterion):
 
     def weights(self, epoch: float) -> dict[str, float]:
         """Detection gains, and distillation weights by their schedule; epoch in passes since the start."""
-        share = self.schedule(epoch)
-        return self.gains | {name: weight * share for name, weight in self.kd_weights.items()}
+        fraction = self.schedule(epoch)
+        return self.gains | {name: weight * fraction for name, weight in self.kd_weights.items()}
 
     def schedule(self, epoch: float) -> float:
         """The distillation weights' share, 0..1: it grows over the warm-up, then stays or falls to 0 at the end."""
@@ -227,7 +227,7 @@ class Distiller(DetectionCriterion):
         return 1 - done if self.decay == 'linear' else (1 + math.cos(math.pi * done)) / 2
 
 
-def labelled_share(images: Tensor, batch: Batch) -> Tensor:
+def labelled_fraction(images: Tensor, batch: Batch) -> Tensor:
     """The labelled pictures' share of a batch, that of all processes; images are this one's."""
     count = len(images) if batch.labelled is None else int(batch.labelled.sum())
     return distributed.total(torch.tensor(float(count), device=images.device)) / (batch.whole or len(images))
@@ -239,9 +239,9 @@ def nothing(method: nn.Module, device: torch.device) -> dict[str, Tensor]:
     return dict.fromkeys(method.TERMS, zero)
 
 
-def shrink(images: Tensor, share: float) -> Tensor:
+def shrink(images: Tensor, fraction: float) -> Tensor:
     """(B, 3, H, W) -> (B, 3, share H, share W): each pixel the mean of those that it replaces."""
-    if share == 1:
+    if fraction == 1:
         return images
     height, width = images.shape[2:]
-    return F.interpolate(images, size=(round(height * share), round(width * share)), mode='area')
+    return F.interpolate(images, size=(round(height * fraction), round(width * fraction)), mode='area')

@@ -7,8 +7,8 @@ from pathlib import Path
 from models.errors import UserError
 from utils.distillation import find_method
 from utils.distillation.base import Option
-from utils.hyp import check_keys
-from utils.options import DECAYS
+from utils.runtime.hyp import check_keys
+from utils.runtime.options import DECAYS
 
 KEYS = (
     'teacher',
@@ -96,8 +96,8 @@ class Recipe:
 def auto_ratios(weights: dict[str, float | str]) -> dict[str, float]:
     """{term: wanted gradient norm relative to the detection loss's} of the terms whose weight is automatic."""
     wanted = {term: weight for term, weight in weights.items() if isinstance(weight, str)}
-    share = AUTO_TOTAL / max(sum(weight == AUTO for weight in wanted.values()), 1)
-    return {term: share if weight == AUTO else _auto_ratio(weight) for term, weight in wanted.items()}
+    fraction = AUTO_TOTAL / max(sum(weight == AUTO for weight in wanted.values()), 1)
+    return {term: fraction if weight == AUTO else _auto_ratio(weight) for term, weight in wanted.items()}
 
 
 def scaled_weights(weights: dict, value: float, flag: str) -> dict[str, float]:

@@ -10,50 +10,50 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
-from utils.augment import pad_to, resize_long_side
 from utils.boxes import non_max_suppression
+from utils.loading.augment import pad_to, resize_long_side
 
 # Largest difference that is let pass, by what the file computes or stores its weights in. float16 has 11 bits, 5e-4 of
 # a value, which sixty layers add up; the largest differences are those of boxes that no threshold lets through.
 BOUNDS = {'float32': 1e-3, 'float16': 2e-2}
 
 
-class Difference(NamedTuple):
+class OutputDifference(NamedTuple):
     """Largest differences over all cells: of scores, and of x, y, w, h as a share of the box's longer side."""
 
     scores: float
     boxes: float
 
 
-def place(picture: np.ndarray, size: tuple[int, int]) -> Tensor:
+def place(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     """A picture (h, w, 3) uint8 RGB, letterboxed, as a network's input (1, 3, H, W), 0..1."""
-    height, width = picture.shape[:2]
-    resized = resize_long_side(picture, round(min(size[0] / height, size[1] / width) * max(height, width)))
+    height, width = image.shape[:2]
+    resized = resize_long_side(image, round(min(size[0] / height, size[1] / width) * max(height, width)))
     padded, _, _ = pad_to(resized, *size)
     return torch.from_numpy(padded).permute(2, 0, 1)[None].float().div(255).contiguous()
 
 
-def make_batches(pictures: list[np.ndarray], size: tuple[int, int], dynamic: bool) -> list[Tensor]:
+def make_batches(images: list[np.ndarray], size: tuple[int, int], dynamic: bool) -> list[Tensor]:
     """Inputs to compare on: one picture each, or where sizes are open three batches of other numbers and sizes too."""
-    batches = [place(picture, size) for picture in pictures]
+    batches = [place(image, size) for image in images]
     if dynamic:
         for number, shape in ((2, (320, 512)), (3, (416, 160))):
-            batches.append(torch.cat([place(picture, shape) for picture in pictures[:number]]))
+            batches.append(torch.cat([place(image, shape) for image in images[:number]]))
     return batches
 
 
 @torch.inference_mode()
-def compare(reference: Callable, exported: Callable, batches: Iterable[Tensor]) -> Difference:
+def compare(reference: Callable, exported: Callable, batches: Iterable[Tensor]) -> OutputDifference:
     """Largest differences of two networks' decoded output (B, M, 5 + nc); infinite where one is not finite."""
     largest = torch.zeros(2)
     for images in batches:
         expected, given = reference(images)[0], exported(images)[0]
         if expected.shape != given.shape or not bool(torch.isfinite(given).all()):
-            return Difference(float('inf'), float('inf'))
+            return OutputDifference(float('inf'), float('inf'))
         distance = (expected - given).abs()
         boxes = distance[..., :4].amax(-1) / expected[..., 2:4].amax(-1)
         largest = torch.maximum(largest, torch.stack((distance[..., 4:].max(), boxes.max())))
-    return Difference(*largest.tolist())
+    return OutputDifference(*largest.tolist())
 
 
 def compare_nms(decode: Callable, select: Callable, batches: Iterable[Tensor], nms: dict) -> int:
@@ -72,10 +72,10 @@ def compare_nms(decode: Callable, select: Callable, batches: Iterable[Tensor], n
     """
     compared = 0
     for images in batches:
-        detections, picture = select(images.numpy())
+        detections, image = select(images.numpy())
         limits = nms['conf_thres'], nms['iou_thres'], nms['max_det']
         for number, expected in enumerate(non_max_suppression(decode(images)[0], *limits)):
-            given = _sorted(detections[picture == number])
+            given = _sorted(detections[image == number])
             if given.shape != expected.shape or not np.allclose(given, _sorted(expected.numpy()), atol=1e-2):
                 raise UserError('the NMS inside the exported graph finds other boxes than detect.py: nothing written')
             compared += len(given)

@@ -15,7 +15,7 @@ from utils.export.card import machine, write_card
 from utils.export.check import BOUNDS, compare, compare_nms, make_batches, measure
 from utils.export.metadata import describe
 from utils.export.network import Decoding, to_torchscript
-from utils.run import write_text
+from utils.runtime.run_folder import write_text
 
 PACKAGES = {
     'onnx': ('onnx', 'onnxscript', 'onnxslim', 'onnxruntime'),
@@ -52,7 +52,7 @@ class ExportJob:
         )
         self.facts: dict[str, str] = {'parameters': f'{sum(p.numel() for p in self.model.parameters()):,}'}
 
-    def write(self, file: Path, pictures: list[np.ndarray]) -> None:
+    def write(self, file: Path, images: list[np.ndarray]) -> None:
         """Write the file, what belongs to it, and its card, into one folder.
 
         Args:
@@ -62,7 +62,7 @@ class ExportJob:
         Raises:
             UserError: what was written does not compute what PyTorch does.
         """
-        self.batches = make_batches(pictures, self.options.imgsz, self.options.dynamic)
+        self.batches = make_batches(images, self.options.imgsz, self.options.dynamic)
         {'onnx': self._onnx, 'openvino': self._openvino, 'torchscript': self._torchscript}[self.options.format](file)
         size = sum(part.stat().st_size for part in file.parent.iterdir()) / 1e6
         self.facts['size'] = f'{size:.2f} MB'

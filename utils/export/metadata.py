@@ -5,8 +5,8 @@ from pathlib import Path
 from models.checkpoint import Checkpoint
 from models.exported import FORMAT, VERSION
 from models.yolo import DetectionModel
-from utils.augment import GREY
-from utils.run import versions
+from utils.loading.augment import GREY
+from utils.runtime.run_folder import versions
 
 # Of a checkpoint's options, those that tell what its figures are worth; paths of outputs and the like stay behind.
 TOLD = ('kind', 'data', 'epochs', 'imgsz', 'batch_size', 'seed', 'weights', 'cfg', 'recipe', 'teacher_weights', 'noval')

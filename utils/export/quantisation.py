@@ -9,9 +9,9 @@ import torch
 from models.errors import UserError
 from models.exported import ExportedModel, import_package
 from models.yolo import DetectionModel
-from utils.dataset import TextDataset, build_loader, load_data_config
-from utils.evaluate import evaluate
+from utils.evaluation.evaluate import evaluate
 from utils.export.network import quiet
+from utils.loading.dataset import TextDataset, build_loader, load_data_config
 
 TARGET = 1.0  # points of mAP50 that may be lost
 

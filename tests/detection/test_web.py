@@ -1,0 +1,99 @@
+"""The page of examples/web in a headless Chromium: the boxes of detect.py, and clear messages."""
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.ops import box_iou
+
+import detect
+from data.synthesis.image import render_image
+from tests.support import ROOT, run_script
+
+WEB = ROOT / 'examples' / 'web'
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+pytest.importorskip('onnx', reason='needs requirements-export.txt')
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM or not shutil.which('node'), reason='needs Chromium and Node.js'),
+    pytest.mark.skipif(not (WEB / 'node_modules/puppeteer-core').is_dir(), reason='needs npm ci in examples/web'),
+]
+
+
+@contextlib.contextmanager
+def serving(*command):
+    """A server on this machine while the context lasts; gives its URL, which its first line holds."""
+    command = [sys.executable, '-u', *map(str, command)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            yield re.search(r'http://[^/]+/', server.stdout.readline())[0]
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope='module')
+def seen(tmp_path_factory) -> tuple[dict, Path]:
+    """Drive the page once; returns what was seen and the folder of all files."""
+    folder = tmp_path_factory.mktemp('web')
+    shutil.copy(ROOT / 'teacher/demo/yolov5n.pt', folder / 'model.pt')
+    exported = run_script('export.py', '--weights', folder / 'model.pt', '--format', 'onnx', '--dynamic')
+    assert exported.returncode == 0, exported.stderr
+    image, _, _ = render_image(11, 'test', 8, (1000, 600))
+    Image.fromarray(image).save(folder / 'picture.png')
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: shown turned right by 90 degrees
+    Image.fromarray(image).rotate(90, expand=True).save(folder / 'turned.jpg', exif=exif, quality=95)
+    (folder / 'broken.png').write_bytes((folder / 'picture.png').read_bytes()[:500])
+    (folder / 'model.onnx.txt.onnx').write_text('no model')
+    ours = serving(WEB / 'serve.py', '--port', 0, '--model', folder / 'model.onnx')
+    plain = serving('-m', 'http.server', 0, '--bind', '127.0.0.1', '--directory', WEB)
+    with ours as url, plain as plain_url:
+        command = ['node', ROOT / 'tests/web_page.mjs', CHROMIUM, url, plain_url, folder]
+        ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, check=False)
+    assert ended.returncode == 0, ended.stderr + (folder / 'result.json').read_text()
+    return json.loads((folder / 'result.json').read_text()), folder
+
+
+def test_the_boxes_of_detect(seen):
+    """The same file on the same picture: every box agrees, but for what OpenCV's and the page's rounding leave."""
+    result, folder = seen
+    (entry,) = json.loads((folder / 'detections.json').read_text())
+    detector = detect.Detector(str(folder / 'model.onnx'))
+    expected = torch.from_numpy(detector(np.array(Image.open(folder / 'picture.png'))))
+    found = torch.tensor([[*word['box'], word['score']] for word in entry['detections']], dtype=torch.double)
+    assert len(found) == len(expected) > 5
+    assert (entry['image'], entry['width'], entry['height']) == ('picture.png', 1000, 600)
+    overlap, match = box_iou(expected[:, :4], found[:, :4]).max(1)
+    assert overlap.min() > 0.98 and sorted(match.tolist()) == list(range(len(found)))
+    torch.testing.assert_close(found[match, 4], expected[:, 4], atol=0.01, rtol=0)
+    assert result['confidence'] == pytest.approx(detector.conf_thres, abs=0.005)
+    assert result['crops'] == result['again'] == len(expected) > result['confident']
+    assert re.fullmatch(rf'{len(expected)} words in picture.png, 1000 × 600 pixels; .* \d+ ms\.', result['status'])
+
+
+def test_a_turned_photograph(seen):
+    """EXIF is heeded: the picture is as wide as the upright one, and the drop of two pictures ends with the second."""
+    result, _ = seen
+    assert ' in turned.jpg, 1000 × 600 pixels;' in result['turned']
+
+
+def test_messages(seen):
+    result, _ = seen
+    assert result['errors'] == [] and result['isolated'] is True and result['plain'] is False
+    assert result['broken'] == 'broken.png is no picture that this browser can show.'
+    assert result['noModel'].startswith('model.onnx.txt.onnx cannot be used: no file of export.py')
+    assert result['unsure'] > result['crops']
+    assert 'There is no model.onnx' in result['missing']
+    assert len(result['runtime']) == 3 and all('onnxruntime-web cannot be loaded' in text for text in result['runtime'])
+
+
+def test_serve_says_what_is_missing(tmp_path):
+    result = run_script('examples/web/serve.py', '--model', tmp_path / 'no.onnx')
+    assert result.returncode == 2 and 'there is no file' in result.stderr

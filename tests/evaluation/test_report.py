@@ -1,0 +1,75 @@
+"""Small figures around a run."""
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+from utils.evaluation.evaluate import Evaluation, ImageResult
+from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
+from utils.evaluation.report import anchor_recall, choose_scale, choose_threshold
+
+LABELS = [np.array([[0, 0.5, 0.5, 0.1, 0.2], [0, 0.5, 0.5, 0.001, 0.9]], np.float32)]
+SHAPES = np.array([[1280, 640]])
+
+
+def test_anchor_recall_by_hand():
+    """At 640 the boxes are 64 x 64 and 0.64 x 288 pixels; 20 x 30 is within a factor of 4 of the first alone."""
+    anchors = torch.tensor([[[20.0, 30.0]]])
+    assert anchor_recall(LABELS, SHAPES, anchors, 640, 4.0) == pytest.approx(0.5)
+    assert anchor_recall([np.zeros((0, 5), np.float32)], SHAPES, anchors, 640, 4.0) == 1.0
+
+
+def test_anchor_recall_takes_a_gpus_anchors():
+    """On a GPU the head's anchors live there and the labels do not; a fake device shows a mix-up without a GPU."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        anchors = torch.ones(3, 3, 2, device='cuda')
+        with pytest.raises(Exception, match='_local_scalar_dense') as error:  # a fake tensor has no value to read
+            anchor_recall(LABELS, SHAPES, anchors, 640, 4.0)
+    assert 'two devices' not in str(error.value)
+
+
+def evaluation_of(folder, words: list[str], boxes: list[list[float]], scores: list[float]) -> Evaluation:
+    """One picture with official ground truth, and what was found in it."""
+    for name in ('images', 'gt'):
+        (folder / name / 'test_icdar').mkdir(parents=True, exist_ok=True)
+    (folder / 'gt/test_icdar/gt_img_1.txt').write_text('\n'.join(words))
+    found = torch.tensor([[*box, score, 0] for box, score in zip(boxes, scores, strict=True)])
+    path, none = str(folder / 'images/test_icdar/img_1.jpg'), torch.zeros(0, 4)
+    image = ImageResult(path, (400, 400), found, found, torch.zeros(0, 5), none)
+    details = DetectionMetrics(1).compute()
+    return Evaluation({}, {}, details, ConfusionMatrix(1), {}, [image], '')
+
+
+def test_scale_and_threshold_of_leaning_words(tmp_path):
+    """The upright boxes of words at 20 degrees are too high for them; .8 of the height is the first that will do."""
+    corners = np.array(
+        [[-25, -18], [31, 3], [25, 18], [-31, -3]]
+    )  # 60 x 16 pixels; tests/evaluation/test_icdar.py has its IoUs
+    centres = np.array([[100, 100], [200, 100], [100, 200]])
+    words = [','.join(map(str, (corners + centre).flatten())) + ',word' for centre in centres]
+    boxes = [[*((corners + c).min(0)), *((corners + c).max(0))] for c in centres] + [[300, 300, 350, 320]]
+    found = evaluation_of(tmp_path, words, boxes, [0.9, 0.8, 0.7, 0.3])
+    assert found.icdar().sweep()[1]['hmean'].max() == 0
+    scale = choose_scale(found)
+    assert scale == (1, 0.8)
+    assert found.icdar(scale).at(0.5)['icdar_hmean'] == 1
+    assert choose_threshold(found, scale) == 0.31  # the lowest over the false alarm
+
+
+def test_scale_of_boxes_that_are_too_high_and_too_wide(tmp_path):
+    """Words of 60 x 10 pixels: a box 22 high is right from .85 on, one 124 wide at .94 only."""
+    words = ['20,10,80,10,80,20,20,20,word', '120,110,180,110,180,120,120,120,word']
+    found = evaluation_of(tmp_path, words, [[20, 4, 80, 26], [88, 109, 212, 121]], [0.9, 0.8])
+    assert [found.icdar(scale).at(0.5)['icdar_recall'] for scale in ((1.0, 1.0), (1.0, 0.85))] == [0, 0.5]
+    assert choose_scale(found) == (0.94, 0.85)
+    assert found.icdar((0.94, 0.85)).at(0.5)['icdar_hmean'] == 1
+
+
+def test_level_words_keep_their_boxes(tmp_path):
+    """Where every scale finds the word, the box as it is is kept; without ground truth too."""
+    found = evaluation_of(tmp_path, ['10,10,90,10,90,30,10,30,word'], [[10, 10, 90, 30]], [0.9])
+    assert choose_scale(found) == (1, 1)
+    found = evaluation_of(tmp_path / 'other', ['10,10,90,10,90,30,10,30,word'], [[10, 10, 90, 30]], [0.9])
+    (tmp_path / 'other/gt/test_icdar/gt_img_1.txt').unlink()
+    assert found.truths is None and found.icdar() is None and choose_scale(found) == (1, 1)

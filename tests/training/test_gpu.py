@@ -1,0 +1,76 @@
+"""The commands with --device 0 where there is no GPU: that no tensor is left behind (see pretend_gpu.py)."""
+
+import pytest
+import torch
+
+from tests.support import run_script
+from utils.distillation import method_names
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU; device 0 is a real one')
+
+SMALL = ('--imgsz', 64, '--batch-size', 8, '--epochs', 1, '--workers', 0, '--noplots')
+PAIR = ('--cfg_teacher', 'models/yolov5s.yaml', '--teacher_weights', 'weights/ocrdistill-s.pt')
+PAIR += ('--student_weights', 'weights/ocrdistill-n.pt')
+
+
+def run(*command) -> str:
+    """What a command prints on the pretended GPU."""
+    result = run_script('tests/pretend_gpu.py', *command, '--device', 0)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    'flags',
+    [
+        ('--methods', ','.join(method_names()), '--optimizer', 'AdamW'),
+        ('--methods', 'hint,mask=auto', '--teacher_imgsz', 128),
+        ('--methods', 'logit,pkd', '--no-amp', '--optimizer', 'SGD'),
+    ],
+    ids=['all methods', 'larger pictures for the teacher', 'float32'],
+)
+def test_distillation(tiny_data, tmp_path, flags):
+    printed = run('distill.py', *PAIR, *flags, '--data', tiny_data, *SMALL, '--project', tmp_path, '--name', 'run')
+    assert 'device: pretended GPU' in printed
+    assert torch.load(tmp_path / 'run/weights/best.pt')['epoch'] == 0
+
+
+def test_training_and_judgement(tiny_data, tmp_path):
+    place = ('--project', tmp_path, '--name', 'run')
+    printed = run('train.py', '--weights', 'weights/ocrdistill-n.pt', '--data', tiny_data, *SMALL, *place)
+    assert 'device: pretended GPU' in printed
+    best = tmp_path / 'run/weights/best.pt'
+    assert '(pretended GPU' in run('val.py', '--weights', best, '--data', tiny_data, '--imgsz', 64, '--workers', 0)
+
+
+def test_detection(tiny_data, tmp_path):
+    images = tiny_data.parent / 'set/images/test_icdar'
+    assert '6 pictures' in run('detect.py', '--source', images, '--slice', '--project', tmp_path)
+
+
+MISTAKES = (
+    'gpu + cpu',
+    'torch.stack([gpu.sum(), cpu.sum()])',
+    'cpu[gpu.long()]',
+    'gpu.numpy()',
+    'torch.nn.Linear(2, 2).to(gpu.device)(cpu)',
+    'torch.where(gpu > 0, gpu, cpu)',
+    'torchvision.ops.nms(torch.zeros(1, 4).to(gpu.device), torch.zeros(1), 0.5)',
+    'gpu.new_ones(2).clone().detach().to(torch.float64) * cpu',
+)
+
+
+def test_mistakes_are_seen(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(
+        'import torch, torchvision\n'
+        "gpu, cpu = torch.zeros(2, device='cuda'), torch.ones(2)\n"
+        'gpu[0] = cpu.sum() * gpu.cpu().sum() + (gpu * 2).sum().item()\n'
+        f'for mistake in {MISTAKES!r}:\n'
+        '    try:\n'
+        '        eval(mistake)\n'
+        '    except RuntimeError as error:\n'
+        '        print(type(error).__name__, mistake)\n'
+    )
+    result = run_script('tests/pretend_gpu.py', script)
+    assert result.stdout.splitlines() == [f'Refused {mistake}' for mistake in MISTAKES], result.stderr

@@ -1,0 +1,200 @@
+"""Run a detector over a split and judge it: losses, mAP, ICDAR hmean, speed."""
+
+import itertools
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.exported import ExportedModel
+from models.yolo import DetectionModel
+from utils.boxes import non_max_suppression, xywh_to_xyxy
+from utils.evaluation.icdar import LOWEST_THRESHOLD, UNSCALED, ICDARMetrics, boxes_to_quads, read_ground_truth
+from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
+from utils.loading.dataset import Batch, BatchLoader
+from utils.loading.labels import companion_file
+from utils.runtime import distributed
+from utils.runtime.device import autocast, network_dtype
+from utils.training.loss import DetectionLoss
+
+# YOLOv5's protocol for mAP.
+CONFIDENCE, NMS_IOU, MAX_DETECTIONS = 0.001, 0.6, 300
+# hmean is for the boxes that a user gets: detect.py's NMS, down to the lowest threshold that ICDARMetrics keeps.
+WORD_CONFIDENCE, WORD_NMS_IOU = LOWEST_THRESHOLD, 0.45
+
+
+@dataclass
+class ImageResult:
+    """What was found in one picture, all boxes in its own pixels (x1, y1, x2, y2)."""
+
+    path: str
+    shape: tuple[int, int]  # height, width
+    detections: Tensor  # (n, 6): box, confidence, class; by the protocol of mAP
+    words: Tensor  # (w, 6), the same form: at detect.py's stricter NMS, as a user gets them
+    labels: Tensor  # (m, 5): class, box
+    ignore: Tensor  # (k, 4)
+
+
+@dataclass
+class Evaluation:
+    """Figures of one pass over a split.
+
+    Attributes:
+        scores: precision, recall, map50, map50_95.
+        losses: unweighted box, obj, cls, empty if no loss was asked for.
+        details: DetectionMetrics.compute().
+        confusion: ConfusionMatrix.
+        speed: milliseconds a picture for 'load', 'network', 'nms'.
+        pictures: every picture's detections and labels.
+        protocol: the definition of mAP with the thresholds that were used.
+        seconds: that all of it took.
+    """
+
+    scores: dict[str, float]
+    losses: dict[str, float]
+    details: dict
+    confusion: ConfusionMatrix
+    speed: dict[str, float]
+    images: list[ImageResult] = field(repr=False)
+    protocol: str
+    seconds: float = 0.0
+    _icdar: dict[tuple[float, float], ICDARMetrics] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def truths(self) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """The official ground truth of each picture, None if any has none."""
+        return read_truths([Path(image.path) for image in self.images])
+
+    def icdar(self, scale: tuple[float, float] = UNSCALED) -> ICDARMetrics | None:
+        """ICDAR2015 task 4.1 over the pictures, boxes scaled as in boxes_to_quads; None where there are no truths."""
+        if self.truths is None:
+            return None
+        if scale not in self._icdar:
+            self._icdar[scale] = metrics = ICDARMetrics()
+            for image, truth in zip(self.images, self.truths, strict=True):
+                words = image.words.numpy()
+                metrics.update(boxes_to_quads(words[:, :4], scale), words[:, 4], *truth)
+        return self._icdar[scale]
+
+
+@torch.no_grad()
+def evaluate(
+    model: DetectionModel | ExportedModel,
+    loader: BatchLoader,
+    device: torch.device,
+    *,
+    amp: bool = False,
+    conf_thres: float = CONFIDENCE,
+    iou_thres: float = NMS_IOU,
+    max_det: int = MAX_DETECTIONS,
+    loss: DetectionLoss | None = None,
+    title: str = 'validating',
+) -> Evaluation:
+    """Judge a detector by YOLOv5's protocol.
+
+    Args:
+        model: in eval mode, on `device`, fused or not; or an exported file's.
+        loader: of a dataset without augmentation; where processes share its batches, all get the whole's figures.
+        amp: run the network in bfloat16; published figures are float32 figures (False).
+        loss: also compute the losses on the raw maps.
+
+    Returns:
+        An Evaluation; boxes are judged in the pictures' own pixels.
+    """
+    batches: list[tuple[list[ImageResult], dict[str, float]]] = []
+    clock = dict.fromkeys(('load', 'network', 'nms'), 0.0)
+    start = begin = time.perf_counter()
+    for batch in tqdm(loader, title, unit='batch', leave=False, delay=2, disable=None):
+        clock['load'] += time.perf_counter() - start
+        start = time.perf_counter()
+        images = to_network(batch.images, device, amp)
+        with autocast(device, amp):
+            decoded, maps = model(images)
+        terms = loss(maps, batch.targets, batch.ignore) if loss is not None else {}
+        _wait(device)
+        clock['network'] += time.perf_counter() - start
+        start = time.perf_counter()
+        found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True)
+        words = non_max_suppression(decoded, WORD_CONFIDENCE, WORD_NMS_IOU, max_det)
+        _wait(device)
+        clock['nms'] += time.perf_counter() - start
+        batches.append((_images(batch, found, words), {k: float(v) * len(images) for k, v in terms.items()}))
+        start = time.perf_counter()
+    batches, clock = _gathered(batches, clock) if loader.batch_sampler.world > 1 else (batches, clock)
+    pictures = [image for found, _ in batches for image in found]
+    sums = {name: sum(terms[name] for _, terms in batches) for name in batches[0][1]}
+    metrics, confusion = DetectionMetrics(model.nc), ConfusionMatrix(model.nc)
+    for image in pictures:
+        metrics.update(image.detections, image.labels, image.ignore)
+        confusion.update(image.detections, image.labels, image.ignore)
+    details = metrics.compute()
+    return Evaluation(
+        scores={name: float(details[name]) for name in ('precision', 'recall', 'map50', 'map50_95')},
+        losses={name: value / len(pictures) for name, value in sums.items()},
+        details=details,
+        confusion=confusion,
+        speed={name: 1000 * seconds / len(pictures) for name, seconds in clock.items()},
+        images=pictures,
+        protocol=f'YOLOv5 mAP: confidence {conf_thres:g}, NMS IoU {iou_thres:g}, {max_det} boxes, 101 points; '
+        'precision and recall at the best F1',
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def _gathered(batches: list, clock: dict[str, float]) -> tuple[list, dict[str, float]]:
+    """The batches of all processes in the order that one process has them, and the clocks' sum."""
+    found = distributed.gather((batches, clock))
+    turns = itertools.zip_longest(*(mine for mine, _ in found))
+    ordered = [batch for turn in turns for batch in turn if batch is not None]
+    return ordered, {name: sum(spent[name] for _, spent in found) for name in clock}
+
+
+def to_network(images: Tensor, device: torch.device, amp: bool = False) -> Tensor:
+    """(B, 3, H, W) uint8 -> 0..1 on the device, channels last; with amp in bfloat16 where the device has it, which is
+    what the first convolution would round them to."""
+    images = images.to(device, non_blocking=True)
+    return images.to(network_dtype(device, amp), memory_format=torch.channels_last).div_(255)
+
+
+def _wait(device: torch.device) -> None:
+    """Timings of a GPU mean nothing before it is done."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[ImageResult]:
+    """Detections and labels of a batch, mapped to each picture's own pixels."""
+    height, width = batch.images.shape[2:]
+    size = torch.tensor([width, height, width, height])
+    result = []
+
+    def in_image(rows: Tensor, number: int) -> Tensor:
+        boxes = batch.letterboxes[number].to_image(rows[:, :4].cpu(), *batch.shapes[number])
+        return torch.cat((boxes, rows[:, 4:].cpu()), 1)
+
+    for number in range(len(found)):
+        letterbox, shape = batch.letterboxes[number], batch.shapes[number]
+        targets = batch.targets[batch.targets[:, 0] == number]
+        ignore = batch.ignore[batch.ignore[:, 0] == number]
+        boxes = letterbox.to_image(xywh_to_xyxy(targets[:, 2:6]) * size, *shape)
+        regions = letterbox.to_image(xywh_to_xyxy(ignore[:, 2:6]) * size, *shape)
+        labels = torch.cat((targets[:, 1:2], boxes), 1)
+        boxes_found, words_found = in_image(found[number], number), in_image(words[number], number)
+        result.append(ImageResult(batch.paths[number], shape, boxes_found, words_found, labels, regions))
+    return result
+
+
+def read_truths(files: list[Path]) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """The official ground truth of each picture (see read_ground_truth); None if any has none. Raises UserError."""
+    return None if without_truth(files) else [read_ground_truth(companion_file(file, 'gt')) for file in files]
+
+
+def without_truth(files: list[Path]) -> list[Path]:
+    """The pictures that have no official ground truth at hand."""
+    truths = [companion_file(file, 'gt') for file in files]
+    return [file for file, truth in zip(files, truths, strict=True) if truth is None or not truth.is_file()]

@@ -1,0 +1,254 @@
+"""Label files in both YOLO forms, and the annotations of one picture as polygons that can be moved and clipped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from models.errors import UserError
+
+TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clamped
+MIN_AREA = 1e-10  # of the picture's area; regions below it have no area
+BOX_COLUMNS = 5  # class x y w h
+MIN_POLYGON_COLUMNS = 7  # class and three points
+# Far more than a picture holds; they keep a file that is no label file from taking all memory.
+MAX_BYTES, MAX_ROWS, MAX_COLUMNS = 4 << 20, 10_000, 2001
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The regions of one picture.
+
+    Attributes:
+        classes: (n,) int64.
+        polygons: (n, P, 2) float64 x, y; polygons with fewer than P corners repeat their last one.
+        dont_care: (n,) bool; such a region is neither a target nor background.
+        visible: (n,) float64, 0..1: the share of the region's area that clipping has left so far.
+    """
+
+    classes: np.ndarray
+    polygons: np.ndarray
+    dont_care: np.ndarray
+    visible: np.ndarray
+
+    @staticmethod
+    def build(classes, polygons: list[np.ndarray], dont_care: bool = False) -> 'Annotations':
+        """From a list of n polygons (p_i, 2) with at least one corner each."""
+        corners = max(map(len, polygons), default=1)
+        padded = [np.concatenate((p, np.repeat(p[-1:], corners - len(p), 0))) for p in polygons]
+        return Annotations(
+            np.asarray(classes, np.int64).reshape(-1),
+            np.asarray(padded, np.float64).reshape(-1, corners, 2),
+            np.full(len(polygons), dont_care),
+            np.ones(len(polygons)),
+        )
+
+    @staticmethod
+    def concatenate(parts: list['Annotations']) -> 'Annotations':
+        """All regions of several annotations, in their order."""
+        corners = max((part.polygons.shape[1] for part in parts), default=1)
+        polygons = [np.pad(p.polygons, ((0, 0), (0, corners - p.polygons.shape[1]), (0, 0)), 'edge') for p in parts]
+        return Annotations(
+            np.concatenate([part.classes for part in parts]),
+            np.concatenate(polygons),
+            np.concatenate([part.dont_care for part in parts]),
+            np.concatenate([part.visible for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, rows) -> 'Annotations':
+        """The regions that a mask or an index array (n,) chooses."""
+        return Annotations(self.classes[rows], self.polygons[rows], self.dont_care[rows], self.visible[rows])
+
+    def moved(self, polygons: np.ndarray) -> 'Annotations':
+        """The same regions with other polygons (n, P, 2)."""
+        return Annotations(self.classes, polygons, self.dont_care, self.visible)
+
+    def scaled(self, x: float, y: float, left: float = 0, top: float = 0) -> 'Annotations':
+        """Corners times (x, y), plus (left, top)."""
+        return self.moved(self.polygons * (x, y) + (left, top))
+
+    def projected(self, matrix: np.ndarray) -> 'Annotations':
+        """Corners through a (3, 3) affine or perspective matrix."""
+        points = self.polygons @ matrix[:, :2].T + matrix[:, 2]  # (n, P, 3)
+        return self.moved(points[..., :2] / points[..., 2:])
+
+    def clipped(self, width: float, height: float) -> 'Annotations':
+        """Cut exactly to 0..width, 0..height; regions wholly outside are left out, `visible` says what remains."""
+        x, y = self.polygons[..., 0], self.polygons[..., 1]
+        if len(self) == 0 or (x.min() >= 0 and y.min() >= 0 and x.max() <= width and y.max() <= height):
+            return self
+        cut = clip_polygons(self.polygons, width, height)
+        fraction = polygon_areas(cut) / np.maximum(polygon_areas(self.polygons), 1e-12)
+        visible = self.visible * fraction.clip(0, 1)
+        return Annotations(self.classes, cut, self.dont_care, visible)[visible > 0]
+
+    def demoted(self, min_side: float, min_visible: float) -> 'Annotations':
+        """Regions with a box side under min_side pixels, or less than min_visible of their area, become don't-care."""
+        boxes = self.boxes()
+        lost = ((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) < min_side) | (self.visible < min_visible)
+        return Annotations(self.classes, self.polygons, self.dont_care | lost, self.visible)
+
+    def boxes(self) -> np.ndarray:
+        """(n, 4) x1, y1, x2, y2: the tight boxes of the polygons."""
+        return np.concatenate((self.polygons.min(1), self.polygons.max(1)), 1)
+
+    def rows(self, width: float, height: float) -> np.ndarray:
+        """(n, 5) float32 class, x, y, w, h: the tight boxes, as shares of a picture of this size."""
+        boxes = self.boxes() / (width, height, width, height)
+        centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        return np.concatenate((self.classes[:, None], centre, side), 1).astype(np.float32)
+
+    def polygon_list(self, width: float, height: float) -> list[np.ndarray]:
+        """n arrays (p_i, 2) float32 without the repeated last corners, as shares of a picture of this size."""
+        last = self.polygons.shape[1] - 1
+        differs = (self.polygons != self.polygons[:, -1:]).any(2)  # (n, P)
+        counts = np.where(differs.any(1), last - differs[:, ::-1].argmax(1) + 2, 1)
+        scaled = (self.polygons / (width, height)).astype(np.float32)
+        return [polygon[:count] for polygon, count in zip(scaled, counts, strict=True)]
+
+
+def polygon_areas(polygons: np.ndarray) -> np.ndarray:
+    """(n, P, 2) -> (n,) areas, whatever the direction of the corners."""
+    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
+    return np.abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1)) / 2
+
+
+def clip_polygons(polygons: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Cut polygons (n, P, 2) to 0..width, 0..height, side by side (Sutherland & Hodgman 1974), all at once.
+
+    Exact for convex polygons; a concave one may keep edges without area along the border. A polygon that lies
+    outside shrinks to a point.
+
+    Returns:
+        (n, Q, 2), the last corner repeated where a polygon has fewer than Q.
+    """
+    for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
+        polygons = _keep_side(polygons, axis, limit, sign)
+    return polygons
+
+
+def _keep_side(polygons: np.ndarray, axis: int, limit: float, sign: int) -> np.ndarray:
+    """Cut away what lies beyond one line: x or y (axis) below (sign 1) or above (sign -1) the limit."""
+    distance = sign * (polygons[..., axis] - limit)  # (n, P)
+    inside = distance >= 0
+    if inside.all():
+        return polygons
+    crossing = inside != np.roll(inside, -1, 1)  # on the edge from this corner to the next
+    step = np.where(crossing, distance - np.roll(distance, -1, 1), 1)
+    cuts = polygons + (distance / step)[..., None] * (np.roll(polygons, -1, 1) - polygons)
+    cuts[..., axis] = limit
+
+    # Each corner is followed by the cut on its edge; the kept ones move to the front, the last fills the rest.
+    count, corners = polygons.shape[:2]
+    points = np.stack((polygons, cuts), 2).reshape(count, 2 * corners, 2)
+    keep = np.stack((inside, crossing), 2).reshape(count, 2 * corners)
+    kept = keep.sum(1)
+    slots = np.minimum(np.arange(max(kept.max(), 1)), np.maximum(kept - 1, 0)[:, None])
+    order = np.take_along_axis(np.argsort(~keep, 1, kind='stable'), slots, 1)
+    return np.take_along_axis(points, order[..., None], 1)
+
+
+def companion_file(image: Path, kind: str) -> Path | None:
+    """Where a picture's `labels`, `ignore` or `gt` file lies, whether or not it exists.
+
+    The last folder named `images` is replaced by the kind; ground truth is named gt_<picture>.txt. Without such a
+    folder labels lie beside the picture, and the other kinds nowhere (None).
+    """
+    parts = list(image.parts)
+    name = f'gt_{image.stem}.txt' if kind == 'gt' else f'{image.stem}.txt'
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == 'images':
+            return Path(*parts[:place], kind, *parts[place + 1 : -1], name)
+    return image.with_name(name) if kind == 'labels' else None
+
+
+def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotations, list[str]]:
+    """Read a label file of box rows (class x y w h) and polygon rows (class x1 y1 x2 y2 ...), shares of the picture.
+
+    Boxes that reach over the picture's border are cut at it.
+
+    Args:
+        file: an existing file; a byte order mark and blank lines are allowed.
+        nc: number of classes.
+        dont_care: what to mark the regions as.
+
+    Returns:
+        The annotations (0..1), and a message for every row that was skipped: not numbers, a wrong number of
+        columns, no area, a repetition.
+
+    Raises:
+        UserError: a coordinate outside 0..1 or a class outside 0..nc-1. The whole file is then likely to be in other
+            units or of other classes, and skipping rows would train on the wrong data. Or the file cannot be opened,
+            or is too large.
+    """
+    lines = read_rows(file, 'the labels')
+    classes, polygons, skipped, seen = [], [], [], set()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            category, polygon = _parse_row(line.split())
+        except ValueError as error:
+            skipped.append(f'{file}:{number}: {error}')
+            continue
+        _check_range(category, polygon, nc, f'{file}:{number}')
+        polygon = clip_polygons(_corners(polygon)[None], 1, 1)[0]
+        key = (category, polygon.tobytes())
+        if polygon_areas(polygon[None])[0] < MIN_AREA:
+            skipped.append(f'{file}:{number}: a region without area')
+        elif key in seen:
+            skipped.append(f'{file}:{number}: repeats an earlier row')
+        else:
+            seen.add(key)
+            classes.append(category)
+            polygons.append(polygon)
+    return Annotations.build(classes, polygons, dont_care), skipped
+
+
+def read_rows(file: Path, what: str) -> list[str]:
+    """The lines of a text file of one picture. Raises UserError if it cannot be read or is too large; `what` it is."""
+    try:
+        with open(file, 'rb') as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f'{file}: {what} cannot be read ({error.strerror})') from None
+    rows = content.decode('utf-8-sig', errors='replace').split('\n')  # a word may hold other line breaks
+    if len(content) > MAX_BYTES or len(rows) > MAX_ROWS:
+        raise UserError(f'{file}: more than {MAX_BYTES >> 20} MiB or {MAX_ROWS} rows, too much for one picture')
+    return rows
+
+
+def _parse_row(columns: list[str]) -> tuple[int, np.ndarray]:
+    """Class and coordinates, (4,) of a box or (2 p,) of a polygon; ValueError says what is wrong with the row."""
+    if len(columns) > MAX_COLUMNS:
+        raise ValueError(f'more than {MAX_COLUMNS} columns')
+    try:
+        values = np.array([float(column) for column in columns])
+    except ValueError:
+        raise ValueError('not a row of numbers') from None
+    if not np.isfinite(values).all():
+        raise ValueError('a number that is not finite')
+    if len(values) != BOX_COLUMNS and (len(values) < MIN_POLYGON_COLUMNS or len(values) % 2 == 0):
+        raise ValueError(f'{len(values)} columns, expected 5 (class x y w h) or 7, 9, ... (class x1 y1 x2 y2 ...)')
+    if values[0] != int(values[0]):
+        raise ValueError(f'class {columns[0]} is not a whole number')
+    return int(values[0]), values[1:]
+
+
+def _check_range(category: int, coordinates: np.ndarray, nc: int, place: str) -> None:
+    if not 0 <= category < nc:
+        raise UserError(f'{place}: class {category}, but the data yaml names classes 0 to {nc - 1}')
+    worst = coordinates[np.abs(coordinates - 0.5).argmax()]
+    if not -TOLERANCE <= worst <= 1 + TOLERANCE:
+        raise UserError(f'{place}: coordinate {worst:g} is outside 0..1 (labels are shares of width and height)')
+
+
+def _corners(coordinates: np.ndarray) -> np.ndarray:
+    """(4,) x, y, w, h or (2 p,) corners -> (p, 2) corners, clockwise from the top left for a box."""
+    if len(coordinates) != BOX_COLUMNS - 1:
+        return coordinates.reshape(-1, 2)
+    x, y, w, h = coordinates * (1, 1, 0.5, 0.5)
+    return np.array([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)])

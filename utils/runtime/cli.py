@@ -1,0 +1,53 @@
+"""How every command starts and ends: exit status, one-line errors."""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from models.errors import Interrupted, UserError
+from utils.runtime.interrupt import STOPPING, let_go_of_terminal
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's main and end the process with its status.
+
+    0 on success; 1 with one line on standard error for a UserError, or an OSError about a file; 130, 143 and 129 after
+    Ctrl-C, SIGTERM and SIGHUP, of which the latter two are turned into KeyboardInterrupt, so that one path saves what
+    there is. argparse exits with 2 by itself.
+    """
+
+    def interrupt(number, _frame):
+        let_go_of_terminal(number)
+        raise Interrupted(number)
+
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupt)
+    try:
+        main()
+    except UserError as error:
+        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as error:
+        print('interrupted', file=sys.stderr)
+        sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
+    except RuntimeError as error:
+        if type(error).__name__ != 'OutOfMemoryError':  # torch's, without importing torch here
+            raise
+        print('error: the GPU ran out of memory; try a smaller --batch-size or --imgsz', file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: silence the interpreter's own complaint at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # a full disk has no name
+        if error.filename is None and not full:
+            raise
+        place = f'{error.filename}: ' if error.filename is not None else ''
+        print(f'error: {place}{error.strerror}', file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,303 @@
+"""What train.py and distill.py do alike around the training loop: set up data, run, and report."""
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint, transfer
+from models.errors import UserError
+from models.yolo import DetectionModel
+from utils.evaluation.evaluate import evaluate, read_truths
+from utils.evaluation.report import anchor_recall, choose_scale, choose_threshold, figures, print_scores, write_report
+from utils.loading.dataset import BatchLoader, TextDataset, build_loader, load_data_config, shared_images
+from utils.runtime import distributed
+from utils.runtime.device import describe, has_bfloat16, select_device
+from utils.runtime.hyp import hyp_of
+from utils.runtime.options import find_resumable, resume_after_restart
+from utils.runtime.run_folder import command_line, make_run_folder, sole_writer, write_yaml
+from utils.training.autobatch import fit_batch_size
+from utils.training.criterion import DetectionCriterion
+from utils.training.loop import SCORES, Trainer
+
+VAL_BATCH = 32  # of a run whose --batch-size is -1
+
+
+class TrainingRun:
+    """A training run from its options to its report. train.py and distill.py add models and criterion.
+
+    Args:
+        kind: 'train' or 'distill'; runs/<kind> is the default project.
+        options: of the command; a resumed run's own options take their place.
+
+    Attributes:
+        checkpoint: the last.pt that is resumed, or None.
+    """
+
+    def __init__(self, kind: str, options: Namespace):
+        self.kind = kind
+        self.checkpoint: Checkpoint | None = None
+        project = options.project or f'runs/{kind}'
+        options.resume = resume_after_restart(options, project)
+        if options.resume is not None:
+            self.checkpoint = self._read_resumed(find_resumable(options.resume, project))
+            own = {'device': options.device or same_device(str(self.checkpoint.meta['options'].get('device') or ''))}
+            if options.skip_nonfinite:
+                own['skip_nonfinite'] = options.skip_nonfinite
+            options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | own))
+        self.options = options
+        self.device = select_device(options.device)
+        distributed.start(self.device)
+        if options.sync_bn and distributed.world() == 1 and self.checkpoint is None:
+            raise UserError('--sync-bn is for several processes (torchrun): there is one')
+        if distributed.world() > 1 and options.batch_size == -1:
+            raise UserError(
+                '--batch-size -1 measures one GPU: with several processes, give the pictures of all of them'
+            )
+        # Before --batch-size -1 finds its value: shapes of the validation batches depend on it, after --resume too.
+        vars(options).setdefault('val_batch', 2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
+        self.val_batch = options.val_batch
+        self.data = load_data_config(options.data)
+        self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else hyp_of(options)
+        if options.label_smoothing and self.data.nc == 1:
+            raise UserError(f'--label-smoothing is for several classes, and {options.data} has one')
+        more = vars(options)  # of distill.py alone
+        self.teacher_imgsz = more.get('teacher_imgsz') or options.imgsz
+        vars(options).setdefault('crop', None)  # of a run that an earlier version began
+        held = max(options.imgsz, self.teacher_imgsz)
+        self.train_set = TextDataset(
+            self.data,
+            'train',
+            held,
+            self.hyp,
+            augment=True,
+            seed=options.seed,
+            cache=options.cache,
+            unlabelled=more.get('unlabelled'),
+            crop=options.crop and options.crop * held // options.imgsz,
+        )
+        self.val_set = self._val_set(options.imgsz)
+        read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
+        print(f'{self.train_set.summary}\n{self.val_set.summary}')
+        for split, count in shared_images(self.data).items():
+            print(f'warning: {count} pictures of {split} are trained on: its figures will be too good')
+        precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
+        print(f'device: {describe(self.device)}; the network trains in {precision}')
+
+    @property
+    def input_size(self) -> int:
+        """Longer side in pixels of what the student trains on."""
+        return self.options.crop or self.options.imgsz
+
+    @property
+    def teacher_input_size(self) -> int:
+        """Longer side in pixels of what the teacher sees of it."""
+        return self.input_size * self.teacher_imgsz // self.options.imgsz
+
+    def _val_set(self, imgsz: int) -> TextDataset:
+        return TextDataset(
+            self.data, 'val', imgsz, rect=True, pad=0.5, batch_size=self.val_batch, cache=self.options.cache
+        )
+
+    def _read_resumed(self, path: Path) -> Checkpoint:
+        checkpoint = read_checkpoint(path)
+        options = checkpoint.meta.get('options')
+        if not isinstance(options, dict) or 'resume' not in checkpoint.meta:
+            raise UserError(f'{path} cannot be resumed: only the last.pt of a run can')
+        if options.get('kind') != self.kind:
+            raise UserError(f'{path} belongs to a run of {options.get("kind")}.py')
+        weights = path.resolve().parent
+        if weights.name != 'weights':
+            raise UserError(f'{path} does not lie in its run, as RUN/weights/last.pt')
+        self.folder = weights.parent
+        return checkpoint
+
+    def name_classes(self, model: DetectionModel) -> DetectionModel:
+        """Give a model the data's class names and move it to the device."""
+        model.names = dict(self.data.names)
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def evaluate_val(
+        self, model: DetectionModel, title: str, imgsz: int | None = None, part: tuple[int, int] | None = None
+    ):
+        """Judge a model on the validation split, float32.
+
+        Args:
+            imgsz: in place of the training's.
+            part: (0, 1): by this process alone, not by all together.
+        """
+        dataset = self.val_set if imgsz in (None, self.options.imgsz) else self._val_set(imgsz)
+        return evaluate(model, self._val_loader(dataset, part), self.device, title=title)
+
+    def _val_loader(self, dataset: TextDataset, part: tuple[int, int] | None, workers: int = 0) -> BatchLoader:
+        return build_loader(dataset, self.val_batch, workers, part=part or (distributed.rank(), distributed.world()))
+
+    def train(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
+        """Train and report; returns the run's folder.
+
+        Args:
+            model: on the device.
+            criterion: on the device.
+            plain_options: more options to keep in the checkpoints.
+        """
+        options = self.options
+        fraction = anchor_recall(
+            self.train_set.labels,
+            self.train_set.shapes,
+            model.head.anchors.cpu() * model.stride.view(-1, 1, 1),
+            options.imgsz,
+            self.hyp['anchor_t'],
+        )
+        hint = '' if fraction > 0.95 else '; the others cannot be learnt: a larger --imgsz or other anchors may help'
+        print(f'anchors: {fraction:.1%} of the targets are within a factor of {self.hyp["anchor_t"]:g} of one{hint}')
+        if options.batch_size == -1:
+            options.batch_size = fit_batch_size(model, criterion, self.train_set.crop or self.train_set.imgsz)
+            print(f'--batch-size -1: {options.batch_size}')
+        loaders = (
+            build_loader(
+                self.train_set,
+                options.batch_size,
+                options.workers,
+                shuffle=True,
+                seed=options.seed,
+                part=(distributed.rank(), distributed.world()),
+            ),
+            self._val_loader(self.val_set, None, min(options.workers, 2)),
+        )
+        if self.checkpoint is None:
+            project = options.project or f'runs/{self.kind}'
+            first = distributed.rank() == 0
+            folder = make_run_folder(project, options.name, options.exist_ok) if first else None
+            self.folder = distributed.from_first(folder)
+        with sole_writer(self.folder) if distributed.rank() == 0 else contextlib.nullcontext():
+            self._run(model, criterion, loaders, plain_options)
+        return self.folder
+
+    def _run(self, model: DetectionModel, criterion: DetectionCriterion, loaders: tuple, plain_options: dict) -> None:
+        """The part of train() that writes to the run's folder."""
+        options, first = self.options, distributed.rank() == 0
+        kept = {key: value for key, value in vars(options).items() if key != 'resume'} | plain_options
+        kept = {'command': command_line()} | kept | {'kind': self.kind}  # a resumed run keeps its own command
+        begun = self._epochs_done()
+        reports = (tensorboard(self.folder, begun),) if first else ()
+        trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
+        if self.checkpoint is None and first:
+            (self.folder / 'metrics.json').unlink(missing_ok=True)  # of an earlier run, with --exist-ok
+            write_yaml(self.folder / 'opt.yaml', kept)
+            write_yaml(self.folder / 'hyp.yaml', self.hyp)
+            if not options.noplots:
+                self._draw_data()
+        if self.checkpoint is not None:
+            trainer.restore(self.checkpoint)
+            done = trainer.progress
+            within = f' and {done.batches} of {len(loaders[0])} batches' if done.batches else ''
+            print(f'resuming {self.folder} after epoch {done.epoch}{within}')
+        print(f'writing to {self.folder}')
+        trainer.run()
+        distributed.stop()  # the first process reports alone
+        if first:
+            self._report(trainer)
+
+    def _epochs_done(self) -> int:
+        """Of the resumed run, 0 for a new one."""
+        return self.checkpoint.meta['epoch'] + 1 if self.checkpoint else 0
+
+    def _synchronised(self, model: DetectionModel) -> DetectionModel:
+        """The model as it is, or with --sync-bn its normalisation over all processes. Raises UserError."""
+        if not self.options.sync_bn or distributed.world() == 1:
+            return model
+        if self.device.type != 'cuda':
+            raise UserError('--sync-bn: PyTorch synchronises statistics of normalisation on GPUs only')
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+    def _draw_data(self) -> None:
+        """What the network is about to see: statistics of the labels, and two augmented batches."""
+        from utils.evaluation.plots import plot_batch, plot_labels
+
+        plot_labels(np.concatenate(self.train_set.labels), self.folder / 'labels.png', self.data.names)
+        loader = build_loader(self.train_set, min(self.options.batch_size, 16), shuffle=True, seed=self.options.seed)
+        for number, batch in zip(range(2), loader, strict=False):
+            plot_batch(
+                batch.images, batch.targets, batch.ignore, self.folder / f'train_batch{number}.jpg', self.data.names
+            )
+
+    def _report(self, trainer: Trainer) -> None:
+        """Judge best.pt in float32 on val, choose its threshold and word scale there, and draw."""
+        best = load_model(trainer.best, self.device)
+        evaluation = self.evaluate_val(best, 'judging best.pt', part=(0, 1))
+        scale = choose_scale(evaluation)
+        content = figures(
+            evaluation,
+            self.data,
+            'val',
+            choose_threshold(evaluation, scale),
+            scale,
+            weights=str(trainer.best),
+            imgsz=self.options.imgsz,
+            precision_of='float32',
+            epoch=trainer.best_epoch,
+        )
+        store_figures(trainer.best, content)
+        if not self.options.noplots:
+            from utils.evaluation.plots import plot_results
+
+            plot_results(self.folder / 'results.csv')
+        write_report(self.folder, evaluation, content, self.data, plots=not self.options.noplots)
+        print(f'best epoch {trainer.best_epoch + 1}:')
+        print_scores(content)
+        print(f'weights: {trainer.best}\nall results: {self.folder}')
+
+
+def same_device(kept: str) -> str:
+    """The device of a run that is resumed, or '' where there are as many processes as it does not fit."""
+    processes = distributed.environment('LOCAL_WORLD_SIZE', 1)
+    return kept if kept == 'cpu' or len(kept.split(',')) == processes else ''
+
+
+def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
+    """Copy the entries that fit, and say how many did. Raises UserError for another architecture."""
+    report = transfer(model, checkpoint)
+    print(f'{checkpoint.path}: {report}')
+    if len(report.matched) < len(model.state_dict()) / 2:
+        raise UserError(f'{checkpoint.path} is of another architecture than the model: only {report}')
+
+
+def store_figures(path: Path, content: dict) -> None:
+    """Write what metrics.json says of val into a checkpoint: what was chosen there, and the final scores."""
+    checkpoint = read_checkpoint(path)
+    model = DetectionModel(checkpoint.yaml)
+    model.names = checkpoint.names
+    entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
+    save_checkpoint(path, model, checkpoint.state, **(entries | chosen_on_val(content)))
+
+
+def chosen_on_val(content: dict) -> dict:
+    """What a checkpoint keeps of its metrics.json: threshold, word scale, scores."""
+    scores = {name: value for name, value in content.items() if name in SCORES or name.startswith('icdar_')}
+    return {'conf_threshold': content['conf_threshold'], 'word_scale': content['word_scale'], 'metrics': scores}
+
+
+def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:
+    """A report that writes every number of an epoch's row for TensorBoard; begun: epochs that are there already."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    # What is reported again after a resumption replaces what was there.
+    writer = SummaryWriter(folder, purge_step=begun - 1 if begun else None)
+
+    def report(row: dict) -> None:
+        for name, value in row.items():
+            if name != 'epoch':
+                writer.add_scalar(name, value, row['epoch'])
+        writer.flush()
+
+    return report
+
+
+def seed_everything(seed: int) -> None:
+    """Weights are drawn from torch's generator; order and augmentation have generators of their own."""
+    torch.manual_seed(seed)
+    cv2.setNumThreads(0)
