@@ -20,13 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_convert
-import test_prepare
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_checkpoint import save_public
 
 from data import convert, prepare_icdar2015
 from data.formats import FORMATS
@@ -36,6 +33,8 @@ from models.exported import ExportedModel, load_detector
 from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from teacher.download import describe, load_manifest
+from tests.data import test_convert, test_prepare
+from tests.models.test_checkpoint import save_public
 from tests.support import ROOT, SHARED, small_cfg
 from utils.detection.sources import Unreadable, find_sources, read_image
 from utils.distillation.recipe import METHOD_KEYS, parse_recipe

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_commands import SMALL, World, assert_equal, assert_same_run, load, metrics_of, place, rows_of
 
 from models.errors import UserError
+from tests.commands.test_commands import SMALL, World, assert_equal, assert_same_run, load, metrics_of, place, rows_of
 from tests.support import ROOT
 from utils.runtime import device, distributed
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_commands import SMALL, World, assert_same_run, call, load, place, rows_of
 
 import train
 from models.errors import Interrupted, UserError
+from tests.commands.test_commands import SMALL, World, assert_same_run, call, load, place, rows_of
 from tests.support import ROOT
 from utils.training import loop as trainer
 from utils.training.criterion import DetectionCriterion
