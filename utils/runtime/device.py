@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import platform
 
 import torch
 
@@ -79,7 +80,11 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 natively."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return False
+    # oneDNN says yes to every processor with AVX-512, and then emulates: twice as slow as float32.
+    emulated = platform.machine().lower() in ('x86_64', 'amd64') and not torch.cpu._is_avx512_bf16_supported()
+    return not emulated
 
 
 def network_dtype(device: torch.device, amp: bool) -> torch.dtype:
