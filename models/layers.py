@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.03
+EDGES = 4  # of a quad
 
 
 class Conv(nn.Module):
@@ -92,6 +93,10 @@ class Detect(nn.Module):
         anchors: (levels, anchors, 2) width and height in pixels.
         channels: input channels of each level.
         strides: pixels a cell of each level.
+
+    Attributes:
+        quad: with add_quads, a convolution for each level that gives the four edges of each anchor's word
+            (utils.quads).
     """
 
     def __init__(self, nc: int, anchors: Tensor, channels: list[int], strides: list[int]):
@@ -101,27 +106,45 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(c, anchors.shape[1] * self.outputs, 1) for c in channels)
         self.register_buffer('anchors', anchors / torch.tensor(strides).view(-1, 1, 1))  # in cells, as YOLOv5 has them
         self.strides = strides
+        self.quad: nn.ModuleList | None = None
+
+    def add_quads(self) -> None:
+        """Give the head edges, all zero at first: every quad is its upright box. Draws no random numbers."""
+        self.quad = nn.ModuleList()
+        for conv in self.m:
+            anchors = conv.out_channels // self.outputs
+            edges = nn.utils.skip_init(nn.Conv2d, conv.in_channels, anchors * EDGES, 1)
+            nn.init.zeros_(edges.weight)
+            nn.init.zeros_(edges.bias)
+            self.quad.append(edges)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Features (B, c, h, w) of each level -> raw maps (B, anchors, h, w, 5 + nc), logits."""
-        maps = []
-        for conv, feature in zip(self.m, features, strict=True):
-            out = conv(feature)
-            b, _, h, w = out.shape
-            maps.append(out.view(b, -1, self.outputs, h, w).permute(0, 1, 3, 4, 2))
-        return maps
+        """Features (B, c, h, w) of each level -> raw maps (B, anchors, h, w, 5 + nc), logits; with quads 5 + nc + 4."""
+        maps = [_by_anchor(conv(x), self.outputs) for conv, x in zip(self.m, features, strict=True)]
+        if self.quad is None:
+            return maps
+        edges = [_by_anchor(conv(x), EDGES) for conv, x in zip(self.quad, features, strict=True)]
+        return [torch.cat(pair, -1) for pair in zip(maps, edges, strict=True)]
 
     def decode(self, maps: list[Tensor]) -> Tensor:
         """Raw maps -> (B, M, 5 + nc) float32: x, y, w, h in pixels, objectness and class scores (0..1).
 
-        YOLOv5: xy = (2 s - 0.5 + cell) stride, wh = (2 s)^2 anchor, s = sigmoid(logit).
+        YOLOv5: xy = (2 s - 0.5 + cell) stride, wh = (2 s)^2 anchor, s = sigmoid(logit). With quads four more
+        columns: the edges (-1..1), tanh of their logits.
         """
         rows = []
         for raw, anchors, stride in zip(maps, self.anchors.float(), self.strides, strict=True):
             b, _, h, w, _ = raw.shape
-            xy, wh, scores = raw.float().sigmoid().split((2, 2, 1 + self.nc), -1)
+            xy, wh, scores = raw[..., : self.outputs].float().sigmoid().split((2, 2, 1 + self.nc), -1)
             y, x = torch.meshgrid(torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing='ij')
             xy = (2 * xy - 0.5 + torch.stack((x, y), -1)) * stride
             wh = (2 * wh).square() * (anchors * stride).view(1, -1, 1, 1, 2)
-            rows.append(torch.cat((xy, wh, scores), -1).view(b, -1, self.outputs))
+            edges = raw[..., self.outputs :].float().tanh()  # no columns without quads
+            rows.append(torch.cat((xy, wh, scores, edges), -1).flatten(1, 3))
         return torch.cat(rows, 1)
+
+
+def _by_anchor(out: Tensor, columns: int) -> Tensor:
+    """(B, anchors * columns, h, w) -> (B, anchors, h, w, columns)."""
+    b, _, h, w = out.shape
+    return out.view(b, -1, columns, h, w).permute(0, 1, 3, 4, 2)

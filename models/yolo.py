@@ -13,7 +13,7 @@ from models.layers import C3, SPPF, Concat, Conv, Detect
 from models.yamls import read_yaml
 
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
-HARMLESS_KEYS = {'ch', 'inplace'}  # of public checkpoints
+OPTIONAL_KEYS = {'quads', 'ch', 'inplace'}  # the last two of public checkpoints, where they mean nothing to us
 STRIDES = [8, 16, 32]
 UNSCALED = (1.0, 1.0)  # the word scale of boxes that are judged as they are
 # A model yaml may come from anybody: no network that it describes may take all memory. YOLOv5-X has 87 million weights.
@@ -27,12 +27,14 @@ def load_cfg(cfg: str | Path | dict) -> dict:
     missing = CFG_KEYS - {'nc'} - cfg.keys()
     if missing:
         raise UserError(f'the model yaml lacks {", ".join(sorted(missing))}')
-    unknown = cfg.keys() - CFG_KEYS - HARMLESS_KEYS
+    unknown = cfg.keys() - CFG_KEYS - OPTIONAL_KEYS
     if unknown:
         raise UserError(f'the model yaml has unknown keys: {", ".join(sorted(map(str, unknown)))}')
     for key in ('depth_multiple', 'width_multiple'):
         if not isinstance(cfg[key], int | float) or not 0 < cfg[key] < 100:
             raise UserError(f'the model yaml: {key} is {cfg[key]!r}, expected a positive number')
+    if not isinstance(cfg.get('quads', False), bool):
+        raise UserError(f'the model yaml: quads is {cfg["quads"]!r}, expected true or false')
     return deepcopy(cfg)
 
 
@@ -44,8 +46,10 @@ class DetectionModel(nn.Module):
         ch: channels of the pictures.
         nc: number of classes; None takes the yaml's.
         anchors: (levels, anchors * 2) pixels in place of the yaml's.
+        quads: whether the head predicts quads (utils.quads); None takes the yaml's `quads`, false where it has none.
 
     Attributes:
+        quads: whether it does.
         stride: (levels,) pixels a cell of each raw map.
         names: {class index: name}.
         conf_threshold: the confidence chosen on the validation split, None before it is chosen.
@@ -65,6 +69,7 @@ class DetectionModel(nn.Module):
         ch: int = 3,
         nc: int | None = None,
         anchors: Sequence | None = None,
+        quads: bool | None = None,
     ):
         super().__init__()
         self.yaml = load_cfg(cfg)
@@ -91,6 +96,15 @@ class DetectionModel(nn.Module):
         self.word_scale: tuple[float, float] = UNSCALED
         self.trained_on: str | None = None
         self._initialise()
+        if quads if quads is not None else self.yaml.get('quads', False):
+            self.yaml['quads'] = True
+            self.head.add_quads()
+        else:
+            self.yaml.pop('quads', None)
+
+    @property
+    def quads(self) -> bool:
+        return self.head.quad is not None
 
     @property
     def head(self) -> Detect:
@@ -105,7 +119,8 @@ class DetectionModel(nn.Module):
 
         Returns:
             In train mode the raw maps, a list of (B, 3, H/s, W/s, 5 + nc); in eval mode (decoded (B, M, 5 + nc) with
-            x, y, w, h in pixels, raw maps). With taps: that and {layer: feature map (B, C, h, w)}.
+            x, y, w, h in pixels, raw maps). With quads both have four more columns, see Detect. With taps: that and
+            {layer: feature map (B, C, h, w)}.
         """
         maps, features = self.raw_maps(images, taps)
         result = maps if self.training else (self.head.decode(maps), maps)

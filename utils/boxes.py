@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from utils.quads import decode, quad_iou, signed_areas
+
+UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
 MAX_CANDIDATES = 30_000  # boxes of one picture that enter NMS at most, the most confident first
 
 
@@ -18,6 +21,12 @@ class Letterbox(NamedTuple):
     scale_y: float
     pad_x: float
     pad_y: float
+
+    def quads_to_image(self, quads: Tensor, height: int, width: int) -> Tensor:
+        """Map corners (..., 2) in input pixels back to image pixels, clipped to the image's (height, width)."""
+        pad, scale = quads.new_tensor([self.pad_x, self.pad_y]), quads.new_tensor([self.scale_x, self.scale_y])
+        limit = quads.new_tensor([width, height])
+        return ((quads - pad) / scale).clamp(min=torch.zeros_like(limit), max=limit)
 
     def to_image(self, boxes: Tensor, height: int, width: int) -> Tensor:
         """Map xyxy boxes (..., 4) in input pixels back to picture pixels, clipped to the picture's (height, width)."""
@@ -76,26 +85,37 @@ def class_nms(boxes: Tensor, confidence: Tensor, category: Tensor, iou_thres: fl
 
 
 def non_max_suppression(
-    decoded: Tensor, conf_thres: float = 0.25, iou_thres: float = 0.45, max_det: int = 300, multi_label: bool = False
+    decoded: Tensor,
+    conf_thres: float = 0.25,
+    iou_thres: float = 0.45,
+    max_det: int = 300,
+    multi_label: bool = False,
+    nc: int | None = None,
+    by_quads: bool = False,
 ) -> list[Tensor]:
     """Boxes of a batch, best first, without those that overlap a better one of their class.
 
     Args:
-        decoded: (B, M, 5 + nc) network output: x, y, w, h in pixels, objectness, class scores (all 0..1).
+        decoded: (B, M, 5 + nc) network output: x, y, w, h in pixels, objectness, class scores (all 0..1); of a head
+            with quads four more columns, the edges.
         conf_thres: confidence (objectness * class score) that a box must exceed.
         iou_thres: overlap with a better box of the same class above which a box is dropped.
-        max_det: boxes kept of each picture at most.
+        max_det: boxes kept of each image at most.
         multi_label: True: every class over the threshold gives a box (validation); False: only the best class does.
+        nc: number of classes; None: decoded has no edges.
+        by_quads: overlaps are those of the quads, so that words which lean side by side do not drop each other. Boxes
+            that overlap by more than UPRIGHT_IOU are one word all the same.
 
     Returns:
-        B tensors (n, 6) float32: x1, y1, x2, y2, confidence, class.
+        B tensors (n, 6) float32: x1, y1, x2, y2, confidence, class; with edges (n, 10): t, b, l, r (utils.quads) too.
     """
     decoded = decoded.float()
-    nc = decoded.shape[2] - 5
+    nc = decoded.shape[2] - 5 if nc is None else nc
+    by_quads = by_quads and decoded.shape[2] > 5 + nc
     result = []
     for rows in decoded:
         rows = rows[rows[:, 4] > conf_thres]  # noqa: PLW2901  most cells end here
-        scores = rows[:, 5:] * rows[:, 4:5]  # (m, nc)
+        scores = rows[:, 5 : 5 + nc] * rows[:, 4:5]  # (m, nc)
         if multi_label and nc > 1:
             row, category = (scores > conf_thres).nonzero(as_tuple=True)
             confidence = scores[row, category]
@@ -107,9 +127,28 @@ def non_max_suppression(
             best = confidence.topk(MAX_CANDIDATES).indices
             row, confidence, category = row[best], confidence[best], category[best]
         boxes = xywh_to_xyxy(rows[row, :4])
-        keep = class_nms(boxes, confidence, category, iou_thres)[:max_det]
-        result.append(torch.cat((boxes[keep], confidence[keep, None], category[keep, None].float()), 1))
+        keep = class_nms(boxes, confidence, category, max(iou_thres, UPRIGHT_IOU) if by_quads else iou_thres)
+        found = torch.cat((boxes, confidence[:, None], category[:, None].float(), rows[row, 5 + nc :]), 1)[keep]
+        if by_quads:
+            found = found[quad_nms(decode(found[:, :4], found[:, 6:]), found[:, 5], iou_thres)]
+        result.append(found[:max_det])
     return result
+
+
+def quad_nms(quads: Tensor, category: Tensor, iou_thres: float) -> Tensor:
+    """Which quads (n, 4, 2), best first, no better one of their class (n,) overlaps by over iou_thres: (n,) bool."""
+    low, high = quads.amin(1), quads.amax(1)
+    shared = (torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)).clamp(min=0).prod(2)
+    area = signed_areas(quads).abs()
+    # Quads share at most what their boxes do, and IoU > t means to share more than t / (1 + t) of both areas' sum.
+    possible = (shared > iou_thres / (1 + iou_thres) * (area[:, None] + area)).triu(1)
+    better, worse = (possible & (category[:, None] == category)).nonzero(as_tuple=True)
+    over = quad_iou(quads[better], quads[worse]) > iou_thres
+    keep = [True] * len(quads)
+    for first, second in torch.stack((better, worse), 1)[over].tolist():  # the better ones' fate is known before theirs
+        if keep[first]:
+            keep[second] = False
+    return torch.tensor(keep, dtype=torch.bool, device=quads.device)
 
 
 def union_by_image(masks: Tensor, image: Tensor, batch: int) -> Tensor:

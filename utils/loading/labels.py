@@ -1,14 +1,19 @@
 """Label files in both YOLO forms, and the annotations of one picture as polygons that can be moved and clipped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
 
 from models.errors import UserError
+from utils.quads import encode
 
 TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clamped
 MIN_AREA = 1e-10  # of the picture's area; regions below it have no area
+UNCUT = 0.999  # visible fraction of a region from which its corners are taken as its own
+QUAD = 4  # corners
 BOX_COLUMNS = 5  # class x y w h
 MIN_POLYGON_COLUMNS = 7  # class and three points
 # Far more than a picture holds; they keep a file that is no label file from taking all memory.
@@ -24,16 +29,19 @@ class Annotations:
         polygons: (n, P, 2) float64 x, y; polygons with fewer than P corners repeat their last one.
         dont_care: (n,) bool; such a region is neither a target nor background.
         visible: (n,) float64, 0..1: the share of the region's area that clipping has left so far.
+        edge_weight: (n,) float64: how much the region's polygon says of the quad of its word; 0 where the label was an
+            upright box, whose word may lean in it.
     """
 
     classes: np.ndarray
     polygons: np.ndarray
     dont_care: np.ndarray
     visible: np.ndarray
+    edge_weight: np.ndarray
 
     @staticmethod
-    def build(classes, polygons: list[np.ndarray], dont_care: bool = False) -> 'Annotations':
-        """From a list of n polygons (p_i, 2) with at least one corner each."""
+    def build(classes, polygons: list[np.ndarray], dont_care: bool = False, edge_weight=1.0) -> 'Annotations':
+        """From a list of n polygons (p_i, 2) with at least one corner each; edge_weight is a number or n of them."""
         corners = max(map(len, polygons), default=1)
         padded = [np.concatenate((p, np.repeat(p[-1:], corners - len(p), 0))) for p in polygons]
         return Annotations(
@@ -41,6 +49,7 @@ class Annotations:
             np.asarray(padded, np.float64).reshape(-1, corners, 2),
             np.full(len(polygons), dont_care),
             np.ones(len(polygons)),
+            np.broadcast_to(np.asarray(edge_weight, np.float64), len(polygons)).copy(),
         )
 
     @staticmethod
@@ -53,6 +62,7 @@ class Annotations:
             np.concatenate(polygons),
             np.concatenate([part.dont_care for part in parts]),
             np.concatenate([part.visible for part in parts]),
+            np.concatenate([part.edge_weight for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -60,11 +70,11 @@ class Annotations:
 
     def __getitem__(self, rows) -> 'Annotations':
         """The regions that a mask or an index array (n,) chooses."""
-        return Annotations(self.classes[rows], self.polygons[rows], self.dont_care[rows], self.visible[rows])
+        return Annotations(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def moved(self, polygons: np.ndarray) -> 'Annotations':
         """The same regions with other polygons (n, P, 2)."""
-        return Annotations(self.classes, polygons, self.dont_care, self.visible)
+        return replace(self, polygons=polygons)
 
     def scaled(self, x: float, y: float, left: float = 0, top: float = 0) -> 'Annotations':
         """Corners times (x, y), plus (left, top)."""
@@ -83,13 +93,13 @@ class Annotations:
         cut = clip_polygons(self.polygons, width, height)
         fraction = polygon_areas(cut) / np.maximum(polygon_areas(self.polygons), 1e-12)
         visible = self.visible * fraction.clip(0, 1)
-        return Annotations(self.classes, cut, self.dont_care, visible)[visible > 0]
+        return replace(self, polygons=cut, visible=visible)[visible > 0]
 
     def demoted(self, min_side: float, min_visible: float) -> 'Annotations':
         """Regions with a box side under min_side pixels, or less than min_visible of their area, become don't-care."""
         boxes = self.boxes()
         lost = ((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) < min_side) | (self.visible < min_visible)
-        return Annotations(self.classes, self.polygons, self.dont_care | lost, self.visible)
+        return replace(self, dont_care=self.dont_care | lost)
 
     def boxes(self) -> np.ndarray:
         """(n, 4) x1, y1, x2, y2: the tight boxes of the polygons."""
@@ -101,6 +111,21 @@ class Annotations:
         centre, side = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
         return np.concatenate((self.classes[:, None], centre, side), 1).astype(np.float32)
 
+    def edges(self) -> np.ndarray:
+        """(n, 5) float32: the edges t, b, l, r of the regions' quads (utils.quads), and their weight.
+
+        The quad of a polygon with other than four corners is the smallest rectangle around it. A region that was cut
+        has weight 0: what is left of it says little of the word's own corners.
+        """
+        result = np.zeros((len(self), 5), np.float32)
+        weight = np.where(self.visible >= UNCUT, self.edge_weight, 0)
+        known = np.flatnonzero(weight > 0)
+        if len(known):
+            quads = np.stack([_quad_of(polygon) for polygon in self[known].polygon_list(1, 1)])
+            result[known, :4] = encode(torch.from_numpy(quads))[1].numpy()
+            result[known, 4] = weight[known]
+        return result
+
     def polygon_list(self, width: float, height: float) -> list[np.ndarray]:
         """n arrays (p_i, 2) float32 without the repeated last corners, as shares of a picture of this size."""
         last = self.polygons.shape[1] - 1
@@ -108,6 +133,11 @@ class Annotations:
         counts = np.where(differs.any(1), last - differs[:, ::-1].argmax(1) + 2, 1)
         scaled = (self.polygons / (width, height)).astype(np.float32)
         return [polygon[:count] for polygon, count in zip(scaled, counts, strict=True)]
+
+
+def _quad_of(polygon: np.ndarray) -> np.ndarray:
+    """(p, 2) -> (4, 2) float32: itself, or the smallest rectangle around it."""
+    return polygon if len(polygon) == QUAD else cv2.boxPoints(cv2.minAreaRect(polygon))
 
 
 def polygon_areas(polygons: np.ndarray) -> np.ndarray:
@@ -185,7 +215,7 @@ def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotatio
             or is too large.
     """
     lines = read_rows(file, 'the labels')
-    classes, polygons, skipped, seen = [], [], [], set()
+    classes, polygons, weights, skipped, seen = [], [], [], [], set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -195,6 +225,7 @@ def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotatio
             skipped.append(f'{file}:{number}: {error}')
             continue
         _check_range(category, polygon, nc, f'{file}:{number}')
+        weight = float(len(polygon) != BOX_COLUMNS - 1)
         polygon = clip_polygons(_corners(polygon)[None], 1, 1)[0]
         key = (category, polygon.tobytes())
         if polygon_areas(polygon[None])[0] < MIN_AREA:
@@ -205,7 +236,8 @@ def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotatio
             seen.add(key)
             classes.append(category)
             polygons.append(polygon)
-    return Annotations.build(classes, polygons, dont_care), skipped
+            weights.append(weight)
+    return Annotations.build(classes, polygons, dont_care, weights), skipped
 
 
 def read_rows(file: Path, what: str) -> list[str]:

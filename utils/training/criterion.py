@@ -13,7 +13,7 @@ WAIT = 50  # batches of the first epoch that automatic weights wait for a gradie
 
 
 class DetectionCriterion(nn.Module):
-    """YOLOv5's detection loss: {'box', 'obj', 'cls'}.
+    """YOLOv5's detection loss: {'box', 'obj', 'cls'}, with quads also {'edge', 'quad'}.
 
     Args:
         model: the model to train; gives anchors and classes.
@@ -27,7 +27,8 @@ class DetectionCriterion(nn.Module):
     def __init__(self, model: DetectionModel, hyp: dict, imgsz: int, amp: bool = True):
         super().__init__()
         self.loss = DetectionLoss(model, hyp)
-        self.gains = scaled_gains(hyp, model.nc, imgsz)
+        self.gains = scaled_gains(hyp, model.nc, imgsz, quads=model.quads)
+        self.quad_warmup = hyp['quad_warmup']
         self.amp = amp
 
     def forward(self, model: DetectionModel, images: Tensor, batch: Batch) -> dict[str, Tensor]:
@@ -37,7 +38,7 @@ class DetectionCriterion(nn.Module):
         """
         with autocast(images.device, self.amp):
             maps = model(images)
-        return self.loss(maps, batch.targets, batch.ignore, distributed.total)
+        return self.loss(maps, batch.targets, batch.ignore, distributed.total, batch.edges)
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool = False) -> None:
         """Called with the first batch before the first step, and with up to WAIT in all as long as `waiting`.
@@ -47,7 +48,13 @@ class DetectionCriterion(nn.Module):
 
     def weights(self, epoch: float) -> dict[str, float]:
         """The weight of every term at a time, in epochs."""
-        return self.gains
+        return self.detection_weights(epoch)
+
+    def detection_weights(self, epoch: float) -> dict[str, float]:
+        """The detection loss's: its gains, that of quads growing from 0 over the first epochs. The IoU of quads says
+        little before the edges have learnt something."""
+        grown = min(epoch / self.quad_warmup, 1.0) if self.quad_warmup else 1.0
+        return {name: gain * grown if name == 'quad' else gain for name, gain in self.gains.items()}
 
 
 def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Tensor:

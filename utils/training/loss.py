@@ -1,4 +1,5 @@
-"""YOLOv5's detection loss: which cells answer for which target, and the box, objectness and class terms."""
+"""YOLOv5's detection loss: which cells answer for which target, and the box, objectness and class terms; for a head
+with quads also the terms of edges and quads."""
 
 import math
 from collections.abc import Callable
@@ -10,21 +11,21 @@ from torchvision.ops import complete_box_iou_loss
 
 from models.yolo import DetectionModel
 from utils.boxes import union_by_image, xywh_to_xyxy
+from utils.quads import decode, quad_iou
 
 OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # weights of strides 8, 16 and 32 (YOLOv5)
+EDGE_BETA = 0.1  # of an edge's SmoothL1: errors below are squared
 FOCAL_ALPHA = 0.25  # Lin et al. 2017, section 4.1
 # A target belongs to its own cell and to the nearer neighbour in x and in y: own, left, upper, right, lower.
 OFFSETS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 
 
-def scaled_gains(hyp: dict, nc: int, imgsz: int, levels: int = 3) -> dict[str, float]:
+def scaled_gains(hyp: dict, nc: int, imgsz: int, levels: int = 3, quads: bool = False) -> dict[str, float]:
     """The terms' weights as YOLOv5 scales them: cls by nc / 80, obj by (imgsz / 640)^2, all by 3 / levels."""
-    fraction = 3 / levels
-    return {
-        'box': hyp['box'] * fraction,
-        'obj': hyp['obj'] * (imgsz / 640) ** 2 * fraction,
-        'cls': hyp['cls'] * nc / 80 * fraction,
-    }
+    gains = {'box': hyp['box'], 'obj': hyp['obj'] * (imgsz / 640) ** 2, 'cls': hyp['cls'] * nc / 80}
+    if quads:
+        gains |= {'edge': hyp['edge'], 'quad': hyp['quad']}
+    return {name: gain * 3 / levels for name, gain in gains.items()}
 
 
 class DetectionLoss:
@@ -37,7 +38,7 @@ class DetectionLoss:
 
     def __init__(self, model: DetectionModel, hyp: dict):
         self.anchors = model.head.anchors.detach().float()  # (levels, 3, 2), in cells
-        self.nc = model.nc
+        self.nc, self.quads = model.nc, model.quads
         self.anchor_t = hyp['anchor_t']
         self.gamma = hyp.get('fl_gamma', 0.0)
         self.cls_pw, self.obj_pw = hyp.get('cls_pw', 1.0), hyp.get('obj_pw', 1.0)
@@ -50,56 +51,70 @@ class DetectionLoss:
         targets: Tensor,
         ignore: Tensor | None = None,
         total: Callable[[Tensor], Tensor] = lambda counts: counts,
+        edges: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Compute the terms.
 
         Args:
-            maps: raw maps (B, 3, h, w, 5 + nc), one a level.
+            maps: raw maps (B, 3, h, w, 5 + nc), one a level; of a head with quads 5 + nc + 4.
             targets: (N, 6) rows image, class, x, y, w, h (0..1).
             ignore: (K, 6), the same form: don't-care regions. Cells without a target whose centre lies in one leave
                 the objectness sum; its denominator stays.
             total: sums the counts that means are over, (n,), over all processes that share the batch; the terms of the
                 processes then add up to the batch's. There may be no picture in this one.
+            edges: (N, 5) the targets' edges t, b, l, r (utils.quads) and their weight, 0 where a target's quad is not
+                known; None: of none.
 
         Returns:
-            {'box', 'obj', 'cls'}; their weighted sum times the batch size is YOLOv5's loss.
+            {'box', 'obj', 'cls'}; their weighted sum times the batch size is YOLOv5's loss. With quads also 'edge', the
+            SmoothL1 of the edges, and 'quad', 1 - IoU of predicted and true quad, both means over the cells that answer
+            for a target, weighted by its weight.
         """
         anchors = self.anchors.to(maps[0].device)
         targets = targets.to(maps[0].device, torch.float32)
-        box = obj = cls = maps[0].new_zeros((), dtype=torch.float32)
+        box = obj = cls = edge = quad = maps[0].new_zeros((), dtype=torch.float32)
+        known = torch.zeros_like(targets[:, 0]) if edges is None else edges[:, 4].to(targets)
         assigned_to = [
             candidates(targets, of_level, raw.shape[2:4], self.anchor_t)
             for raw, of_level in zip(maps, anchors, strict=True)
         ]
         images = torch.full((), len(maps[0]), device=targets.device)
         *counts, images = total(torch.stack([*(valid.sum() for *_, valid in assigned_to), images]))
+        if self.quads:
+            weights = [torch.where(valid, known[row], 0) for _, row, valid in assigned_to]
+            weight_sums = total(torch.stack([weight.sum() for weight in weights]))
         for level, raw in enumerate(maps):
             raw = raw.float()  # noqa: PLW2901
             (image, anchor, y, x), row, valid = assigned_to[level]
             count = counts[level].clamp(min=1)
             predicted = raw[image, anchor, y, x]  # (n, 5 + nc)
-            miss = self._box_miss(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
+            found, aim = self._boxes(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
+            miss = complete_box_iou_loss(found, aim)
             box = box + torch.where(valid, miss, 0).sum() / count
             wanted, assigned = self._wanted(raw.shape[:4], (image, anchor, y, x), miss.detach(), valid)
             if self.nc > 1:
-                cost = self._class_loss(predicted[:, 5:], targets[row, 1].long())
+                cost = self._class_loss(predicted[:, 5 : 5 + self.nc], targets[row, 1].long())
                 cls = cls + torch.where(valid, cost, 0).sum() / count
             cost = self._entropy(raw[..., 4], wanted, self.obj_pw)
             if ignore is not None and len(ignore):
                 inside = centres_inside(ignore.to(raw.device), raw.shape[0], raw.shape[2:4])
                 cost = cost.masked_fill(inside[:, None] & ~assigned, 0.0)
             obj = obj + cost.sum() / (images.clamp(min=1) * math.prod(raw.shape[1:4])) * OBJECTNESS_BALANCE[level]
-        return {'box': box, 'obj': obj, 'cls': cls}
+            if self.quads and edges is not None:
+                sums = quad_misses(found, aim, predicted[:, 5 + self.nc :], edges.to(targets)[row, :4], weights[level])
+                share = weight_sums[level].clamp(min=1e-6)
+                edge, quad = edge + sums[0] / share, quad + sums[1] / share
+        return {'box': box, 'obj': obj, 'cls': cls} | ({'edge': edge, 'quad': quad} if self.quads else {})
 
-    def _box_miss(self, predicted: Tensor, targets: Tensor, anchors: Tensor, x: Tensor, y: Tensor, size) -> Tensor:
-        """1 - CIoU (Zheng 2020) of each assigned prediction with its target, (n,), both in cells."""
+    def _boxes(self, predicted: Tensor, targets: Tensor, anchors: Tensor, x: Tensor, y: Tensor, size) -> tuple:
+        """The box of each assigned prediction and that of its target, both (n, 4) xyxy in cells."""
         grid = targets.new_tensor([size[1], size[0]])
         s = predicted[:, :4].sigmoid()
         centre = 2 * s[:, :2] - 0.5 + torch.stack((x, y), 1)
         # A width that underflows to 0 would make the aspect term of CIoU 0/0.
         size_ = ((2 * s[:, 2:]).square() * anchors).clamp(min=1e-4)
         aim = torch.cat((targets[:, 2:4] * grid, targets[:, 4:6] * grid), 1)
-        return complete_box_iou_loss(xywh_to_xyxy(torch.cat((centre, size_), 1)), xywh_to_xyxy(aim))
+        return xywh_to_xyxy(torch.cat((centre, size_), 1)), xywh_to_xyxy(aim)
 
     @staticmethod
     def _wanted(shape: tuple, cells: tuple, miss: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,6 +145,27 @@ class DetectionLoss:
             alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
             cost = cost * alpha * (1 - right).pow(self.gamma)
         return cost
+
+
+def quad_misses(
+    boxes: Tensor, true_boxes: Tensor, logits: Tensor, true_edges: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weighted sums of the SmoothL1 of edges (mean of the four) and of 1 - IoU of the quads.
+
+    Args:
+        boxes, true_boxes: (n, 4) xyxy.
+        logits: (n, 4) of the predicted edges.
+        true_edges: (n, 4).
+        weight: (n,), 0 for most.
+    """
+    some = weight > 0  # a GPU is waited for here: computing the IoU of all candidates would cost more
+    boxes, true_boxes, logits, true_edges, weight = (
+        part[some] for part in (boxes, true_boxes, logits, true_edges, weight)
+    )
+    edges = logits.tanh()
+    cost = F.smooth_l1_loss(edges, true_edges, beta=EDGE_BETA, reduction='none').mean(1)
+    overlap = quad_iou(decode(boxes, edges), decode(true_boxes, true_edges))
+    return (weight * cost).sum(), (weight * (1 - overlap)).sum()
 
 
 def candidates(
