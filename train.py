@@ -53,10 +53,13 @@ def build_model(options: argparse.Namespace, nc: int, resumed):
     if resumed is not None:
         return DetectionModel(resumed.yaml, nc=nc, anchors=anchors_of(resumed))
     if not options.weights:
-        return DetectionModel(options.cfg or 'models/yolov5n.yaml', nc=nc)
+        return DetectionModel(options.cfg or 'models/yolov5n.yaml', nc=nc, quads=options.quads or None)
     checkpoint = read_checkpoint(options.weights)
     model = DetectionModel(
-        options.cfg or checkpoint.yaml, nc=nc, anchors=None if options.cfg else anchors_of(checkpoint)
+        options.cfg or checkpoint.yaml,
+        nc=nc,
+        anchors=None if options.cfg else anchors_of(checkpoint),
+        quads=options.quads or None,
     )
     found = anchors_of(checkpoint)
     if found is not None and not same_anchors(found, model.yaml['anchors']):

@@ -177,12 +177,12 @@ def save_submission(file, images, threshold: float, scale: tuple[float, float]) 
     """The words over the threshold, scaled as they are judged, as the Robust Reading site takes them."""
     from pathlib import Path
 
-    from utils.evaluation.icdar import boxes_to_quads, write_submission
+    from utils.evaluation.icdar import write_submission
 
     quads = {}
     for image in images:
-        words = image.words[image.words[:, 4] >= threshold]
-        quads[Path(image.path).name] = boxes_to_quads(words[:, :4].numpy(), scale)
+        over = (image.words[:, 4] >= threshold).numpy()
+        quads[Path(image.path).name] = image.judged_quads(scale)[over]
     write_submission(file, quads)
 
 

@@ -95,7 +95,7 @@ def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict
     from detect import Detector
     from utils.loading.dataset import list_images, load_data_config, load_image
 
-    files = list_images(load_data_config(options.data), 'test')[: options.images]
+    files = list_images(load_data_config(options.data), 'test')[: options.pictures]
     images = [load_image(file) for file in files]
     detector = Detector(options.weights, device='cpu')
     detector.dtype = torch.float32  # every network casts for itself
@@ -216,10 +216,10 @@ def main() -> None:
     for name in networks:
         file = files[name]['dynamic'] if name in files else Path(options.weights)
         rows[name] = {**boxes[name], 'map50': map50[name], 'ms': speed[name], 'MB': megabytes(file)}
-    about = {'machine': machine(torch.get_num_threads()), 'weights': options.weights, 'pictures': options.images}
+    about = {'machine': machine(torch.get_num_threads()), 'weights': options.weights, 'pictures': options.pictures}
     write_json(options.out / 'exports.json', {**about, 'versions': versions(), 'formats': rows})
     write_text(options.out / 'exports.md', table(rows) + '\n')
-    print(f'{table(rows)}\n{about["machine"]}; {options.images} test pictures; files in {options.out}')
+    print(f'{table(rows)}\n{about["machine"]}; {options.pictures} test pictures; files in {options.out}')
     check(rows)
 
 

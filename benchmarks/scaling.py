@@ -64,7 +64,7 @@ def main() -> None:
     from utils.export.card import machine
 
     with tempfile.TemporaryDirectory() as folder:
-        data = render(Path(folder), options.images)
+        data = render(Path(folder), options.pictures)
         one, many = (epoch_seconds(options, data, count) for count in (1, options.processes))
     size = sum(parameter.numel() * 4 for parameter in DetectionModel(options.cfg, nc=1).parameters())
     print(f'{machine(1)} in each process; {options.cfg}, {options.imgsz} pixels, batch {options.batch_size}')

@@ -30,10 +30,10 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     if len(options.sources) < 2:
         parser.error('two checkpoints at least')
-    options.fractions = options.fractions or [1.0] * len(options.sources)
-    if len(options.fractions) != len(options.sources):
+    options.shares = options.shares or [1.0] * len(options.sources)
+    if len(options.shares) != len(options.sources):
         parser.error(f'--shares: {len(options.sources)} of them, one for each checkpoint')
-    if not all(fraction >= 0 for fraction in options.fractions) or not 0 < sum(options.fractions) < math.inf:
+    if not all(fraction >= 0 for fraction in options.shares) or not 0 < sum(options.shares) < math.inf:
         parser.error('--shares: 0 or more, and not all 0')
     if options.out.is_dir():
         parser.error(f'--out: {options.out} is a folder')
@@ -93,7 +93,7 @@ def main() -> None:
     device = select_device(options.device)
     data = load_data_config(options.data)
     checkpoints = [read_checkpoint(file) for file in options.sources]
-    model = average(checkpoints, options.fractions)
+    model = average(checkpoints, options.shares)
     if model.nc != data.nc:
         raise UserError(f'{options.sources[0]} knows {model.nc} classes, {options.data} names {data.nc}')
     dataset = TextDataset(data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=32)
@@ -102,7 +102,7 @@ def main() -> None:
     evaluation = evaluate(ready(copy.deepcopy(model), device), build_loader(dataset, 32, 0), device)
     scale = choose_scale(evaluation)
     content = figures(evaluation, data, 'val', choose_threshold(evaluation, scale), scale)
-    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.fractions}
+    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
     epoch = max((c.meta['epoch'] for c in checkpoints if c.meta.get('epoch') is not None), default=None)
     entries = {'command': command_line(), 'options': kept, 'epoch': epoch, 'versions': versions()}
     entries |= chosen_on_val(content)

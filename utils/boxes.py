@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from utils.quads import decode, quad_iou, signed_areas
+from utils.quads import decode, pairwise_quad_iou
 
 UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
 MAX_CANDIDATES = 30_000  # boxes of one picture that enter NMS at most, the most confident first
@@ -137,15 +137,10 @@ def non_max_suppression(
 
 def quad_nms(quads: Tensor, category: Tensor, iou_thres: float) -> Tensor:
     """Which quads (n, 4, 2), best first, no better one of their class (n,) overlaps by over iou_thres: (n,) bool."""
-    low, high = quads.amin(1), quads.amax(1)
-    shared = (torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)).clamp(min=0).prod(2)
-    area = signed_areas(quads).abs()
-    # Quads share at most what their boxes do, and IoU > t means to share more than t / (1 + t) of both areas' sum.
-    possible = (shared > iou_thres / (1 + iou_thres) * (area[:, None] + area)).triu(1)
-    better, worse = (possible & (category[:, None] == category)).nonzero(as_tuple=True)
-    over = quad_iou(quads[better], quads[worse]) > iou_thres
+    ahead = (category[:, None] == category).triu(1)
+    over = (pairwise_quad_iou(quads, quads, iou_thres, ahead) > iou_thres).nonzero()
     keep = [True] * len(quads)
-    for first, second in torch.stack((better, worse), 1)[over].tolist():  # the better ones' fate is known before theirs
+    for first, second in over.tolist():  # by the better one, whose fate is known then
         if keep[first]:
             keep[second] = False
     return torch.tensor(keep, dtype=torch.bool, device=quads.device)

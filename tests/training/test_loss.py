@@ -100,8 +100,8 @@ def test_perfect_boxes_cost_nothing():
     anchor = model.head.anchors[0][1]
     targets = torch.tensor([[0, 0, 10.5 / 32, 7.5 / 32, anchor[0] / 32, anchor[1] / 32]])
     predicted = torch.zeros(1, 6)
-    miss = loss._box_miss(predicted, targets, anchor[None], torch.tensor([10]), torch.tensor([7]), (32, 32))
-    assert miss.item() == pytest.approx(0, abs=1e-5)
+    found, aim = loss._boxes(predicted, targets, anchor[None], torch.tensor([10]), torch.tensor([7]), (32, 32))
+    assert torch.allclose(found, aim, atol=1e-5)
     assert loss(maps, targets)['box'].item() < 3
 
 

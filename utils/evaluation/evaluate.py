@@ -15,9 +15,10 @@ from models.exported import ExportedModel
 from models.yolo import DetectionModel
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.evaluation.icdar import LOWEST_THRESHOLD, UNSCALED, ICDARMetrics, boxes_to_quads, read_ground_truth
-from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
+from utils.evaluation.metrics import IOU_THRESHOLDS, ConfusionMatrix, DetectionMetrics
 from utils.loading.dataset import Batch, BatchLoader
 from utils.loading.labels import companion_file
+from utils.quads import decode, pairwise_quad_iou
 from utils.runtime import distributed
 from utils.runtime.device import autocast, network_dtype
 from utils.training.loss import DetectionLoss
@@ -38,6 +39,15 @@ class ImageResult:
     words: Tensor  # (w, 6), the same form: at detect.py's stricter NMS, as a user gets them
     labels: Tensor  # (m, 5): class, box
     ignore: Tensor  # (k, 4)
+    detection_quads: Tensor | None = None  # (n, 4, 2) of the detections; None: the network predicts none
+    word_quads: Tensor | None = None  # (w, 4, 2) of the words
+    label_quads: Tensor | None = None  # (m, 4, 2)
+
+    def judged_quads(self, scale: tuple[float, float] = UNSCALED) -> np.ndarray:
+        """(w, 4, 2) int64: the words' quads as hmean takes them and submit.zip holds them; `scale` is of boxes."""
+        if self.word_quads is None:
+            return boxes_to_quads(self.words[:, :4].numpy(), scale)
+        return self.word_quads.round().long().numpy()
 
 
 @dataclass
@@ -45,7 +55,7 @@ class Evaluation:
     """Figures of one pass over a split.
 
     Attributes:
-        scores: precision, recall, map50, map50_95.
+        scores: precision, recall, map50, map50_95; of a network with quads also quad_map50, quad_map50_95.
         losses: unweighted box, obj, cls, empty if no loss was asked for.
         details: DetectionMetrics.compute().
         confusion: ConfusionMatrix.
@@ -65,20 +75,25 @@ class Evaluation:
     seconds: float = 0.0
     _icdar: dict[tuple[float, float], ICDARMetrics] = field(default_factory=dict, init=False, repr=False)
 
+    @property
+    def quads(self) -> bool:
+        """Whether the network predicts quads."""
+        return bool(self.images) and self.images[0].word_quads is not None
+
     @cached_property
     def truths(self) -> list[tuple[np.ndarray, np.ndarray]] | None:
         """The official ground truth of each picture, None if any has none."""
         return read_truths([Path(image.path) for image in self.images])
 
     def icdar(self, scale: tuple[float, float] = UNSCALED) -> ICDARMetrics | None:
-        """ICDAR2015 task 4.1 over the pictures, boxes scaled as in boxes_to_quads; None where there are no truths."""
+        """ICDAR2015 task 4.1 over the pictures; None where there are no truths. Boxes are scaled as in boxes_to_quads,
+        quads stay as they are."""
         if self.truths is None:
             return None
         if scale not in self._icdar:
             self._icdar[scale] = metrics = ICDARMetrics()
             for image, truth in zip(self.images, self.truths, strict=True):
-                words = image.words.numpy()
-                metrics.update(boxes_to_quads(words[:, :4], scale), words[:, 4], *truth)
+                metrics.update(image.judged_quads(scale), image.words[:, 4].numpy(), *truth)
         return self._icdar[scale]
 
 
@@ -115,12 +130,12 @@ def evaluate(
         images = to_network(batch.images, device, amp)
         with autocast(device, amp):
             decoded, maps = model(images)
-        terms = loss(maps, batch.targets, batch.ignore) if loss is not None else {}
+        terms = loss(maps, batch.targets, batch.ignore, edges=batch.edges) if loss is not None else {}
         _wait(device)
         clock['network'] += time.perf_counter() - start
         start = time.perf_counter()
-        found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True)
-        words = non_max_suppression(decoded, WORD_CONFIDENCE, WORD_NMS_IOU, max_det)
+        found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True, nc=model.nc)
+        words = non_max_suppression(decoded, WORD_CONFIDENCE, WORD_NMS_IOU, max_det, nc=model.nc, by_quads=True)
         _wait(device)
         clock['nms'] += time.perf_counter() - start
         batches.append((_images(batch, found, words), {k: float(v) * len(images) for k, v in terms.items()}))
@@ -128,13 +143,20 @@ def evaluate(
     batches, clock = _gathered(batches, clock) if loader.batch_sampler.world > 1 else (batches, clock)
     pictures = [image for found, _ in batches for image in found]
     sums = {name: sum(terms[name] for _, terms in batches) for name in batches[0][1]}
-    metrics, confusion = DetectionMetrics(model.nc), ConfusionMatrix(model.nc)
+    metrics, quad_metrics, confusion = DetectionMetrics(model.nc), DetectionMetrics(model.nc), ConfusionMatrix(model.nc)
     for image in pictures:
         metrics.update(image.detections, image.labels, image.ignore)
         confusion.update(image.detections, image.labels, image.ignore)
+        if image.detection_quads is not None:
+            overlaps = pairwise_quad_iou(image.detection_quads, image.label_quads, IOU_THRESHOLDS[0] - 0.01)
+            quad_metrics.update(image.detections, image.labels, image.ignore, overlaps)
     details = metrics.compute()
+    scores = {name: float(details[name]) for name in ('precision', 'recall', 'map50', 'map50_95')}
+    if images and images[0].detection_quads is not None:
+        of_quads = quad_metrics.compute()
+        scores |= {f'quad_{name}': float(of_quads[name]) for name in ('map50', 'map50_95')}
     return Evaluation(
-        scores={name: float(details[name]) for name in ('precision', 'recall', 'map50', 'map50_95')},
+        scores=scores,
         losses={name: value / len(pictures) for name, value in sums.items()},
         details=details,
         confusion=confusion,
@@ -173,19 +195,26 @@ def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Imag
     size = torch.tensor([width, height, width, height])
     result = []
 
-    def in_image(rows: Tensor, number: int) -> Tensor:
-        boxes = batch.letterboxes[number].to_image(rows[:, :4].cpu(), *batch.shapes[number])
-        return torch.cat((boxes, rows[:, 4:].cpu()), 1)
+    def in_image(rows: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
+        """Rows (n, 6) of boxes, and the quads (n, 4, 2) of rows that have edges."""
+        rows, place, shape = rows.cpu(), batch.letterboxes[number], batch.shapes[number]
+        boxes = torch.cat((place.to_image(rows[:, :4], *shape), rows[:, 4:6]), 1)
+        has_edges = rows.shape[1] > 6
+        return boxes, place.quads_to_image(decode(rows[:, :4], rows[:, 6:]), *shape) if has_edges else None
 
     for number in range(len(found)):
         letterbox, shape = batch.letterboxes[number], batch.shapes[number]
-        targets = batch.targets[batch.targets[:, 0] == number]
+        here = batch.targets[:, 0] == number
+        targets = batch.targets[here]
         ignore = batch.ignore[batch.ignore[:, 0] == number]
-        boxes = letterbox.to_image(xywh_to_xyxy(targets[:, 2:6]) * size, *shape)
+        inputs = xywh_to_xyxy(targets[:, 2:6]) * size
         regions = letterbox.to_image(xywh_to_xyxy(ignore[:, 2:6]) * size, *shape)
-        labels = torch.cat((targets[:, 1:2], boxes), 1)
-        boxes_found, words_found = in_image(found[number], number), in_image(words[number], number)
-        result.append(ImageResult(batch.paths[number], shape, boxes_found, words_found, labels, regions))
+        labels = torch.cat((targets[:, 1:2], letterbox.to_image(inputs, *shape)), 1)
+        detections, detection_quads = in_image(found[number], number)
+        words_here, word_quads = in_image(words[number], number)
+        label_quads = letterbox.quads_to_image(decode(inputs, batch.edges[here, :4]), *shape)
+        quads = (detection_quads, word_quads, label_quads)
+        result.append(ImageResult(batch.paths[number], shape, detections, words_here, labels, regions, *quads))
     return result
 
 

@@ -132,20 +132,23 @@ class DetectionMetrics:
         self.label_counts = np.zeros(nc, np.int64)
         self.scores, self.classes, self.hits, self.counted = [], [], [], []  # one array per picture
 
-    def update(self, detections: Tensor, labels: Tensor, ignore: Tensor | None = None) -> None:
+    def update(
+        self, detections: Tensor, labels: Tensor, ignore: Tensor | None = None, overlaps: Tensor | None = None
+    ) -> None:
         """Add one picture. All boxes are in the same pixel frame.
 
         Args:
             detections: (n, 6) x1, y1, x2, y2, score, class.
             labels: (m, 5) class, x1, y1, x2, y2.
             ignore: (k, 4) don't-care boxes, or None.
+            overlaps: (n, m) IoU of detections and labels in place of that of their boxes (of their quads, say).
         """
         detections, labels = detections.detach().float().cpu(), labels.detach().float().cpu()
         self.label_counts += np.bincount(labels[:, 0].long().numpy(), minlength=self.nc)
         if not len(detections):
             return
         boxes = detections[:, :4]
-        iou = box_iou(boxes, labels[:, 1:])
+        iou = box_iou(boxes, labels[:, 1:]) if overlaps is None else overlaps.clone()
         iou[detections[:, 5:6] != labels[None, :, 0]] = 0
         own, rival = claimed_overlaps(iou.numpy(), detections[:, 4].numpy())
         hits = (rival[:, None] < IOU_THRESHOLDS) & (own[:, None] >= IOU_THRESHOLDS)

@@ -14,8 +14,9 @@ SHOWN = 8  # pictures in a grid
 
 
 def choose_scale(evaluation: Evaluation) -> tuple[float, float]:
-    """The word scale (see boxes_to_quads) of the best hmean: its height first, then its width. For val only."""
-    if evaluation.truths is None:
+    """The word scale (see boxes_to_quads) of the best hmean: its height first, then its width. For val only; quads need
+    none."""
+    if evaluation.truths is None or evaluation.quads:
         return UNSCALED
 
     def hmean(scale: tuple[float, float]) -> float:
@@ -57,7 +58,7 @@ def figures(
         'protocol': evaluation.protocol
         + (
             f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}, '
-            'boxes times word_scale (width, height) about their centres'
+            + ('quads' if evaluation.quads else 'boxes times word_scale (width, height) about their centres')
             if icdar
             else ''
         ),
@@ -111,6 +112,8 @@ def print_scores(content: dict) -> None:
         f"YOLOv5's mAP50 {content['map50']:.4f}, mAP50-95 {content['map50_95']:.4f}, "
         f'precision {content["precision"]:.4f}, recall {content["recall"]:.4f} (at the best F1)'
     )
+    if 'quad_map50' in content:
+        print(f'quads: mAP50 {content["quad_map50"]:.4f}, mAP50-95 {content["quad_map50_95"]:.4f}')
     if 'icdar_hmean' in content:
         origin = content.get('conf_threshold_from')
         width, height = content['word_scale']

@@ -256,6 +256,7 @@ class Batch(NamedTuple):
     shapes: list[tuple[int, int]]  # original (height, width)
     letterboxes: list[Letterbox]  # from original to input pixels; meaningless after augmentation
     labelled: Tensor | None = None  # (B,) bool; None: all pictures have labels
+    edges: Tensor | None = None  # (N, 5) float32 t, b, l, r (utils.quads) and their weight, aligned with targets
     whole: int | None = None  # pictures of the batch in all processes that share it; None: B
 
 
@@ -586,7 +587,7 @@ def collate(samples: list[Sample]) -> Batch:
     """Join samples of one size; annotations become shares of the input, targets apart from don't-care regions."""
     images = default_collate([sample.image for sample in samples])  # a worker writes into shared memory at once
     height, width = images.shape[2:]
-    targets, ignore, polygons = [], [], []
+    targets, ignore, polygons, edges = [], [], [], []
     for number, sample in enumerate(samples):
         annotations = sample.annotations
         rows = annotations.rows(width, height)
@@ -594,6 +595,7 @@ def collate(samples: list[Sample]) -> Batch:
         targets.append(rows[~annotations.dont_care])
         ignore.append(rows[annotations.dont_care])
         polygons += annotations[~annotations.dont_care].polygon_list(width, height)
+        edges.append(annotations[~annotations.dont_care].edges())
     return Batch(
         images,
         torch.from_numpy(np.concatenate(targets)),
@@ -603,6 +605,7 @@ def collate(samples: list[Sample]) -> Batch:
         [sample.shape for sample in samples],
         [sample.letterbox for sample in samples],
         None if all(sample.labelled for sample in samples) else torch.tensor([sample.labelled for sample in samples]),
+        torch.from_numpy(np.concatenate(edges)),
     )
 
 

@@ -29,6 +29,9 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         'whole pictures of --imgsz (default: train on whole pictures)',
     )
     data.add_argument(
+        '--quads', action='store_true', help='also learn the four corners of words (weights that have them keep them)'
+    )
+    data.add_argument(
         '--cache',
         action=argparse.BooleanOptionalAction,
         default=True,

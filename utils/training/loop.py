@@ -29,6 +29,7 @@ MAX_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
 DECAY_BATCH = 64  # the batch that hyp's weight_decay is for
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
+QUAD_SCORES = ('quad_map50', 'quad_map50_95')  # of a network with quads, too
 RESTARTS = 3  # of loading processes that die, in an epoch or its validation
 
 
@@ -333,8 +334,9 @@ class Trainer:
     def _finish_epoch(self, epoch: int, means: dict, evaluation: Evaluation | None) -> None:
         """Write the epoch's row, checkpoints and line."""
         row = {'epoch': epoch, **means}
-        scores = evaluation.scores if evaluation else dict.fromkeys(SCORES, math.nan)
-        losses = evaluation.losses if evaluation else dict.fromkeys(('box', 'obj', 'cls'), math.nan)
+        names = SCORES + QUAD_SCORES if self.model.quads else SCORES
+        scores = evaluation.scores if evaluation else dict.fromkeys(names, math.nan)
+        losses = evaluation.losses if evaluation else dict.fromkeys(self.criterion.gains, math.nan)
         row |= {f'val/{name}': value for name, value in {**scores, **losses}.items()}
         seconds = self.progress.seconds + (evaluation.seconds if evaluation else 0)
         row |= {'lr': self.optimizer.param_groups[0]['lr'], 'seconds': round(seconds, 2)}

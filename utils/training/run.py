@@ -22,7 +22,7 @@ from utils.runtime.options import find_resumable, resume_after_restart
 from utils.runtime.run_folder import command_line, make_run_folder, sole_writer, write_yaml
 from utils.training.autobatch import fit_batch_size
 from utils.training.criterion import DetectionCriterion
-from utils.training.loop import SCORES, Trainer
+from utils.training.loop import QUAD_SCORES, SCORES, Trainer
 
 VAL_BATCH = 32  # of a run whose --batch-size is -1
 
@@ -277,7 +277,9 @@ def store_figures(path: Path, content: dict) -> None:
 
 def chosen_on_val(content: dict) -> dict:
     """What a checkpoint keeps of its metrics.json: threshold, word scale, scores."""
-    scores = {name: value for name, value in content.items() if name in SCORES or name.startswith('icdar_')}
+    scores = {
+        name: value for name, value in content.items() if name in SCORES + QUAD_SCORES or name.startswith('icdar_')
+    }
     return {'conf_threshold': content['conf_threshold'], 'word_scale': content['word_scale'], 'metrics': scores}
 
 
