@@ -82,8 +82,8 @@ def pairwise_quad_iou(a: Tensor, b: Tensor, above: float, wanted: Tensor | None 
     """IoU of all pairs of quads (n, 4, 2) and (m, 4, 2) -> (n, m), 0 where it cannot exceed `above`.
 
     Args:
-        above: 0..1. Quads share at most what their upright boxes do, and IoU > t means that they share more than t / (1 + t)
-            of both areas' sum: few pairs are left to be cut.
+        above: 0..1, t. Quads share at most what their upright boxes do, and IoU > t means that they share more than
+            t / (1 + t) of both areas' sum: few pairs are left to be cut.
         wanted: (n, m) bool, the pairs to look at; None: all.
     """
     (low_a, high_a), (low_b, high_b) = ((quads.amin(1), quads.amax(1)) for quads in (a, b))

@@ -152,7 +152,7 @@ def evaluate(
             quad_metrics.update(image.detections, image.labels, image.ignore, overlaps)
     details = metrics.compute()
     scores = {name: float(details[name]) for name in ('precision', 'recall', 'map50', 'map50_95')}
-    if images and images[0].detection_quads is not None:
+    if pictures and pictures[0].detection_quads is not None:
         of_quads = quad_metrics.compute()
         scores |= {f'quad_{name}': float(of_quads[name]) for name in ('map50', 'map50_95')}
     return Evaluation(
