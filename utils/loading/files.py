@@ -10,9 +10,11 @@ from models.errors import UserError
 
 HEIF = frozenset(['.heic', '.heif'])  # read where pillow-heif is installed
 HAS_HEIF = importlib.util.find_spec('pillow_heif') is not None
-IMAGE_SUFFIXES = frozenset(
-    '.apng .avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp'.split()
-) | (HEIF if HAS_HEIF else frozenset())
+IMAGE_SUFFIXES = (
+    frozenset(['.apng', '.avif', '.bmp', '.dib', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.pbm'])
+    | frozenset(['.pgm', '.png', '.pnm', '.ppm', '.tga', '.tif', '.tiff', '.webp'])
+    | (HEIF if HAS_HEIF else frozenset())
+)
 
 
 def is_image(file: Path) -> bool:
