@@ -9,6 +9,7 @@ from pathlib import Path
 from models.errors import UserError
 
 HEIF = frozenset(['.heic', '.heif'])  # read where pillow-heif is installed
+HEIF_HINT = 'to read HEIC images: pip install pillow-heif'
 HAS_HEIF = importlib.util.find_spec('pillow_heif') is not None
 IMAGE_SUFFIXES = (
     frozenset(['.apng', '.avif', '.bmp', '.dib', '.gif', '.jfif', '.jp2', '.jpe', '.jpeg', '.jpg', '.mpo', '.pbm'])
@@ -68,5 +69,5 @@ def left_out(files: Iterable[Path]) -> str:
     if not counts:
         return ''
     kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    hint = '' if HEIF.isdisjoint(counts) or HAS_HEIF else ' (to read HEIC images: pip install pillow-heif)'
+    hint = '' if HEIF.isdisjoint(counts) or HAS_HEIF else f' ({HEIF_HINT})'
     return f'left out: {kinds}{hint}'
