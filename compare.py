@@ -121,7 +121,8 @@ def main() -> None:
     options = parse_options()
     from utils.comparison.comparison import Comparison
     from utils.comparison.runs import unlike
-    from utils.loading.dataset import list_images, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.listing import list_images
     from utils.runtime.device import find_device
     from utils.runtime.run_folder import make_folder, sole_writer
 

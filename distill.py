@@ -151,7 +151,8 @@ def read_recipe(options: argparse.Namespace):
 def require_teacher(recipe, data: str) -> None:
     """Say how to get a teacher (and the data) before anything slow happens. Raises UserError."""
     from models.errors import UserError
-    from utils.loading.dataset import list_images, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.listing import list_images
 
     if recipe.teacher_weights and Path(recipe.teacher_weights).is_file():
         return

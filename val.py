@@ -74,7 +74,9 @@ def main() -> None:
     from models.exported import default_device, is_exported, load_detector, long_side
     from utils.evaluation.evaluate import evaluate
     from utils.evaluation.report import choose_scale, choose_threshold, figures, print_scores, write_report
-    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.dataset import TextDataset
+    from utils.loading.loader import build_loader
     from utils.runtime.device import describe, select_device
     from utils.runtime.run_folder import command_line, make_run_folder, write_yaml
 

@@ -26,7 +26,11 @@ from models.yolo import DetectionModel
 from utils.distillation.distiller import Distiller, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import evaluate, to_network
-from utils.loading.dataset import TextDataset, build_loader, collate, list_images, load_data_config
+from utils.loading.batches import collate
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
+from utils.loading.listing import list_images
+from utils.loading.loader import build_loader
 from utils.runtime.device import has_bfloat16, keep_freed_memory, select_device
 from utils.runtime.hyp import load_hyp, read_yaml
 from utils.training.criterion import DetectionCriterion

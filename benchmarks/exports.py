@@ -93,7 +93,9 @@ def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict
     from tqdm import tqdm
 
     from detect import Detector
-    from utils.loading.dataset import list_images, load_data_config, load_image
+    from utils.loading.config import load_data_config
+    from utils.loading.images import load_image
+    from utils.loading.listing import list_images
 
     files = list_images(load_data_config(options.data), 'test')[: options.pictures]
     images = [load_image(file) for file in files]
@@ -132,7 +134,9 @@ def judge(networks: dict, options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from utils.evaluation.evaluate import evaluate
-    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.dataset import TextDataset
+    from utils.loading.loader import build_loader
 
     dataset = TextDataset(load_data_config(options.data), 'val', 640, rect=True, pad=0.5)
     loader = build_loader(dataset, 16)

@@ -22,7 +22,7 @@ from models.yolo import DetectionModel
 from utils.evaluation.icdar import LOWEST_THRESHOLD, read_ground_truth
 from utils.evaluation.metrics import IOU_THRESHOLDS, average_precision
 from utils.loading.augment import random_projection
-from utils.loading.dataset import Batch
+from utils.loading.batches import Batch
 from utils.loading.labels import companion_file
 from utils.training.criterion import DetectionCriterion
 from utils.training.loop import MAX_GRADIENT, build_optimizer

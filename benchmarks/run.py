@@ -138,7 +138,8 @@ def parse_options() -> argparse.Namespace:
 
 def choose_data(given: str | None) -> str:
     """The data to measure with; renders the demo's pictures if there are no others."""
-    from utils.loading.dataset import list_images, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.listing import list_images
 
     for candidate in [given] if given else ['data/ICDAR.yaml', 'data/demo.yaml']:
         try:
@@ -218,7 +219,8 @@ def floor_of(models: tuple[str, str], settings, ms: float) -> dict:
 
 def measure_cold_start(settings) -> dict:
     """Seconds from the start of a process: of `import torch` alone, and of detect.py to its first result."""
-    from utils.loading.dataset import list_images, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.listing import list_images
 
     image = list_images(load_data_config(settings.data), 'test')[0]
     detect = [sys.executable, 'detect.py', '--weights', settings.weights, '--source', str(image), '--nosave']

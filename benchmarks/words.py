@@ -104,7 +104,9 @@ def detect(weights: str, options: argparse.Namespace):
 
     from models.checkpoint import load_model
     from utils.evaluation.evaluate import evaluate
-    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.dataset import TextDataset
+    from utils.loading.loader import build_loader
     from utils.runtime.device import select_device
 
     device = select_device(options.device)

@@ -32,15 +32,15 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.formats import FORMATS, Format
+from data.formats.common import DONT_CARE, MAX_PIXELS, BadEntry, shorten
 from data.formats.pages import ImageFiles, Page, Region
-from data.prepare_icdar2015 import DONT_CARE, MAX_PIXELS, BadEntry, shorten
 from models.errors import UserError
 from utils.detection.sources import read_image
 from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_bytes, write_text, write_yaml
 
-# utils.loading.dataset is imported where it is used: it needs torch, and --help is answered at once.
+# The dataset is imported where it is used: it needs torch, and --help is answered at once.
 
 SPLITS = ('train', 'val', 'test')
 NAMED = 20  # skipped pictures and rows that the summary names
@@ -140,7 +140,7 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
 
 def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
     """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
-    from utils.loading.dataset import SUFFIXES
+    from utils.loading.images import SUFFIXES
 
     if page.problem:
         raise BadEntry(page.problem)
@@ -166,7 +166,7 @@ def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
 
 
 def _image_size(file: Path) -> tuple[int, int]:
-    from utils.loading.dataset import SUFFIXES, probe_image
+    from utils.loading.images import SUFFIXES, probe_image
 
     try:
         width, height = probe_image(file) if file.suffix.lower() in SUFFIXES else read_image(file).shape[1::-1]
@@ -251,7 +251,9 @@ def write_set(items: list[Item], out: Path, link: bool) -> None:
 def write_preview(out: Path) -> None:
     """Draw the first training pictures as training will see them, which also reads all labels once."""
     from utils.evaluation.plots import plot_batch
-    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.dataset import TextDataset
+    from utils.loading.loader import build_loader
 
     dataset = TextDataset(load_data_config(out / 'data.yaml'), 'train', 640, rect=False)
     batch = next(iter(build_loader(dataset, PREVIEW, workers=0)))

@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data.formats.common import DONT_CARE, MAX_PIXELS, MAX_TEXT_BYTES, BadEntry, shorten
 from models.errors import UserError
 from utils.runtime.cli import run_command
 
@@ -43,15 +44,9 @@ EXPECTED = {'train_icdar': 1000, 'test_icdar': 500}
 LAYOUT = {'images': 'img_{}.jpg', 'labels': 'img_{}.txt', 'ignore': 'img_{}.txt', 'gt': 'gt_img_{}.txt'}
 MARKER = 'prepared.json'
 VAL_EVERY = 10  # pictures whose number it divides make up val
-DONT_CARE = '###'
 # The published pictures have 50 to 500 kB and 1280x720 pixels. The bounds only stop what is no such picture.
-MAX_BYTES = {'.jpg': 8 << 20, '.txt': 1 << 20}
+MAX_BYTES = {'.jpg': 8 << 20, '.txt': MAX_TEXT_BYTES}
 MAX_TOTAL_BYTES = 1 << 30
-MAX_PIXELS = 50_000_000
-
-
-class BadEntry(ValueError):
-    """One published picture, ground truth or row that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +143,6 @@ class Tally:
             f'; skipped {len(self.skipped_images)} pictures and {len(self.skipped_rows)} rows'
         ]
         return lines + [f'  skipped {reason}' for reason in self.skipped_images + self.skipped_rows]
-
-
-def shorten(names: list[str], most: int = 8) -> str:
-    """Return the names as one phrase, the first few of many."""
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
 def open_sources(source: Path) -> dict[str, tuple[Published, Published]]:

@@ -28,7 +28,9 @@ from models.checkpoint import load_model  # noqa: E402
 from utils.boxes import xywh_to_xyxy  # noqa: E402
 from utils.distillation import find_method  # noqa: E402
 from utils.distillation.base import Signals, overlapped_cells, scores  # noqa: E402
-from utils.loading.dataset import TextDataset, collate, load_data_config  # noqa: E402
+from utils.loading.batches import collate  # noqa: E402
+from utils.loading.config import load_data_config  # noqa: E402
+from utils.loading.dataset import TextDataset  # noqa: E402
 
 LAYERS = (4, 6, 9, 17, 20, 23)
 NECK = {17: 8, 20: 16, 23: 32}  # layer: pixels a cell

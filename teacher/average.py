@@ -85,7 +85,9 @@ def main() -> None:
     from models.errors import UserError
     from utils.evaluation.evaluate import evaluate
     from utils.evaluation.report import choose_scale, choose_threshold, figures, print_scores
-    from utils.loading.dataset import TextDataset, build_loader, load_data_config
+    from utils.loading.config import load_data_config
+    from utils.loading.dataset import TextDataset
+    from utils.loading.loader import build_loader
     from utils.runtime.device import select_device
     from utils.runtime.run_folder import command_line, make_folder, versions
     from utils.training.run import chosen_on_val

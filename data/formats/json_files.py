@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from tqdm import tqdm
 
+from data.formats.common import BadEntry
 from data.formats.pages import (
     SUFFIXES,
     ImageFiles,
@@ -22,7 +23,6 @@ from data.formats.pages import (
     to_number,
     to_polygon,
 )
-from data.prepare_icdar2015 import BadEntry
 from models.errors import UserError
 
 MAX_BYTES = 1 << 30  # of a file for all pictures; COCO_Text.json has less than 100 MiB

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from data.prepare_icdar2015 import BadEntry
+from data.formats.common import BadEntry
 from models.errors import UserError
 from utils.detection.sources import IMAGES
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data.formats.common import DONT_CARE, MAX_TEXT_BYTES, BadEntry
 from data.formats.mat_file import read_mat
 from data.formats.pages import MAX_ROW, ImageFiles, Page, Region, annotation_files, read_bounded, to_box, to_polygon
-from data.prepare_icdar2015 import DONT_CARE, MAX_BYTES, BadEntry
 from models.errors import UserError
 from utils.loading.labels import read_labels
 
@@ -47,7 +47,7 @@ def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
 
 def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """Label files in both YOLO forms; their numbers are shares of the picture."""
-    from utils.loading.dataset import probe_image
+    from utils.loading.images import probe_image
 
     for file in tqdm(annotation_files(folder, ('.txt',)), 'reading', unit='file', leave=False, delay=2):
         relative = file.relative_to(folder)
@@ -71,7 +71,7 @@ def _read_files(folder: Path, images: ImageFiles, kinds: dict[str, Rows]) -> Ite
         split, parse = kinds[file.suffix.lower()]
         try:
             page.image = images.find_stem(relative)
-            rows = split(read_bounded(file, MAX_MAT_BYTES if file.suffix.lower() == '.mat' else MAX_BYTES['.txt']))
+            rows = split(read_bounded(file, MAX_MAT_BYTES if file.suffix.lower() == '.mat' else MAX_TEXT_BYTES))
         except BadEntry as error:
             page.problem = str(error)
         else:

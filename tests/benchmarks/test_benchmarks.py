@@ -18,7 +18,10 @@ from utils.distillation.base import overlapped_cells
 from utils.distillation.distiller import Distiller, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import evaluate, to_network
-from utils.loading.dataset import Batch, TextDataset, build_loader, load_data_config
+from utils.loading.batches import Batch
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
+from utils.loading.loader import build_loader
 from utils.runtime.device import has_bfloat16
 from utils.runtime.hyp import DEFAULTS, read_yaml
 from utils.training.criterion import weighted_sum

@@ -40,8 +40,11 @@ from utils.detection.sources import Unreadable, find_sources, read_image
 from utils.distillation.recipe import METHOD_KEYS, parse_recipe
 from utils.evaluation.icdar import read_ground_truth
 from utils.export import metadata
-from utils.loading.dataset import TextDataset, list_images, load_data_config, load_image
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
+from utils.loading.images import load_image
 from utils.loading.labels import read_labels
+from utils.loading.listing import list_images
 from utils.runtime.hyp import load_hyp
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # of decoders, and of layers without weights

@@ -33,7 +33,8 @@ from tests.support import ROOT, small_cfg
 from utils.detection.results import Results, SourceImage
 from utils.detection.sources import Unreadable, read_image
 from utils.evaluation.icdar import read_ground_truth
-from utils.loading.dataset import load_data_config, load_image, probe_image
+from utils.loading.config import load_data_config
+from utils.loading.images import load_image, probe_image
 from utils.loading.labels import read_labels
 from utils.runtime.hyp import check_hyp
 

@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from data import convert
+from data.formats.common import BadEntry
 from data.formats.pages import ImageFiles
-from data.prepare_icdar2015 import BadEntry
 from models.errors import UserError
 from tests.support import ROOT, run_script
 from utils.evaluation.icdar import read_ground_truth

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from data import prepare_icdar2015 as preparer
-from data.prepare_icdar2015 import BadEntry, parse_row, prepare
+from data.formats.common import BadEntry
+from data.prepare_icdar2015 import parse_row, prepare
 from models.errors import UserError
 from tests.support import ROOT
 

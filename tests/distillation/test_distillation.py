@@ -23,7 +23,7 @@ from utils.distillation.base import (
 )
 from utils.distillation.distiller import Distiller, freeze_teacher
 from utils.distillation.recipe import parse_recipe
-from utils.loading.dataset import Batch
+from utils.loading.batches import Batch
 from utils.runtime.hyp import DEFAULTS, read_yaml
 
 NONE = torch.zeros(0, 6)

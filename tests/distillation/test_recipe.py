@@ -15,7 +15,7 @@ from utils.distillation import find_method, list_methods, method_names
 from utils.distillation.balance import automatic_weight, buffers_kept, gradient_norms
 from utils.distillation.distiller import Distiller, freeze_teacher, shrink
 from utils.distillation.recipe import auto_ratios, parse_recipe, read_shorthand
-from utils.loading.dataset import Batch
+from utils.loading.batches import Batch
 from utils.runtime.hyp import DEFAULTS, read_yaml
 
 NONE = torch.zeros(0, 6)

@@ -16,18 +16,14 @@ from PIL import Image
 from models.errors import UserError
 from tests.support import ROOT
 from utils.boxes import xywh_to_xyxy
-from utils.loading import dataset as module
-from utils.loading.dataset import (
-    EpochBatches,
-    TextDataset,
-    WorkerDied,
-    build_loader,
-    collate,
-    load_data_config,
-    probe_image,
-    shared_images,
-)
+from utils.loading import cache
+from utils.loading.batches import EpochBatches, collate
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
+from utils.loading.images import load_image, probe_image
 from utils.loading.labels import companion_file, read_labels
+from utils.loading.listing import shared_images
+from utils.loading.loader import BatchLoader, WorkerDied, build_loader
 from utils.runtime.hyp import DEFAULTS, RANGES, check_hyp, load_hyp
 
 SIZES = [(160, 90), (90, 160), (128, 128), (200, 60), (64, 100), (150, 100), (320, 180)]
@@ -312,7 +308,7 @@ def test_a_pinning_thread_that_ends_is_a_dead_worker(data, monkeypatch):
         yield 'a batch'
         raise RuntimeError('Pin memory thread exited unexpectedly')
 
-    monkeypatch.setattr(module.BatchLoader, '_from_workers', pinning)
+    monkeypatch.setattr(BatchLoader, '_from_workers', pinning)
     batches = iter(build_loader(TextDataset(data, 'train', 64), 2, workers=1))
     assert next(batches) == 'a batch'
     with pytest.raises(WorkerDied):
@@ -335,7 +331,7 @@ def test_exif_orientation(tmp_path, suffix, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new('RGB', (60, 40)).save(tmp_path / f'a.{suffix}', exif=exif)
-    image = module.load_image(tmp_path / f'a.{suffix}')
+    image = load_image(tmp_path / f'a.{suffix}')
     assert probe_image(tmp_path / f'a.{suffix}') == (image.shape[1], image.shape[0])
     if suffix == 'jpg':
         assert image.shape[:2] == ((60, 40) if orientation > 4 else (40, 60))
@@ -344,7 +340,7 @@ def test_exif_orientation(tmp_path, suffix, orientation):
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', 'I;16'])
 def test_other_pixel_formats_become_rgb(tmp_path, mode):
     Image.new(mode, (20, 10)).save(tmp_path / 'a.png')
-    assert module.load_image(tmp_path / 'a.png').shape == (10, 20, 3)
+    assert load_image(tmp_path / 'a.png').shape == (10, 20, 3)
     assert probe_image(tmp_path / 'a.png') == (20, 10)
 
 
@@ -353,7 +349,7 @@ def test_tiffs_of_any_depth(tmp_path, mode):
     values = np.linspace(0, 5, 200).reshape(10, 20)
     Image.fromarray(values.astype(np.float32 if mode == 'F' else np.int32)).save(tmp_path / 'a.tif')
     assert probe_image(tmp_path / 'a.tif') == (20, 10)
-    image = module.load_image(tmp_path / 'a.tif')
+    image = load_image(tmp_path / 'a.tif')
     assert image[0, 0].tolist() == [0, 0, 0] and image[-1, -1].tolist() == [255, 255, 255]
 
 
@@ -361,7 +357,7 @@ def test_what_is_transparent_is_white(tmp_path):
     pixels = np.full((10, 20, 4), 90, np.uint8)
     pixels[:5, :, 3], pixels[5:, :, 3] = 0, 255
     Image.fromarray(pixels).save(tmp_path / 'a.png')
-    image = module.load_image(tmp_path / 'a.png')
+    image = load_image(tmp_path / 'a.png')
     assert (image[:5] == 255).all() and (image[5:] == 90).all()
 
 
@@ -509,21 +505,21 @@ def test_cache_changes_nothing(data, workers, capsys):
     plain = TextDataset(data, 'train', 96, WILD, augment=True)
     cached = TextDataset(data, 'train', 96, WILD, augment=True, cache=True)
     assert 'cache of train' in capsys.readouterr().out
-    assert cached._buffer.is_shared() and cached._buffer.numel() == sum(
+    assert cached._cache.buffer.is_shared() and cached._cache.buffer.numel() == sum(
         plain.example(i)[0].size for i in range(len(plain))
     )
     assert same(list(build_loader(plain, 4)), list(build_loader(cached, 4, workers)))
 
 
 def test_cache_is_refused_when_memory_is_short(data, monkeypatch, capsys):
-    monkeypatch.setattr(module, 'free_memory', lambda: 1000)
+    monkeypatch.setattr(cache, 'free_memory', lambda: 1000)
     dataset = TextDataset(data, 'train', 96, cache=True)
     assert 'too little is free' in capsys.readouterr().out
-    assert dataset._buffer is None and dataset[0, 0].image.shape == (3, 96, 96)
+    assert dataset._cache is None and dataset[0, 0].image.shape == (3, 96, 96)
 
 
 def test_free_memory_is_plausible():
-    assert 0 <= module.free_memory() < os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    assert 0 <= cache.free_memory() < os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 # Hyperparameters
@@ -587,7 +583,7 @@ def test_missing_hyp_file(tmp_path):
 
 def test_samples_do_not_depend_on_the_process(data):
     code = (
-        'import json, sys; from utils.loading.dataset import *; '
+        'import json, sys; from utils.loading.config import *; from utils.loading.dataset import *; '
         'd = TextDataset(load_data_config(sys.argv[1]), "train", 96, json.loads(sys.argv[2]), augment=True, seed=9); '
         'print(int(d[4, 3].image.long().sum()), d[4, 3].annotations.polygons.sum().item())'
     )
@@ -651,11 +647,11 @@ def test_pictures_of_a_split_are_not_unlabelled(two_kinds):
 
 
 def test_the_cache_leaves_room_for_runs_beside_it(data, monkeypatch, capsys):
-    monkeypatch.setattr(module, 'free_memory', lambda: 400_000)
-    assert TextDataset(data, 'train', 64, cache=True)._buffer is not None
+    monkeypatch.setattr(cache, 'free_memory', lambda: 400_000)
+    assert TextDataset(data, 'train', 64, cache=True)._cache is not None
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
     monkeypatch.setenv('OCRDISTILL_RUNS_AT_ONCE', '4')
-    assert TextDataset(data, 'train', 64, cache=True)._buffer is None
+    assert TextDataset(data, 'train', 64, cache=True)._cache is None
     assert 'too little is free' in capsys.readouterr().out
 
 

@@ -7,7 +7,7 @@ import torch
 
 from models.yolo import DetectionModel
 from tests.support import small_cfg
-from utils.loading.dataset import Batch
+from utils.loading.batches import Batch
 from utils.training import loop as trainer
 from utils.training.ema import ModelEMA
 

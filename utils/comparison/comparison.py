@@ -9,7 +9,7 @@ from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_figures
 from utils.comparison.settings import fingerprint, machine, settings_of, shared_options
 from utils.comparison.statistics import FIGURES
 from utils.comparison.table import OTHER_PROTOCOL, PUBLISHED, draw_table, summarise, table_lines
-from utils.loading.dataset import DataConfig, load_data_config
+from utils.loading.config import DataConfig, load_data_config
 from utils.runtime.hyp import hyp_of, read_yaml
 from utils.runtime.run_folder import command_line, versions, write_json, write_rows, write_text, write_yaml
 

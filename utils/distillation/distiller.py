@@ -12,7 +12,7 @@ from models.yolo import DetectionModel
 from utils.distillation import balance
 from utils.distillation.base import Signals
 from utils.distillation.recipe import Recipe, auto_ratios
-from utils.loading.dataset import Batch
+from utils.loading.batches import Batch
 from utils.runtime import distributed
 from utils.runtime.device import autocast, has_bfloat16
 from utils.training.criterion import WAIT, DetectionCriterion, weighted_sum

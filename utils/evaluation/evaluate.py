@@ -16,8 +16,9 @@ from models.yolo import DetectionModel
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.evaluation.icdar import LOWEST_THRESHOLD, UNSCALED, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.evaluation.metrics import IOU_THRESHOLDS, ConfusionMatrix, DetectionMetrics
-from utils.loading.dataset import Batch, BatchLoader
+from utils.loading.batches import Batch
 from utils.loading.labels import companion_file
+from utils.loading.loader import BatchLoader
 from utils.quads import decode, pairwise_quad_iou
 from utils.runtime import distributed
 from utils.runtime.device import autocast, network_dtype

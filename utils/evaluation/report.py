@@ -7,7 +7,8 @@ import torch
 
 from utils.evaluation.evaluate import WORD_NMS_IOU, Evaluation, ImageResult
 from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, UNSCALED, WIDTH_SCALES
-from utils.loading.dataset import DataConfig, load_image
+from utils.loading.config import DataConfig
+from utils.loading.images import load_image
 from utils.runtime.run_folder import write_json
 
 SHOWN = 8  # pictures in a grid

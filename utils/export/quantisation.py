@@ -11,7 +11,9 @@ from models.exported import ExportedModel, import_package
 from models.yolo import DetectionModel
 from utils.evaluation.evaluate import evaluate
 from utils.export.network import quiet
-from utils.loading.dataset import TextDataset, build_loader, load_data_config
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
+from utils.loading.loader import build_loader
 
 TARGET = 1.0  # points of mAP50 that may be lost
 

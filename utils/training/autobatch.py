@@ -2,7 +2,7 @@
 
 import torch
 
-from utils.loading.dataset import Batch
+from utils.loading.batches import Batch
 from utils.training.criterion import DetectionCriterion, weighted_sum
 
 CPU_BATCH = 16

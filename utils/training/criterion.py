@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.yolo import DetectionModel
-from utils.loading.dataset import Batch
+from utils.loading.batches import Batch
 from utils.runtime import distributed
 from utils.runtime.device import autocast
 from utils.training.loss import DetectionLoss, scaled_gains

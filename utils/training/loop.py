@@ -18,7 +18,8 @@ from models.errors import Interrupted, UserError
 from models.files import remove_leftovers
 from models.yolo import DetectionModel
 from utils.evaluation.evaluate import Evaluation, evaluate, to_network
-from utils.loading.dataset import Batch, BatchLoader, WorkerDied
+from utils.loading.batches import Batch
+from utils.loading.loader import BatchLoader, WorkerDied
 from utils.runtime import distributed
 from utils.runtime.interrupt import StopRequest
 from utils.runtime.run_folder import versions, write_rows

@@ -14,7 +14,10 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.evaluation.evaluate import evaluate, read_truths
 from utils.evaluation.report import anchor_recall, choose_scale, choose_threshold, figures, print_scores, write_report
-from utils.loading.dataset import BatchLoader, TextDataset, build_loader, load_data_config, shared_images
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
+from utils.loading.listing import shared_images
+from utils.loading.loader import BatchLoader, build_loader
 from utils.runtime import distributed
 from utils.runtime.device import describe, has_bfloat16, select_device
 from utils.runtime.hyp import hyp_of
