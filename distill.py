@@ -103,7 +103,7 @@ def main(recipe: str | None = None) -> None:
         content = parse_recipe(options.recipe_content, run.checkpoint.path)
     teacher = load_teacher(run, content)
     seed_everything(options.seed)
-    student = run.name_classes(build_student(content, teacher, run.data.nc, run.checkpoint is not None))
+    student = run.name_classes(build_student(content, teacher, run.data.nc, run.checkpoint, options.quads))
     kept = what_teacher(run, teacher, content.teacher_weights)
     criterion = Distiller(
         student,
@@ -200,12 +200,12 @@ def what_teacher(run, teacher, weights: str) -> dict:
 
 def matched_teacher(checkpoint, cfg: str, names: dict[int, str]):
     """A model of `cfg` with every entry of the checkpoint, head and anchors included. Raises UserError."""
-    from models.checkpoint import anchors_of, transfer
+    from models.checkpoint import anchors_of, has_quads, transfer
     from models.errors import UserError
     from models.yolo import DetectionModel
 
     nc = len(names)
-    teacher = DetectionModel(cfg, nc=nc, anchors=anchors_of(checkpoint))
+    teacher = DetectionModel(cfg, nc=nc, anchors=anchors_of(checkpoint), quads=has_quads(checkpoint))
     if nc > 1 and checkpoint.names != names:
         raise UserError(f'the teacher {checkpoint.path} has the classes {checkpoint.names}, the data {names}')
     report = transfer(teacher, checkpoint)
@@ -218,19 +218,22 @@ def matched_teacher(checkpoint, cfg: str, names: dict[int, str]):
     return teacher
 
 
-def build_student(recipe, teacher, nc: int, resuming: bool):
-    """The student: the teacher's anchors, and the entries of --student_weights that fit."""
-    from models.checkpoint import anchors_of, read_checkpoint, same_anchors
+def build_student(recipe, teacher, nc: int, resumed=None, quads: bool = False):
+    """The student: the teacher's anchors, and the entries of --student_weights that fit; or that of the resumed run."""
+    from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
     from models.errors import UserError
     from models.yolo import DetectionModel
     from utils.training.run import start_from
 
     anchors = (teacher.head.anchors.float().cpu() * teacher.stride.view(-1, 1, 1)).flatten(1).tolist()
-    student = DetectionModel(recipe.student, nc=nc, anchors=anchors)
+    checkpoint = read_checkpoint(recipe.student_weights) if recipe.student_weights and resumed is None else None
+    origin = checkpoint or resumed
+    student = DetectionModel(
+        recipe.student, nc=nc, anchors=anchors, quads=quads or (origin is not None and has_quads(origin)) or None
+    )
     if student.head.strides != teacher.head.strides:
         raise UserError(f'the student has strides {student.head.strides}, the teacher {teacher.head.strides}')
-    if recipe.student_weights and not resuming:
-        checkpoint = read_checkpoint(recipe.student_weights)
+    if checkpoint:
         found = anchors_of(checkpoint)
         if found is not None and not same_anchors(found, anchors):
             raise UserError(f'{recipe.student_weights} has other anchors than the teacher; both must share them')

@@ -45,7 +45,7 @@ def main() -> None:
 
 def build_model(options: argparse.Namespace, nc: int, resumed):
     """The model of --cfg and --weights, with the entries of the weights that fit it; or that of the resumed run."""
-    from models.checkpoint import anchors_of, read_checkpoint, same_anchors
+    from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
     from models.errors import UserError
     from models.yolo import DetectionModel
     from utils.training.run import start_from
@@ -59,7 +59,7 @@ def build_model(options: argparse.Namespace, nc: int, resumed):
         options.cfg or checkpoint.yaml,
         nc=nc,
         anchors=None if options.cfg else anchors_of(checkpoint),
-        quads=options.quads or None,
+        quads=options.quads or has_quads(checkpoint) or None,
     )
     found = anchors_of(checkpoint)
     if found is not None and not same_anchors(found, model.yaml['anchors']):

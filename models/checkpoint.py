@@ -210,6 +210,11 @@ def anchors_of(checkpoint: Checkpoint) -> list[list[float]] | None:
     return [(level * 8 * 2**i).flatten().tolist() for i, level in enumerate(cells)]
 
 
+def has_quads(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint's head predicts quads."""
+    return bool((checkpoint.yaml or {}).get('quads'))
+
+
 def same_anchors(first: Sequence, second: Sequence) -> bool:
     """Whether two sets of anchors (pixels) agree within the rounding of half precision."""
     first, second = (torch.tensor(anchors, dtype=torch.float32).flatten() for anchors in (first, second))

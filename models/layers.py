@@ -135,7 +135,9 @@ class Detect(nn.Module):
         rows = []
         for raw, anchors, stride in zip(maps, self.anchors.float(), self.strides, strict=True):
             b, _, h, w, _ = raw.shape
-            xy, wh, scores = raw[..., : self.outputs].float().sigmoid().split((2, 2, 1 + self.nc), -1)
+            # Contiguous: a strided sigmoid rounds in other ways, and boxes must not depend on whether there are quads.
+            own = raw if self.quad is None else raw[..., : self.outputs].contiguous()
+            xy, wh, scores = own.float().sigmoid().split((2, 2, 1 + self.nc), -1)
             y, x = torch.meshgrid(torch.arange(h, device=raw.device), torch.arange(w, device=raw.device), indexing='ij')
             xy = (2 * xy - 0.5 + torch.stack((x, y), -1)) * stride
             wh = (2 * wh).square() * (anchors * stride).view(1, -1, 1, 1, 2)

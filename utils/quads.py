@@ -73,8 +73,10 @@ def quad_iou(a: Tensor, b: Tensor) -> Tensor:
     """
     centre = (a.detach().mean(1, keepdim=True) + b.detach().mean(1, keepdim=True)) / 2  # rounding is least around 0
     a, b = (_clockwise((quad - centre).float()) for quad in (a, b))
-    shared = signed_areas(_cut(a, b)).clamp(min=0)
-    union = signed_areas(a) + signed_areas(b) - shared
+    area_a, area_b = signed_areas(a), signed_areas(b)
+    # No more than the smaller one: sides of no length cut nothing away.
+    shared = torch.minimum(signed_areas(_cut(a, b)).clamp(min=0), torch.minimum(area_a, area_b))
+    union = area_a + area_b - shared
     return shared / union.clamp(min=SMALL)
 
 

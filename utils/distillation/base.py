@@ -41,6 +41,9 @@ class Signals:
         head: the student's head, for anchors and strides, which the teacher shares.
         anchor_t: largest factor between the sides of a target and of an anchor that answers for it.
         teacher_size: (H, W) of the teacher's input; None: that of the student.
+        edges: (N, 5) of the targets, see Batch; None: not known.
+        student_edges, teacher_edges: logits of the edges of quads, one map a level, (B, 3, h, w, 4); None: that model
+            predicts no quads.
     """
 
     size: tuple[int, int]
@@ -53,6 +56,15 @@ class Signals:
     head: Detect | None = None
     anchor_t: float = 4.0
     teacher_size: tuple[int, int] | None = None
+    edges: Tensor | None = None
+    student_edges: list[Tensor] | None = None
+    teacher_edges: list[Tensor] | None = None
+
+    def whole_maps(self) -> list[Tensor]:
+        """The student's raw maps as the network gives them, with the edges at their end."""
+        if self.student_edges is None:
+            return self.student_maps
+        return [torch.cat(pair, -1) for pair in zip(self.student_maps, self.student_edges, strict=True)]
 
     def select(self, images: Tensor) -> 'Signals':
         """The signals of some pictures; (B,) bool."""
@@ -73,6 +85,9 @@ class Signals:
             teacher_maps=[raw[images] for raw in self.teacher_maps],
             student_features=part(self.student_features),
             teacher_features=part(self.teacher_features),
+            edges=None if self.edges is None else self.edges[images[self.targets[:, 0].long()]],
+            student_edges=self.student_edges and [raw[images] for raw in self.student_edges],
+            teacher_edges=self.teacher_edges and [raw[images] for raw in self.teacher_edges],
         )
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import UserError
+from models.layers import Detect
 from models.yolo import DetectionModel
 from utils.distillation import balance
 from utils.distillation.base import Signals
@@ -123,7 +124,9 @@ class Distiller(DetectionCriterion):
         every = batch.labelled is None or bool(batch.labelled.all())
         whole = batch.whole or len(images)  # pictures of all processes
         labelled = signals if every else signals.select(batch.labelled)
-        detection = self.loss(labelled.student_maps, labelled.targets, labelled.ignore, distributed.total)
+        detection = self.loss(
+            labelled.whole_maps(), labelled.targets, labelled.ignore, distributed.total, labelled.edges
+        )
         count, terms = len(labelled.student_maps[0]), {}
         for method in self.methods.values():
             # Every method's terms are means over the pictures that it sees; they become sums over those of the batch.
@@ -148,13 +151,16 @@ class Distiller(DetectionCriterion):
             size=tuple(own.shape[2:]),
             targets=batch.targets,
             ignore=batch.ignore,
-            student_maps=maps,
-            teacher_maps=teacher_maps,
+            student_maps=[raw[..., : self._head[0].outputs] for raw in maps],
+            teacher_maps=[raw[..., : self.teacher.head.outputs] for raw in teacher_maps],
             student_features=features,
             teacher_features=teacher_features,
             head=self._head[0],
             anchor_t=self.anchor_t,
             teacher_size=tuple(seen.shape[2:]),
+            edges=batch.edges,
+            student_edges=edges_of(self._head[0], maps),
+            teacher_edges=edges_of(self.teacher.head, teacher_maps),
         )
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool = False) -> None:
@@ -215,7 +221,7 @@ class Distiller(DetectionCriterion):
     def weights(self, epoch: float) -> dict[str, float]:
         """Detection gains, and distillation weights by their schedule; epoch in passes since the start."""
         fraction = self.schedule(epoch)
-        return self.gains | {name: weight * fraction for name, weight in self.kd_weights.items()}
+        return self.detection_weights(epoch) | {name: weight * fraction for name, weight in self.kd_weights.items()}
 
     def schedule(self, epoch: float) -> float:
         """The distillation weights' share, 0..1: it grows over the warm-up, then stays or falls to 0 at the end."""
@@ -237,6 +243,11 @@ def nothing(method: nn.Module, device: torch.device) -> dict[str, Tensor]:
     """A method's terms where nothing is labelled: 0, with gradients of 0, which other processes wait for."""
     zero = sum((parameter.sum() * 0 for parameter in method.parameters()), torch.zeros((), device=device))
     return dict.fromkeys(method.TERMS, zero)
+
+
+def edges_of(head: Detect, maps: list[Tensor]) -> list[Tensor] | None:
+    """The edges' logits of raw maps, (B, 3, h, w, 4) a level; None without quads."""
+    return None if head.quad is None else [raw[..., head.outputs :] for raw in maps]
 
 
 def shrink(images: Tensor, fraction: float) -> Tensor:
