@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ UNSCALED = (1.0, 1.0)  # the word scale of boxes that are judged as they are
 MAX_WEIGHTS, MAX_CLASSES = 500_000_000, 10_000
 
 
-def load_cfg(cfg: str | Path | dict) -> dict:
+def load_cfg(cfg: str | Path | dict[str, Any]) -> dict[str, Any]:
     """Read and check a model's yaml (a path or its dict). Raises UserError."""
     if not isinstance(cfg, dict):
         cfg = read_yaml(cfg)
@@ -60,17 +60,21 @@ class DetectionModel(nn.Module):
         trained_on: the data yaml whose validation split that was, None where it is not known.
         channels: output channels of each layer.
         layer_strides: pixels a cell of each layer's output.
+        input_size, precision: as of an ExportedModel, which may take one size only or compute in another precision.
 
     Raises:
         UserError: the yaml is missing, broken or describes something else.
     """
 
+    input_size: tuple[int, int] | None = None
+    precision = 'float32'
+
     def __init__(
         self,
-        cfg: str | Path | dict = 'models/yolov5n.yaml',
+        cfg: str | Path | dict[str, Any] = 'models/yolov5n.yaml',
         ch: int = 3,
         nc: int | None = None,
-        anchors: Sequence | None = None,
+        anchors: Sequence[Sequence[float]] | None = None,
         quads: bool | None = None,
     ):
         super().__init__()
@@ -110,9 +114,9 @@ class DetectionModel(nn.Module):
 
     @property
     def head(self) -> Detect:
-        return self.model[-1]
+        return cast(Detect, self.model[-1])
 
-    def forward(self, images: Tensor, taps: Sequence[int] = ()):
+    def forward(self, images: Tensor, taps: Sequence[int] = ()) -> list[Tensor] | tuple[Any, ...]:
         """Run the network.
 
         Args:
@@ -125,14 +129,14 @@ class DetectionModel(nn.Module):
             {layer: feature map (B, C, h, w)}.
         """
         maps, features = self.raw_maps(images, taps)
-        result = maps if self.training else (self.head.decode(maps), maps)
+        result: Any = maps if self.training else (self.head.decode(maps), maps)
         return (result, features) if taps else result
 
     def raw_maps(self, images: Tensor, taps: Sequence[int] = ()) -> tuple[list[Tensor], dict[int, Tensor]]:
         """(raw maps, {layer: feature map}) in either mode, without decoding; see forward()."""
         outputs: list[Tensor | None] = []
-        features = {}
-        x = images
+        features: dict[int, Tensor] = {}
+        x: Any = images  # the head's is a list
         for index, (layer, source) in enumerate(zip(self.model, self.sources, strict=True)):
             if isinstance(source, int):
                 x = layer(outputs[source] if source >= 0 else x)
@@ -162,7 +166,7 @@ class DetectionModel(nn.Module):
     def _initialise(self) -> None:
         """Head biases so that a fresh detector expects about 8 objects a 640-pixel picture and each class at 0.6/nc."""
         for conv, stride in zip(self.head.m, self.head.strides, strict=True):
-            bias = conv.bias.data.view(-1, self.head.outputs)
+            bias = cast(Tensor, conv.bias).data.view(-1, self.head.outputs)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
 
@@ -233,7 +237,8 @@ def _build(
     sources: list[int | list[int]] = []
     channels: list[int] = []
     strides: list[float] = []
-    weights, outputs = 0, sum(len(level) for level in cfg['anchors']) * (5 + nc)  # of the head
+    weights: float = 0
+    outputs = sum(len(level) for level in cfg['anchors']) * (5 + nc)  # of the head
     for number, (source, repeats, name, args) in enumerate(cfg['backbone'] + cfg['head']):
         absolute = [i if i >= 0 else number + i for i in ([source] if isinstance(source, int) else source)]
         c_in = [channels[i] if i >= 0 else ch for i in absolute]
@@ -262,7 +267,7 @@ def _builder(name: str) -> Callable[[Row], Built]:
     return BUILDERS[name]
 
 
-def _weights_at_most(c_in: int, width: int, args: list[Any], repeats: int, outputs: int) -> int:
+def _weights_at_most(c_in: int, width: int, args: list[Any], repeats: int, outputs: int) -> float:
     """A bound on a layer's weights, before any memory is taken: no kernel is larger than the layer's largest number."""
     numbers = [abs(number) for number in args[1:] if isinstance(number, int | float)]
     return max(c_in, width) * (max(repeats, 1) * width * max([1, *numbers]) ** 2 + outputs)
