@@ -240,22 +240,16 @@ def try_recipe(label: str, recipe, comparison, teacher_imgsz: int | None) -> Non
     """Raise what distill.py would of these models and methods, now and not after hours of the control. UserError."""
     import distill
     from models.checkpoint import read_checkpoint
-    from utils.distillation.distiller import Distiller, freeze_teacher
+    from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 
     options, data = comparison.options, comparison.data
     try:
         with contextlib.redirect_stdout(None):
             teacher = distill.matched_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, data.names)
             student = distill.build_student(recipe, teacher, data.nc, resuming=False)
-            Distiller(
-                student,
-                freeze_teacher(teacher),
-                recipe,
-                comparison.hyp,
-                options.imgsz,
-                teacher_imgsz=teacher_imgsz,
-                labelled=0.5 if options.unlabelled else 1.0,  # whatever is less than all
-            )
+            labelled = 0.5 if options.unlabelled else 1.0  # whatever is less than all
+            settings = DistillerSettings(comparison.hyp, options.imgsz, teacher_imgsz=teacher_imgsz, labelled=labelled)
+            Distiller(student, freeze_teacher(teacher), recipe, settings)
     except UserError as error:
         raise UserError(f'{label}: {error}') from None
 

@@ -91,7 +91,7 @@ def main(recipe: str | None = None) -> None:
         content = read_recipe(options)
         require_teacher(content, options.data)
         options.teacher_imgsz = options.teacher_imgsz or content.teacher_imgsz(options.imgsz)
-    from utils.distillation.distiller import Distiller
+    from utils.distillation.distiller import Distiller, DistillerSettings
     from utils.distillation.recipe import parse_recipe
     from utils.training.run import TrainingRun, seed_everything
 
@@ -105,10 +105,7 @@ def main(recipe: str | None = None) -> None:
     seed_everything(options.seed)
     student = run.name_classes(build_student(content, teacher, run.data.nc, run.checkpoint, options.quads))
     kept = what_teacher(run, teacher, content.teacher_weights)
-    criterion = Distiller(
-        student,
-        teacher,
-        content,
+    settings = DistillerSettings(
         run.hyp,
         run.input_size,
         options.amp,
@@ -117,6 +114,7 @@ def main(recipe: str | None = None) -> None:
         run.teacher_input_size,
         run.train_set.labelled / len(run.train_set),
     )
+    criterion = Distiller(student, teacher, content, settings)
     run.train(student, criterion, recipe_content=content.as_dict(), **kept)
 
 

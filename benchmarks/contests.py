@@ -23,7 +23,7 @@ from detect import Detector
 from models.checkpoint import load_model
 from models.layers import BN_MOMENTUM
 from models.yolo import DetectionModel
-from utils.distillation.distiller import Distiller, freeze_teacher
+from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import evaluate, to_network
 from utils.loading.batches import collate
@@ -147,7 +147,7 @@ class Training:
         hyp = settings.hyp
         if teacher:
             frozen = freeze_teacher(new_model(teacher, self.device).to(memory_format=torch.channels_last))
-            self.criterion = Distiller(model, frozen, recipe_of(teacher), hyp, settings.imgsz, amp)
+            self.criterion = Distiller(model, frozen, recipe_of(teacher), DistillerSettings(hyp, settings.imgsz, amp))
         else:
             self.criterion = DetectionCriterion(model, hyp, settings.imgsz, amp)
         options = {'epochs': ENDLESS, 'batch_size': settings.batch, 'nominal_batch': settings.batch}

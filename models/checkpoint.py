@@ -1,9 +1,10 @@
 """Checkpoints: ours (tensors and plain data) and public YOLOv5 files, both read without running code from them."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,10 +32,12 @@ INERT_NAMES = {
 class StandIn:
     """Takes the place of any class in a public file: keeps the attributes that were stored, does nothing."""
 
-    def __init__(self, *_args, **_kwargs):
+    yaml: Any  # of a model
+
+    def __init__(self, *_args: object, **_kwargs: object):
         pass
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
             self.__dict__.update(state)
 
@@ -52,9 +55,9 @@ class Checkpoint:
 
     path: Path
     state: dict[str, Tensor]
-    yaml: dict | None
+    yaml: dict[str, Any] | None
     names: dict[int, str]
-    meta: dict = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -65,7 +68,7 @@ class Transfer:
     skipped: list[str]  # in the checkpoint, but not in the model or of another shape
     missing: list[str]  # in the model, but not in the checkpoint or of another shape
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f'{len(self.matched)} entries matched, {len(self.skipped)} skipped, {len(self.missing)} missing'
 
 
@@ -118,14 +121,14 @@ def _validate(checkpoint: Checkpoint) -> None:
         raise UserError(f'{checkpoint.path} cannot be used: {problem}')
 
 
-def is_scale(value) -> bool:
+def is_scale(value: object) -> bool:
     """Whether it is a word scale, as files hold it: two factors, or None where none was chosen."""
     if value is None:
         return True
     return isinstance(value, list) and len(value) == 2 and all(isinstance(v, float) and 0 < v <= 2 for v in value)
 
 
-def _load_restricted(path: Path):
+def _load_restricted(path: Path) -> Any:
     """torch.load(weights_only=True) in which only the known class names are replaced by stand-ins."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -149,13 +152,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _own(path: Path, content: dict) -> Checkpoint:
+def _own(path: Path, content: dict[str, Any]) -> Checkpoint:
     names = {int(i): str(name) for i, name in content['names'].items()}
     meta = {key: value for key, value in content.items() if key not in ('model', 'yaml', 'names')}
     return Checkpoint(path, content['model'], content['yaml'], names, meta)
 
 
-def _public(path: Path, content: dict) -> Checkpoint:
+def _public(path: Path, content: dict[str, Any]) -> Checkpoint:
     module = content.get('ema') or content.get('model')
     if not isinstance(module, StandIn) or not isinstance(getattr(module, 'yaml', None), dict):
         raise UserError(f'{path} holds no YOLOv5 model')
@@ -171,7 +174,7 @@ def _public(path: Path, content: dict) -> Checkpoint:
     return Checkpoint(path, state, dict(module.yaml), {int(i): str(name) for i, name in names.items()})
 
 
-def _state_entries(module: StandIn, prefix: str = ''):
+def _state_entries(module: StandIn, prefix: str = '') -> Iterator[tuple[str, Tensor]]:
     """(key, tensor) of a stand-in's parameters and buffers, named as state_dict() would."""
     entries = {**getattr(module, '_parameters', {}), **getattr(module, '_buffers', {})}
     for name, value in entries.items():
@@ -215,10 +218,10 @@ def has_quads(checkpoint: Checkpoint) -> bool:
     return bool((checkpoint.yaml or {}).get('quads'))
 
 
-def same_anchors(first: Sequence, second: Sequence) -> bool:
+def same_anchors(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> bool:
     """Whether two sets of anchors (pixels) agree within the rounding of half precision."""
-    first, second = (torch.tensor(anchors, dtype=torch.float32).flatten() for anchors in (first, second))
-    return first.shape == second.shape and torch.allclose(first, second, rtol=1e-3)
+    a, b = (torch.tensor(anchors, dtype=torch.float32).flatten() for anchors in (first, second))
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3)
 
 
 def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
@@ -253,10 +256,10 @@ def ready(model: DetectionModel, device: torch.device | str = 'cpu', fuse: bool 
     model.eval().requires_grad_(False)
     if fuse:
         model.fuse()
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
-def save_checkpoint(path: str | Path, model: DetectionModel, state: dict[str, Tensor], **entries) -> None:
+def save_checkpoint(path: str | Path, model: DetectionModel, state: dict[str, Tensor], **entries: Any) -> None:
     """Write a checkpoint: to a temporary file beside it, flushed, then renamed, so the last good one survives.
 
     Args:
@@ -281,7 +284,7 @@ def save_checkpoint(path: str | Path, model: DetectionModel, state: dict[str, Te
     save_plain(path, content)
 
 
-def save_plain(path: Path, content: dict) -> None:
+def save_plain(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain data as a whole or not at all. Raises UserError."""
     with replacing(path) as temporary:
         try:

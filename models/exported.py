@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class ExportedModel:
         UserError: the metadata is not ours, or is for another use.
     """
 
-    def __init__(self, file: Path, metadata: dict, run: Run):
+    def __init__(self, file: Path, metadata: dict[str, Any], run: Run):
         _check(file, metadata)
         self.file, self.metadata, self._run = file, metadata, run
         self.names = {int(number): str(name) for number, name in metadata['names'].items()}
@@ -88,9 +89,7 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
         UserError: no such file, not readable, not an export of ours, another device, or a package is missing.
     """
     if not is_exported(path):
-        model = load_model(path, device)
-        model.input_size, model.precision = None, 'float32'
-        return model
+        return load_model(path, device)
     if torch.device(device).type != 'cpu':
         raise UserError(f'{path} is an exported file, which runs on the CPU here: use --device cpu')
     file = _find(Path(path))
@@ -121,17 +120,19 @@ def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
     Raises:
         UserError: imgsz is not what the export takes.
     """
-    fixed = model.input_size and max(model.input_size)
-    if fixed and imgsz not in (None, fixed):
-        raise UserError(f'{model.file} takes {_text(model.input_size)} pixels only: use --imgsz {fixed}')
-    return imgsz or (model.long_side if isinstance(model, ExportedModel) else 640)
+    if not isinstance(model, ExportedModel):
+        return imgsz or 640
+    if model.input_size and imgsz not in (None, max(model.input_size)):
+        size, side = _text(model.input_size), max(model.input_size)
+        raise UserError(f'{model.file} takes {size} pixels only: use --imgsz {side}')
+    return imgsz or model.long_side
 
 
-def import_package(name: str):
+def import_package(name: str) -> Any:
     """Import a package of requirements-export.txt. Raises UserError that names it if it is missing."""
     if name in ('openvino', 'nncf'):
         # Both report their use to Intel as soon as they are imported, unless this package cannot be; neither needs it.
-        sys.modules.setdefault('openvino_telemetry', None)
+        sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -152,11 +153,11 @@ def _find(path: Path) -> Path:
     return path
 
 
-def _text(size: tuple[int, int]) -> str:
+def _text(size: tuple[int, ...]) -> str:
     return f'{size[1]}x{size[0]}'
 
 
-def _check(file: Path, metadata: dict) -> None:
+def _check(file: Path, metadata: dict[str, Any]) -> None:
     """Refuse a file that is not an export of ours for this use. Raises UserError."""
     if metadata.get('format') != FORMAT or metadata.get('version') != VERSION:
         raise UserError(f'{file} is no export of ours (export.py writes metadata of version {VERSION} into its files)')
@@ -183,7 +184,7 @@ def _check(file: Path, metadata: dict) -> None:
         raise UserError(f'{file} is damaged: its metadata is incomplete')
 
 
-def _open_onnx(file: Path) -> tuple[dict, Run]:
+def _open_onnx(file: Path) -> tuple[dict[str, Any], Run]:
     onnxruntime = import_package('onnxruntime')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -194,7 +195,7 @@ def _open_onnx(file: Path) -> tuple[dict, Run]:
     return metadata, lambda images: session.run(None, {'images': images})[0]
 
 
-def _open_openvino(file: Path) -> tuple[dict, Run]:
+def _open_openvino(file: Path) -> tuple[dict[str, Any], Run]:
     openvino = import_package('openvino')
     core = openvino.Core()
     graph = core.read_model(file)
@@ -208,7 +209,7 @@ def _open_openvino(file: Path) -> tuple[dict, Run]:
     return metadata, lambda images: network(images)[0]
 
 
-def _open_torchscript(file: Path) -> tuple[dict, Run]:
+def _open_torchscript(file: Path) -> tuple[dict[str, Any], Run]:
     with zipfile.ZipFile(file) as archive:
         entry = [name for name in archive.namelist() if name.endswith(f'/extra/{METADATA_FILE}')]
         with archive.open(entry[0]) if entry else io.BytesIO(b'{}') as stream:

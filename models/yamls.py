@@ -1,6 +1,8 @@
 """Yaml files, of which nothing but plain data is ever made, and not too much of it."""
 
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,13 +16,13 @@ class PlainLoader(yaml.SafeLoader):
     """A safe loader that refuses a mapping in which a key stands twice (one of the values would be lost), and aliases
     that make a small file large."""
 
-    def get_single_node(self):
+    def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node is not None and _size(node, {}) > MAX_NODES:
             raise yaml.MarkedYAMLError(problem=f'more than {MAX_NODES} values', problem_mark=node.start_mark)
         return node
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
@@ -40,7 +42,7 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def read_yaml(file: Path | str) -> dict:
+def read_yaml(file: Path | str) -> dict[str, Any]:
     """The mapping in a yaml file.
 
     Raises:

@@ -1,9 +1,11 @@
 """DetectionModel: YOLOv5 (v6.0 and later) built from a yaml."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ UNSCALED = (1.0, 1.0)  # the word scale of boxes that are judged as they are
 MAX_WEIGHTS, MAX_CLASSES = 500_000_000, 10_000
 
 
-def load_cfg(cfg: str | Path | dict) -> dict:
+def load_cfg(cfg: str | Path | dict[str, Any]) -> dict[str, Any]:
     """Read and check a model's yaml (a path or its dict). Raises UserError."""
     if not isinstance(cfg, dict):
         cfg = read_yaml(cfg)
@@ -58,17 +60,21 @@ class DetectionModel(nn.Module):
         trained_on: the data yaml whose validation split that was, None where it is not known.
         channels: output channels of each layer.
         layer_strides: pixels a cell of each layer's output.
+        input_size, precision: as of an ExportedModel, which may take one size only or compute in another precision.
 
     Raises:
         UserError: the yaml is missing, broken or describes something else.
     """
 
+    input_size: tuple[int, int] | None = None
+    precision = 'float32'
+
     def __init__(
         self,
-        cfg: str | Path | dict = 'models/yolov5n.yaml',
+        cfg: str | Path | dict[str, Any] = 'models/yolov5n.yaml',
         ch: int = 3,
         nc: int | None = None,
-        anchors: Sequence | None = None,
+        anchors: Sequence[Sequence[float]] | None = None,
         quads: bool | None = None,
     ):
         super().__init__()
@@ -108,9 +114,9 @@ class DetectionModel(nn.Module):
 
     @property
     def head(self) -> Detect:
-        return self.model[-1]
+        return cast(Detect, self.model[-1])
 
-    def forward(self, images: Tensor, taps: Sequence[int] = ()):
+    def forward(self, images: Tensor, taps: Sequence[int] = ()) -> list[Tensor] | tuple[Any, ...]:
         """Run the network.
 
         Args:
@@ -123,14 +129,14 @@ class DetectionModel(nn.Module):
             {layer: feature map (B, C, h, w)}.
         """
         maps, features = self.raw_maps(images, taps)
-        result = maps if self.training else (self.head.decode(maps), maps)
+        result: Any = maps if self.training else (self.head.decode(maps), maps)
         return (result, features) if taps else result
 
     def raw_maps(self, images: Tensor, taps: Sequence[int] = ()) -> tuple[list[Tensor], dict[int, Tensor]]:
         """(raw maps, {layer: feature map}) in either mode, without decoding; see forward()."""
         outputs: list[Tensor | None] = []
-        features = {}
-        x = images
+        features: dict[int, Tensor] = {}
+        x: Any = images  # the head's is a list
         for index, (layer, source) in enumerate(zip(self.model, self.sources, strict=True)):
             if isinstance(source, int):
                 x = layer(outputs[source] if source >= 0 else x)
@@ -160,60 +166,108 @@ class DetectionModel(nn.Module):
     def _initialise(self) -> None:
         """Head biases so that a fresh detector expects about 8 objects a 640-pixel picture and each class at 0.6/nc."""
         for conv, stride in zip(self.head.m, self.head.strides, strict=True):
-            bias = conv.bias.data.view(-1, self.head.outputs)
+            bias = cast(Tensor, conv.bias).data.view(-1, self.head.outputs)
             bias[:, 4] += math.log(8 / (640 / stride) ** 2)
             bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
 
 
-def _build(cfg: dict, ch: int, nc: int) -> tuple[nn.Sequential, list, list[int], list[float]]:
+@dataclass(frozen=True)
+class Row:
+    """A row of the model yaml, as its layer is built from it."""
+
+    cfg: dict[str, Any]
+    nc: int
+    c_in: list[int]  # channels of each input
+    strides: list[float]  # pixels a cell of each input
+    width: int  # output channels, scaled
+    repeats: int  # scaled
+    args: list[Any]  # without the output channels
+
+
+Built = tuple[nn.Module, float]  # a layer, and pixels a cell of its output
+
+
+def _conv(row: Row) -> Built:
+    layer = Conv(row.c_in[0], row.width, *row.args)
+    return layer, row.strides[0] * layer.conv.stride[0]
+
+
+def _c3(row: Row) -> Built:
+    return C3(row.c_in[0], row.width, row.repeats, *row.args), row.strides[0]
+
+
+def _sppf(row: Row) -> Built:
+    return SPPF(row.c_in[0], row.width, *row.args), row.strides[0]
+
+
+def _upsample(row: Row) -> Built:
+    factor, mode = row.args[:2]
+    layer, stride = nn.Upsample(scale_factor=factor, mode=mode), row.strides[0] / factor
+    if stride < 1:
+        raise UserError('the model yaml describes maps larger than the picture')
+    return layer, stride
+
+
+def _concat(row: Row) -> Built:
+    return Concat(), row.strides[0]
+
+
+def _detect(row: Row) -> Built:
+    anchors = torch.tensor(row.cfg['anchors'], dtype=torch.float32).view(len(row.c_in), -1, 2)
+    return Detect(row.nc, anchors, row.c_in, [int(stride) for stride in row.strides]), row.strides[0]
+
+
+BUILDERS: dict[str, Callable[[Row], Built]] = {
+    'Conv': _conv,
+    'C3': _c3,
+    'SPPF': _sppf,
+    'nn.Upsample': _upsample,
+    'Concat': _concat,
+    'Detect': _detect,
+}
+SCALED = ('Conv', 'C3', 'SPPF')  # layers whose output channels the yaml gives
+OLD = ('Focus', 'SPP', 'BottleneckCSP')
+
+
+def _build(
+    cfg: dict[str, Any], ch: int, nc: int
+) -> tuple[nn.Sequential, list[int | list[int]], list[int], list[float]]:
     """Layers, where each takes its input from (absolute numbers, -1: the layer before), their channels and strides."""
     layers: list[nn.Module] = []
     sources: list[int | list[int]] = []
     channels: list[int] = []
     strides: list[float] = []
-    weights, outputs = 0, sum(len(level) for level in cfg['anchors']) * (5 + nc)  # of the head
-    for number_of_layer, (source, repeats, name, args) in enumerate(cfg['backbone'] + cfg['head']):
-        absolute = [i if i >= 0 else number_of_layer + i for i in ([source] if isinstance(source, int) else source)]
+    weights: float = 0
+    outputs = sum(len(level) for level in cfg['anchors']) * (5 + nc)  # of the head
+    for number, (source, repeats, name, args) in enumerate(cfg['backbone'] + cfg['head']):
+        absolute = [i if i >= 0 else number + i for i in ([source] if isinstance(source, int) else source)]
         c_in = [channels[i] if i >= 0 else ch for i in absolute]
-        stride_in = strides[absolute[0]] if absolute[0] >= 0 else 1
         count = max(round(repeats * cfg['depth_multiple']), 1) if repeats > 1 else repeats
-        width = _width(args[0], cfg['width_multiple']) if name in ('Conv', 'C3', 'SPPF') else sum(c_in)
+        width = _width(args[0], cfg['width_multiple']) if name in SCALED else sum(c_in)
         weights += _weights_at_most(sum(c_in), width, args, repeats, outputs)
         if weights > MAX_WEIGHTS:
             raise UserError(f'the model yaml describes more than {MAX_WEIGHTS / 1e9:g} billion weights')
-        stride_out = stride_in
-        if name == 'Conv':
-            layer = Conv(c_in[0], width, *args[1:])
-            stride_out = stride_in * layer.conv.stride[0]
-        elif name == 'C3':
-            layer = C3(c_in[0], width, count, *args[1:])
-        elif name == 'SPPF':
-            layer = SPPF(c_in[0], width, *args[1:])
-        elif name == 'nn.Upsample':
-            factor = args[1]
-            layer = nn.Upsample(scale_factor=factor, mode=args[2])
-            stride_out = stride_in / factor
-            if stride_out < 1:
-                raise UserError('the model yaml describes maps larger than the picture')
-        elif name == 'Concat':
-            layer = Concat()
-        elif name == 'Detect':
-            anchors = torch.tensor(cfg['anchors'], dtype=torch.float32).view(len(absolute), -1, 2)
-            layer = Detect(nc, anchors, c_in, [int(strides[i]) for i in absolute])
-        elif name in ('Focus', 'SPP', 'BottleneckCSP'):
-            raise UserError(f'the model uses {name}, of YOLOv5 before v6.0; only v6.0 and later are supported')
-        else:
-            raise UserError(f'the model uses an unknown layer {name!r}')
+        strides_in = [strides[i] if i >= 0 else 1 for i in absolute]
+        layer, stride = _builder(name)(Row(cfg, nc, c_in, strides_in, width, count, args[1:]))
         layers.append(layer)
         sources.append(absolute if not isinstance(source, int) else (source if source == -1 else absolute[0]))
         channels.append(width)
-        strides.append(stride_out)
+        strides.append(stride)
     if not isinstance(layers[-1], Detect):
         raise UserError('the last layer of a detector must be Detect')
     return nn.Sequential(*layers), sources, channels, strides
 
 
-def _weights_at_most(c_in: int, width: int, args: list, repeats: int, outputs: int) -> int:
+def _builder(name: str) -> Callable[[Row], Built]:
+    """What builds a layer of this name. Raises UserError."""
+    if name in OLD:
+        raise UserError(f'the model uses {name}, of YOLOv5 before v6.0; only v6.0 and later are supported')
+    if name not in tuple(BUILDERS):  # a tuple: a yaml may hold a list for a name
+        raise UserError(f'the model uses an unknown layer {name!r}')
+    return BUILDERS[name]
+
+
+def _weights_at_most(c_in: int, width: int, args: list[Any], repeats: int, outputs: int) -> float:
     """A bound on a layer's weights, before any memory is taken: no kernel is larger than the layer's largest number."""
     numbers = [abs(number) for number in args[1:] if isinstance(number, int | float)]
     return max(c_in, width) * (max(repeats, 1) * width * max([1, *numbers]) ** 2 + outputs)

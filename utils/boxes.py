@@ -1,6 +1,8 @@
 """Boxes: their forms, overlaps, non-maximum suppression, and the letterbox that maps pictures to network inputs."""
 
+import contextlib
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -66,13 +68,20 @@ def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
 
 
 @cache
-def _load_nms_kernel():
-    """torchvision's NMS without importing torchvision, which takes about a second: detect.py answers sooner."""
-    if not hasattr(torch.ops.torchvision, 'nms'):
-        folder = Path(importlib.util.find_spec('torchvision').origin).parent
-        for library in sorted(folder.glob('_C*')):
-            torch.ops.load_library(str(library))
-    return torch.ops.torchvision.nms
+def _load_nms_kernel() -> Callable[[Tensor, Tensor, float], Tensor]:
+    """torchvision's NMS: its kernel alone where it can be loaded, as importing torchvision takes about a second.
+
+    Where the kernel lies is torchvision's own affair; where it is elsewhere, the public function serves.
+    """
+    with contextlib.suppress(AttributeError, OSError, RuntimeError):
+        if not hasattr(torch.ops.torchvision, 'nms'):
+            spec = importlib.util.find_spec('torchvision')
+            for library in sorted(Path(spec.origin).parent.glob('_C*')) if spec and spec.origin else []:
+                torch.ops.load_library(str(library))
+        return torch.ops.torchvision.nms
+    from torchvision.ops import nms
+
+    return nms
 
 
 def class_nms(boxes: Tensor, confidence: Tensor, category: Tensor, iou_thres: float) -> Tensor:

@@ -15,7 +15,7 @@ from models.checkpoint import load_model, read_checkpoint, restore
 from models.yolo import DetectionModel
 from tests.support import ROOT, boxes_of, run_script, small_cfg
 from utils.distillation.base import overlapped_cells
-from utils.distillation.distiller import Distiller, freeze_teacher
+from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import evaluate, to_network
 from utils.loading.batches import Batch
@@ -56,7 +56,7 @@ class Ours:
         recipe.override('--mask_diff', 'mask', 0.04)  # more than the recipe's: its terms fall within a few steps
         recipe.override('--PFI_diff', 'pfi', 20.0)
         frozen = freeze_teacher(teacher.to(memory_format=torch.channels_last))
-        self.criterion = Distiller(self.student, frozen, recipe, hyp, SIZE, amp)
+        self.criterion = Distiller(self.student, frozen, recipe, DistillerSettings(hyp, SIZE, amp))
         self.optimizer = build_optimizer(self.student, self.criterion, hyp, 'SGD', BATCH)
         self.ema, self.amp = ModelEMA(self.student), amp
 

@@ -21,7 +21,7 @@ from utils.distillation.base import (
     overlapped_cells,
     scores,
 )
-from utils.distillation.distiller import Distiller, freeze_teacher
+from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.loading.batches import Batch
 from utils.runtime.hyp import DEFAULTS, read_yaml
@@ -55,7 +55,7 @@ def signals(pair, batch=2, targets=NONE, ignore=NONE, seed=0):
     def maps():
         return [torch.randn(batch, 3, *CELLS[i], 6, generator=generator, requires_grad=True) for i in (17, 20, 23)]
 
-    return Signals(SIZE, targets, ignore, maps(), maps(), features(student), features(teacher))
+    return Signals(SIZE, targets, ignore, maps(), maps(), features(student), features(teacher), student.head)
 
 
 def energy(method, s, layer):
@@ -258,6 +258,7 @@ class TestEveryMethod:
                 [m[image : image + 1] for m in s.teacher_maps],
                 {k: v[image : image + 1] for k, v in s.student_features.items()},
                 {k: v[image : image + 1] for k, v in s.teacher_features.items()},
+                s.head,
             )
             single.append(method(part))
         for term, value in method(s).items():
@@ -356,7 +357,7 @@ def recipe_of(**methods):
 def distiller():
     torch.manual_seed(0)
     student, teacher = DetectionModel(small_cfg(0.125)), freeze_teacher(DetectionModel(small_cfg(0.25)))
-    return Distiller(student, teacher, recipe_of(), DEFAULTS, 64, amp=False), student, teacher
+    return Distiller(student, teacher, recipe_of(), DistillerSettings(DEFAULTS, 64, amp=False)), student, teacher
 
 
 def batch_of(n=2):

@@ -56,7 +56,7 @@ def signals(models, batch=2, targets=TARGETS, ignore=IGNORE, cells=CELLS, dtype=
         }
         for model in models
     )
-    return Signals(SIZE, targets, ignore, [], [], student, teacher)
+    return Signals(SIZE, targets, ignore, [], [], student, teacher, models[0].head)
 
 
 def make_equal(method, s):

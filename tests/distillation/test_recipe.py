@@ -13,7 +13,7 @@ from models.yolo import DetectionModel
 from tests.support import boxes_of, small_cfg
 from utils.distillation import find_method, list_methods, method_names
 from utils.distillation.balance import automatic_weight, buffers_kept, gradient_norms
-from utils.distillation.distiller import Distiller, freeze_teacher, shrink
+from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher, shrink
 from utils.distillation.recipe import auto_ratios, parse_recipe, read_shorthand
 from utils.loading.batches import Batch
 from utils.runtime.hyp import DEFAULTS, read_yaml
@@ -31,7 +31,8 @@ def distiller_of(methods, width=0.125, imgsz=64, epochs=10, teacher_imgsz=None, 
     student = DetectionModel(small_cfg(width, nc))
     teacher = freeze_teacher(DetectionModel(small_cfg(0.25, nc)))
     recipe = recipe_of(methods, **more)
-    return Distiller(student, teacher, recipe, DEFAULTS, imgsz, False, 0, epochs, teacher_imgsz, labelled), student
+    settings = DistillerSettings(DEFAULTS, imgsz, False, 0, epochs, teacher_imgsz, labelled)
+    return Distiller(student, teacher, recipe, settings), student
 
 
 def batch_of(n=2, size=(64, 64), labelled=None):
@@ -374,7 +375,7 @@ def test_every_pair_steps_with_every_method(pair):
 
     student = DetectionModel(ROOT / f'models/yolov5{pair[0]}.yaml', nc=1)
     teacher = freeze_teacher(DetectionModel(ROOT / f'models/yolov5{pair[1]}.yaml', nc=1))
-    criterion = Distiller(student, teacher, recipe_of(dict.fromkeys(method_names())), DEFAULTS, 64, True)
+    criterion = Distiller(student, teacher, recipe_of(dict.fromkeys(method_names())), DistillerSettings(DEFAULTS, 64))
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     images, batch = batch_of(2)
     terms = criterion(student.train(), images, batch)

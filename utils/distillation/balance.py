@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ def gradient_norms(model: DetectionModel, parts: dict[str, Tensor]) -> dict[str,
     parameters = body or [p for p in model.head.parameters() if p.requires_grad]
     norms = {}
     for number, (name, part) in enumerate(parts.items()):
-        found = [None] * len(parameters)
+        found: Sequence[Tensor | None] = [None] * len(parameters)
         if part.requires_grad:
             last = number == len(parts) - 1
             found = torch.autograd.grad(part, parameters, retain_graph=not last, allow_unused=True)
@@ -51,11 +51,12 @@ def automatic_weight(ratio: float, detection: float, term: float) -> float:
     return ratio * detection / term if 0 < term < math.inf and 0 < detection < math.inf else math.nan
 
 
-def describe(terms: dict[str, float], weights: dict[str, float], norms: dict[str, float], detection: float) -> str:
-    """The first batch's balance as a table: value, weight, and gradient norm relative to the detection loss."""
+def describe(terms: dict[str, float], weights: dict[str, float], norms: dict[str, float]) -> str:
+    """A batch's balance as a table: value, weight, and gradient norm relative to that of 'detection'."""
+    detection = norms['detection']
     rows = [f'{"first batch":<16} {"value":>10} {"weight":>10} {"gradient / detection":>21}']
-    for name, norm in norms.items():
-        fraction = weights[name] * norm / detection if detection else math.nan
-        rows.append(f'{name:<16} {terms[name]:>10.4g} {weights[name]:>10.4g} {fraction:>21.3f}')
+    for name, value in terms.items():
+        fraction = weights[name] * norms[name] / detection if detection else math.nan
+        rows.append(f'{name:<16} {value:>10.4g} {weights[name]:>10.4g} {fraction:>21.3f}')
     rows.append("(full weights, on the student's backbone and neck, or on its head where those are frozen)")
     return '\n'.join(rows)

@@ -4,7 +4,7 @@ masks."""
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,12 @@ from utils.runtime.device import autocast, has_bfloat16
 
 
 class Option(NamedTuple):
-    """A setting of a method: a number from `least` to `greatest`, or one of `choices`."""
+    """A setting of a method: a number from `min` to `max`, or one of `choices`."""
 
     default: float | str
     help: str
-    least: float = 0.0
-    greatest: float = math.inf
+    min: float = 0.0
+    max: float = math.inf
     choices: tuple[str, ...] = ()
 
 
@@ -46,16 +46,16 @@ class Signals:
             predicts no quads.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     targets: Tensor
     ignore: Tensor
     student_maps: list[Tensor]
     teacher_maps: list[Tensor]
     student_features: dict[int, Tensor]
     teacher_features: dict[int, Tensor]
-    head: Detect | None = None
+    head: Detect
     anchor_t: float = 4.0
-    teacher_size: tuple[int, int] | None = None
+    teacher_size: tuple[int, ...] | None = None
     edges: Tensor | None = None
     student_edges: list[Tensor] | None = None
     teacher_edges: list[Tensor] | None = None
@@ -74,7 +74,7 @@ class Signals:
             image = boxes[:, 0].long()
             return torch.cat((number[image, None].to(boxes), boxes[:, 1:]), 1)[images[image]]
 
-        def part(features: dict) -> dict:
+        def part(features: dict[int, Tensor]) -> dict[int, Tensor]:
             return {layer: feature[images] for layer, feature in features.items()}
 
         return replace(
@@ -89,6 +89,11 @@ class Signals:
             student_edges=self.student_edges and [raw[images] for raw in self.student_edges],
             teacher_edges=self.teacher_edges and [raw[images] for raw in self.teacher_edges],
         )
+
+    @property
+    def anchors(self) -> Tensor:
+        """(levels, 3, 2) width and height of the anchors in cells of their level, float32."""
+        return cast(Tensor, self.head.anchors).float()
 
     @torch.no_grad()
     def teacher_boxes(self, confidence: float, overlap: float = 0.45) -> Tensor:
@@ -113,7 +118,8 @@ class Signals:
 class Method(nn.Module):
     """A distillation method; forward(signals) returns {term: unweighted float32 scalar}, means over the batch.
 
-    Subclasses set:
+    What a method reads of a layer: difference() (E, per cell), features() (adapted) or unadapted_features(); and the
+    heads' maps in the signals. Subclasses write forward(), perhaps build(), and set:
         TERMS: {term: default weight}.
         LAYERS: the layers that they look at by default; empty for a method that looks at the raw maps alone.
         OPTIONS: {name: Option}.
@@ -148,7 +154,7 @@ class Method(nn.Module):
         teacher: DetectionModel,
         layers: Sequence[int],
         generator: torch.Generator,
-        options: dict | None = None,
+        options: dict[str, float | str] | None = None,
         teacher_layers: Sequence[int] | None = None,
     ):
         super().__init__()
@@ -156,7 +162,8 @@ class Method(nn.Module):
         theirs = layers if teacher_layers is None else teacher_layers
         theirs = check_layers(theirs, teacher, 'teacher_layers') if self.LAYERS else []
         self.teacher_layer = dict(zip(self.layers, theirs, strict=True))
-        self.options = {name: option.default for name, option in self.OPTIONS.items()} | (options or {})
+        defaults = {name: option.default for name, option in self.OPTIONS.items()}
+        self.options: dict[str, Any] = defaults | (options or {})
         self.needs_labels = self.NEEDS_LABELS
         adapted = self.teacher_layer.items() if self.ADAPTS else []
         self.adapters = nn.ModuleDict(
@@ -170,17 +177,27 @@ class Method(nn.Module):
     def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         """What a method sets up of its own, once layers, options and adapters are there."""
 
+    def forward(self, signals: Signals) -> dict[str, Tensor]:
+        """The method's terms of a batch; TERMS may have more, for other numbers of classes."""
+        raise NotImplementedError
+
     def features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
         """The adapted student's and the teacher's features of a layer, both (B, C, h, w) float32 on the student's
         grid: a teacher that saw another size is averaged (or interpolated) to it. The teacher's are detached."""
         adapted, teacher = self._computed_features(signals, layer)
         return adapted.float(), teacher.float()
 
+    def unadapted_features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
+        """As features(), but the student's have its own channels: (B, c, h, w) and (B, C, h, w)."""
+        student, teacher = self._aligned(signals, layer)
+        return student.float(), teacher.float()
+
     def difference(self, signals: Signals, layer: int) -> Tensor:
         """E of a layer, (B, h, w) float32: the squared difference of adapted student and teacher, mean over channels,
         in units of the teacher's mean square there (detached, per picture). The normalisation is ours."""
         adapted, teacher = self._computed_features(signals, layer)
-        return SquaredDifference.apply(adapted, teacher) / mean_square(teacher)[:, None, None]
+        squared: Tensor = SquaredDifference.apply(adapted, teacher)
+        return squared / mean_square(teacher)[:, None, None]
 
     @torch.no_grad()
     def fit_adapters(self, signals: Signals) -> None:
@@ -190,8 +207,9 @@ class Method(nn.Module):
         times the teacher's own size. FitNets (Romero 2015, section 2.2) trains the regressor in a stage before the
         task; for a 1x1 regressor the best beginning has a closed form, ridge regression, which minimises the mean of E.
         """
-        for layer, adapter in self.adapters.items():
-            student, teacher = self._aligned(signals, int(layer))
+        for layer in map(int, self.adapters):
+            adapter = self._adapter(layer)
+            student, teacher = self._aligned(signals, layer)
             count = student.shape[1] + 1  # the last is the bias
             squares = torch.zeros(count, count, dtype=torch.float64, device=student.device)
             products = squares.new_zeros(count, teacher.shape[1])
@@ -207,7 +225,7 @@ class Method(nn.Module):
             squares.diagonal().add_(squares.diagonal().mean() * count / cells)
             solution = torch.linalg.solve(squares, products).to(adapter.weight.dtype)  # (count, C)
             adapter.weight.copy_(solution[:-1].T[:, :, None, None])
-            adapter.bias.copy_(solution[-1])
+            cast(Tensor, adapter.bias).copy_(solution[-1])
 
     def _computed_features(self, signals: Signals, layer: int) -> tuple[Tensor, Tensor]:
         """features() in the precision that they were computed in."""
@@ -231,7 +249,10 @@ class Method(nn.Module):
         """a(S) of a layer: (B, C, h, w) in the student's channels -> in the teacher's."""
         fast = student.dtype == torch.bfloat16 and has_bfloat16(student.device)  # as the network itself
         with autocast(student.device, fast):
-            return self.adapters[str(layer)](student if fast else student.float())
+            return self._adapter(layer)(student if fast else student.float())
+
+    def _adapter(self, layer: int) -> nn.Conv2d:
+        return cast(nn.Conv2d, self.adapters[str(layer)])
 
 
 class SquaredDifference(torch.autograd.Function):
@@ -243,16 +264,14 @@ class SquaredDifference(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, adapted: Tensor, teacher: Tensor) -> Tensor:
+    def forward(ctx: Any, adapted: Tensor, teacher: Tensor) -> Tensor:
         gap = adapted - teacher
         ctx.save_for_backward(gap)
-        return (
-            torch.linalg.vector_norm(gap, dim=1, dtype=torch.promote_types(gap.dtype, torch.float32)).square()
-            / (gap.shape[1])
-        )
+        norm = torch.linalg.vector_norm(gap, dim=1, dtype=torch.promote_types(gap.dtype, torch.float32))
+        return norm.square() / gap.shape[1]
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (gap,) = ctx.saved_tensors
         return gap * (gradient * (2 / gap.shape[1])).to(gap.dtype)[:, None], None
 
@@ -265,9 +284,10 @@ def mean_square(teacher: Tensor) -> Tensor:
 
 def resize(features: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size): means over cells when it shrinks, bilinear when it grows."""
-    if size[0] <= features.shape[2] and size[1] <= features.shape[3]:
-        return F.adaptive_avg_pool2d(features, size)
-    return F.interpolate(features, size=tuple(size), mode='bilinear', align_corners=False)
+    h, w = size
+    if h <= features.shape[2] and w <= features.shape[3]:
+        return F.adaptive_avg_pool2d(features, (h, w))
+    return F.interpolate(features, size=(h, w), mode='bilinear', align_corners=False)
 
 
 def scores(raw: Tensor) -> Tensor:
@@ -279,7 +299,7 @@ def scores(raw: Tensor) -> Tensor:
 
 def levels_of(name: str, model: DetectionModel, layers: Collection[int]) -> dict[int, int]:
     """{layer: the head's level that it feeds}. Raises UserError for layers that do not feed the head."""
-    feeding = model.sources[-1]
+    feeding = cast(list[int], model.sources[-1])
     strangers = [i for i in layers if i not in feeding]
     if strangers:
         raise UserError(f'{name}: layers {strangers} do not feed the head; its layers are among {feeding}')
@@ -302,11 +322,11 @@ def make_convolution(c_in: int, c_out: int, generator: torch.Generator, kernel: 
     torch.set_rng_state(state)
     with torch.no_grad():
         convolution.weight.normal_(0, (2 / (c_in * kernel**2)) ** 0.5, generator=generator)
-        convolution.bias.zero_()
+        cast(Tensor, convolution.bias).zero_()
     return convolution
 
 
-def overlapped_cells(boxes: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
+def overlapped_cells(boxes: Tensor, batch: int, size: Sequence[int]) -> Tensor:
     """Cells that a box overlaps with any area: floor of the start, ceil of the end.
 
     Args:

@@ -1,12 +1,14 @@
 """A recipe: teacher, student and the distillation methods with layers, weights and options, from a yaml or a flag."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.errors import UserError
 from utils.distillation import find_method
-from utils.distillation.base import Option
+from utils.distillation.base import Method, Option
 from utils.runtime.hyp import check_keys
 from utils.runtime.options import DECAYS
 
@@ -29,7 +31,7 @@ AUTO_TOTAL = 0.3  # of the norm of the detection loss's gradient: the norms of a
 class MethodUse:
     """One method as a recipe uses it."""
 
-    method: type
+    method: type[Method]
     layers: list[int]
     weights: dict[str, float | str]  # one for each of the method's terms: a number, or 'auto' or 'auto:RATIO'
     options: dict[str, float | str]  # those that differ from the method's defaults
@@ -85,7 +87,7 @@ class Recipe:
         weights = self.methods[method].weights
         self.methods[method].weights = scaled_weights(weights, value, flag)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The recipe as its yaml has it."""
         methods = {}
         for name, use in self.methods.items():
@@ -97,22 +99,23 @@ def auto_ratios(weights: dict[str, float | str]) -> dict[str, float]:
     """{term: wanted gradient norm relative to the detection loss's} of the terms whose weight is automatic."""
     wanted = {term: weight for term, weight in weights.items() if isinstance(weight, str)}
     fraction = AUTO_TOTAL / max(sum(weight == AUTO for weight in wanted.values()), 1)
-    return {term: fraction if weight == AUTO else _auto_ratio(weight) for term, weight in wanted.items()}
+    return {term: _auto_ratio(weight) or fraction for term, weight in wanted.items()}
 
 
-def scaled_weights(weights: dict, value: float, flag: str) -> dict[str, float]:
+def scaled_weights(weights: Mapping[str, float | str], value: float, flag: str) -> dict[str, float | str]:
     """The weights with the first one at `value` and the others in the same ratio to it. Raises UserError."""
     first = next(iter(weights))
-    if any(isinstance(weight, str) for weight in weights.values()):
+    numbers = {term: weight for term, weight in weights.items() if not isinstance(weight, str)}
+    if len(numbers) < len(weights):
         if len(weights) > 1:
             raise UserError(f'{flag}: the recipe has automatic weights for {first}, of which no ratio can be kept')
         return {first: value}
-    if weights[first] == 0:
+    if numbers[first] == 0:
         raise UserError(f'{flag}: the recipe gives {first} the weight 0, of which no ratio can be kept')
-    return {term: weight * value / weights[first] for term, weight in weights.items()}
+    return {term: weight * value / numbers[first] for term, weight in numbers.items()}
 
 
-def read_shorthand(text: str) -> dict:
+def read_shorthand(text: str) -> dict[str, Any]:
     """'mask,pfi=20,cwd=auto' -> the `methods` of a recipe: each method with its defaults; a number is the weight of its
     first term, the others keep their ratio to it. Raises UserError."""
     methods = {}
@@ -121,11 +124,10 @@ def read_shorthand(text: str) -> dict:
         if name in methods:
             raise UserError(f'--methods {text}: {name} stands there twice')
         terms = find_method(name).TERMS
-        if not given:
-            weights = {}
-        elif value.split(':')[0] == AUTO:
-            weights = dict.fromkeys(terms, value)
-        else:
+        weights: dict[str, float | str] = {}
+        if given and value.split(':')[0] == AUTO:
+            weights |= dict.fromkeys(terms, value)
+        elif given:
             try:
                 weights = scaled_weights(terms, float(value), '--methods')
             except ValueError:
@@ -134,7 +136,7 @@ def read_shorthand(text: str) -> dict:
     return methods
 
 
-def parse_recipe(values: dict, file: str | Path) -> Recipe:
+def parse_recipe(values: dict[str, Any], file: str | Path) -> Recipe:
     """Check a recipe's content.
 
     Args:
@@ -170,7 +172,7 @@ def parse_recipe(values: dict, file: str | Path) -> Recipe:
     )
 
 
-def _read_use(name: str, use: dict, file: str | Path) -> MethodUse:
+def _read_use(name: str, use: dict[str, Any], file: str | Path) -> MethodUse:
     method = find_method(name)
     if not isinstance(use, dict):
         raise UserError(f'{file}: {name} must hold some of {", ".join(METHOD_KEYS)}')
@@ -198,7 +200,7 @@ def _read_use(name: str, use: dict, file: str | Path) -> MethodUse:
     return MethodUse(method, layers, method.TERMS | given, options, theirs)
 
 
-def _check_weight(term: str, weight, file: str | Path) -> None:
+def _check_weight(term: str, weight: object, file: str | Path) -> None:
     if isinstance(weight, str) and (weight == AUTO or _auto_ratio(weight) is not None):
         return
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
@@ -217,12 +219,12 @@ def _auto_ratio(weight: str) -> float | None:
     return ratio if name == AUTO and 0 < ratio < math.inf else None
 
 
-def _check_option(what: str, value, option: Option) -> None:
+def _check_option(what: str, value: Any, option: Option) -> None:
     if option.choices:
         if value not in option.choices:
             raise UserError(f'{what} is {value!r}, expected one of {", ".join(option.choices)}')
         return
     number = isinstance(value, int if isinstance(option.default, int) else int | float) and not isinstance(value, bool)
-    if not number or not option.least <= value <= option.greatest:
+    if not number or not option.min <= value <= option.max:
         kind = 'a whole number' if isinstance(option.default, int) else 'a number'
-        raise UserError(f'{what} is {value!r}, expected {kind} from {option.least:g} to {option.greatest:g}')
+        raise UserError(f'{what} is {value!r}, expected {kind} from {option.min:g} to {option.max:g}')

@@ -11,24 +11,24 @@ from utils.runtime import distributed
 
 
 def select_device(spec: str = '') -> torch.device:
-    """The device of a --device option (see find_device), to compute with: what asks for "the" GPU then means it."""
+    """The device of a --device option (see find_device), and this process prepared to compute with it: what asks for
+    "the" GPU then means it."""
     device = find_device(spec)
+    use_full_float32()
+    keep_freed_memory()
     if device.type == 'cuda':
         torch.cuda.set_device(device)  # is_bf16_supported asks for the current one
     return device
 
 
 def find_device(spec: str = '') -> torch.device:
-    """The device of a --device option: '' (a GPU if there is one), 'cpu', '0' or 'cuda:0'.
+    """The device of a --device option, which changes nothing: '' (a GPU if there is one), 'cpu', '0' or 'cuda:0'.
 
     Processes of torchrun each take a GPU of their own: that of their number on this machine, or of a list as '2,3'.
 
     Raises:
         UserError: no such device.
     """
-    # float32 means float32: TensorFloat-32 would round published figures.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    keep_freed_memory()
     spec = str(spec).strip().lower().removeprefix('cuda:')
     if spec == 'cpu':
         return torch.device('cpu')
@@ -62,6 +62,11 @@ def _of_process(spec: str) -> str:
             f'"torchrun --nproc_per_node {len(numbers)}", or leave --device out'
         )
     return numbers[distributed.environment('LOCAL_RANK', 0)].strip()
+
+
+def use_full_float32() -> None:
+    """float32 means float32: TensorFloat-32 would round published figures."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def keep_freed_memory() -> None:

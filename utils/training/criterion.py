@@ -22,8 +22,6 @@ class DetectionCriterion(nn.Module):
         amp: run the network in bfloat16 where the device has it.
     """
 
-    waiting = False  # see prepare
-
     def __init__(self, model: DetectionModel, hyp: dict, imgsz: int, amp: bool = True):
         super().__init__()
         self.loss = DetectionLoss(model, hyp)
@@ -39,6 +37,11 @@ class DetectionCriterion(nn.Module):
         with autocast(images.device, self.amp):
             maps = model(images)
         return self.loss(maps, batch.targets, batch.ignore, distributed.total, batch.edges)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether prepare wants another batch."""
+        return False
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool = False) -> None:
         """Called with the first batch before the first step, and with up to WAIT in all as long as `waiting`.

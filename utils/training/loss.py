@@ -2,7 +2,7 @@
 with quads also the terms of edges and quads."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -169,7 +169,7 @@ def quad_misses(
 
 
 def candidates(
-    targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: float
+    targets: Tensor, anchors: Tensor, size: Sequence[int], anchor_t: float
 ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor, Tensor]:
     """The cells of one level that may answer for each target, and which of them do.
 
@@ -205,13 +205,13 @@ def candidates(
     return (image, anchor, y, x), row, valid.flatten()
 
 
-def assign(targets: Tensor, anchors: Tensor, size: tuple[int, int], anchor_t: float) -> tuple[tuple, Tensor]:
+def assign(targets: Tensor, anchors: Tensor, size: Sequence[int], anchor_t: float) -> tuple[tuple[Tensor, ...], Tensor]:
     """Those of the `candidates` that answer: ((image, anchor, y, x), each (n,)), and (n,) rows of `targets`."""
     cells, row, valid = candidates(targets, anchors, size, anchor_t)
     return tuple(part[valid] for part in cells), row[valid]
 
 
-def centres_inside(regions: Tensor, batch: int, size: tuple[int, int]) -> Tensor:
+def centres_inside(regions: Tensor, batch: int, size: Sequence[int]) -> Tensor:
     """Cells whose centre lies in a region: (K, 6) image, class, x, y, w, h (0..1) -> (batch, h, w) bool."""
     h, w = size
     corners = xywh_to_xyxy(regions[:, 2:6])

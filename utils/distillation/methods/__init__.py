@@ -1,3 +1,20 @@
-"""The distillation methods, one a file. A file NAME.py with `METHOD = ItsClass`, named here, is the method NAME."""
+"""The registry of distillation methods: the method NAME is this class in the file NAME.py beside this one.
 
-METHODS = ('cwd', 'defeat', 'fgd', 'gid', 'hint', 'logit', 'mask', 'mgd', 'pfi', 'pkd', 'quad', 'rank', 'score_l2')
+A new method needs its file and its line here; docs/methods.md has a template.
+"""
+
+METHODS = {
+    'cwd': 'CWD',
+    'defeat': 'DeFeat',
+    'fgd': 'FGD',
+    'gid': 'GID',
+    'hint': 'Hint',
+    'logit': 'Logit',
+    'mask': 'Mask',
+    'mgd': 'MGD',
+    'pfi': 'PFI',
+    'pkd': 'PKD',
+    'quad': 'Quad',
+    'rank': 'Rank',
+    'score_l2': 'ScoreL2',
+}

@@ -29,6 +29,3 @@ class CWD(Method):
             divergence = (teacher.exp() * (teacher - student)).sum(2).clamp(min=0)  # rounding can bring it below
             terms.append(divergence.mean() * tau**2)
         return {'cwd': mean_of(terms)}
-
-
-METHOD = CWD

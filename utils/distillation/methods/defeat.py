@@ -55,7 +55,7 @@ def flat(maps: list[Tensor]) -> Tensor:
 def assigned_cells(signals: Signals, targets: Tensor) -> Tensor:
     """Anchor-cells that answer for any of (N, 6) targets: (B, M) bool, in the order of `flat`."""
     masks = []
-    for raw, anchors in zip(signals.student_maps, signals.head.anchors.float(), strict=True):
+    for raw, anchors in zip(signals.student_maps, signals.anchors, strict=True):
         cells, _ = assign(targets.float(), anchors, raw.shape[2:4], signals.anchor_t)
         mask = torch.zeros(raw.shape[:4], dtype=torch.bool, device=raw.device)
         mask[cells] = True
@@ -70,6 +70,3 @@ def cared_cells(signals: Signals) -> Tensor:
         ignored = overlapped_cells(signals.ignore, len(raw), raw.shape[2:4])
         masks.append(~ignored[:, None].expand(raw.shape[:4]))
     return flat(masks)
-
-
-METHOD = DeFeat

@@ -117,6 +117,3 @@ def scale_masks(targets: Tensor, ignore: Tensor, shape: Sequence[int]) -> tuple[
     background = (cared & (objects == 0)).float()
     background = background / background.sum((1, 2), keepdim=True).clamp(min=1)
     return objects * cared / count[:, None, None], background
-
-
-METHOD = FGD

@@ -124,12 +124,9 @@ def response_gap(signals: Signals, boxes: Tensor, valid: Tensor) -> Tensor:
     targets = torch.cat((image, torch.zeros_like(image), boxes), 1)  # (B K, 6)
     assigned = assigned_cells(signals, targets)  # (B, M)
     cost = []
-    for student, teacher, anchors in zip(signals.student_maps, signals.teacher_maps, signals.head.anchors, strict=True):
+    for student, teacher, anchors in zip(signals.student_maps, signals.teacher_maps, signals.anchors, strict=True):
         student, teacher = student.float(), teacher.detach().float()  # noqa: PLW2901
         divergence = binary_divergence(student[..., 4:], teacher[..., 4:])  # (B, 3, h, w, 1 + nc)
         classes = divergence[..., 1:].mean(-1) if signals.head.nc > 1 else 0  # untrained for one class
         cost.append(divergence[..., 0] + classes + box_miss(student, teacher, anchors))
     return masked_mean(flat(cost)[:, None], assigned[:, None])
-
-
-METHOD = GID

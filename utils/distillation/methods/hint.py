@@ -18,6 +18,3 @@ class Hint(Method):
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         return {'hint': mean_of([self.difference(signals, layer).mean() / 2 for layer in self.layers])}
-
-
-METHOD = Hint

@@ -33,9 +33,7 @@ class Logit(Method):
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         box, obj, cls = [], [], []
-        for student, teacher, anchors in zip(
-            signals.student_maps, signals.teacher_maps, signals.head.anchors, strict=True
-        ):
+        for student, teacher, anchors in zip(signals.student_maps, signals.teacher_maps, signals.anchors, strict=True):
             student, teacher = student.float(), teacher.detach().float()  # noqa: PLW2901  (B, 3, h, w, 5 + nc)
             objectness = teacher[..., 4:5].sigmoid()  # (B, 3, h, w, 1)
             box.append((objectness[..., 0] * box_miss(student, teacher, anchors)).mean())
@@ -73,10 +71,7 @@ def box_miss(student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:
     def boxes(raw: Tensor) -> Tensor:
         s = raw[..., :4].sigmoid()
         # Both boxes are of one cell, so its place does not matter; the least size keeps CIoU's aspect term finite.
-        size = ((2 * s[..., 2:]).square() * anchors.float()[:, None, None]).clamp(min=1e-3)
+        size = ((2 * s[..., 2:]).square() * anchors[:, None, None]).clamp(min=1e-3)
         return xywh_to_xyxy(torch.cat((2 * s[..., :2], size), -1)) * 1000  # torchvision adds 1e-7 to areas
 
     return complete_box_iou_loss(boxes(student), boxes(teacher))
-
-
-METHOD = Logit

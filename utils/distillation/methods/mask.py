@@ -8,10 +8,13 @@ target. The teacher's detections in place of the ground truth, or beside it, are
 the method `defeat`.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from models.errors import UserError
+from models.yolo import DetectionModel
 from utils.distillation.base import Method, Option, Signals, masked_mean, mean_of, overlapped_cells
 
 REGIONS = ('ground-truth', 'teacher', 'union')
@@ -32,7 +35,7 @@ class Mask(Method):
         'confidence': CONFIDENCE,
     }
 
-    def build(self, *_) -> None:
+    def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         self.needs_labels = reads_labels('mask', self.options)
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
@@ -62,11 +65,8 @@ def region_boxes(signals: Signals, region: str, confidence: float) -> Tensor:
     return found if region == 'teacher' else torch.cat((signals.targets.to(found), found))
 
 
-def reads_labels(name: str, options: dict) -> bool:
+def reads_labels(name: str, options: dict[str, Any]) -> bool:
     """Whether the options' region is made of labels, too. Raises UserError for a confidence that nothing reads."""
     if options['confidence'] != CONFIDENCE.default and options['region'] not in ('teacher', 'union'):
         raise UserError(f'{name}: confidence has no effect with region {options["region"]}')
     return options['region'] in ('ground-truth', 'union')
-
-
-METHOD = Mask

@@ -29,6 +29,9 @@ class MGD(Method):
     LAYERS = (17, 20, 23)
     OPTIONS = {'ratio': Option(0.65, 'share of the cells that are dropped', 0, 1)}
 
+    seed: Tensor
+    step: Tensor
+
     def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         self.generators = nn.ModuleDict(
             {str(own): make_generator(teacher.channels[its], generator) for own, its in self.teacher_layer.items()}
@@ -57,6 +60,3 @@ def make_generator(channels: int, generator: torch.Generator) -> nn.Sequential:
     """Two 3x3 convolutions with a ReLU between."""
     first, second = (make_convolution(channels, channels, generator, 3) for _ in range(2))
     return nn.Sequential(first, nn.ReLU(), second)
-
-
-METHOD = MGD

@@ -7,6 +7,7 @@ alone (its class branch is untrained); P is detached; the squared difference of 
 a region is ours.
 """
 
+import torch
 from torch import Tensor
 
 from models.yolo import DetectionModel
@@ -42,25 +43,21 @@ class PFI(Method):
     }
     SAME_SIZE = True  # P compares the two heads cell by cell
 
-    def build(self, student: DetectionModel, *_) -> None:
+    def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         self.levels = levels_of('pfi', student, self.layers)
         self.needs_labels = reads_labels('pfi', self.options)
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
-        everywhere = self.options['region'] == 'everywhere'
-        boxes = None if everywhere else region_boxes(signals, **self.options)
+        boxes = None if self.options['region'] == 'everywhere' else region_boxes(signals, **self.options)
         terms = []
         for layer, level in self.levels.items():
             student, teacher = scores(signals.student_maps[level]), scores(signals.teacher_maps[level])
             gap = (student - teacher).square().mean((1, 4)).detach()  # (B, h, w), mean over anchors and classes
             cost = gap * self.difference(signals, layer)
-            if everywhere:
+            if boxes is None:
                 terms.append(cost.mean())
                 continue
             batch, *size = cost.shape
             cells = overlapped_cells(boxes, batch, size) & ~overlapped_cells(signals.ignore, batch, size)
             terms.append(masked_mean(cost, cells))
         return {'pfi': mean_of(terms)}
-
-
-METHOD = PFI

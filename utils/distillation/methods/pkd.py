@@ -38,6 +38,3 @@ def standardised(features: Tensor) -> Tensor:
     """(B, C, h, w) -> zero mean and unit variance of each channel over batch and cells."""
     variance, mean = torch.var_mean(features, (0, 2, 3), correction=0, keepdim=True)
     return (features - mean) * (variance + SMALLEST).rsqrt()
-
-
-METHOD = PKD

@@ -6,6 +6,7 @@ teacher's objectness and e the edges (utils.quads). Both models must predict qua
 No labels are read: don't-care cells weigh what the teacher thinks of them.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class Quad(Method):
     SAME_SIZE = True
     ADAPTS = False
 
-    def build(self, student: DetectionModel, teacher: DetectionModel, *_) -> None:
+    def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         if not student.quads:
             raise UserError('quad: the student predicts no quads (--quads, or quads: true in its model yaml)')
         if not teacher.quads:
@@ -34,6 +35,8 @@ class Quad(Method):
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         levels = []
+        assert signals.student_edges is not None  # build() asked for both
+        assert signals.teacher_edges is not None
         for student, teacher, raw in zip(
             signals.student_edges, signals.teacher_edges, signals.teacher_maps, strict=True
         ):
@@ -43,6 +46,3 @@ class Quad(Method):
             ).mean(-1)
             levels.append(((weight * miss).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-6)).mean())
         return {'quad_edges': mean_of(levels)}
-
-
-METHOD = Quad

@@ -44,9 +44,7 @@ def answers(signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
     target's class, and the target's row, (n,) each."""
     student, teacher, rows = [], [], []
     targets = signals.targets.float()
-    for raw, wanted, anchors in zip(
-        signals.student_maps, signals.teacher_maps, signals.head.anchors.float(), strict=True
-    ):
+    for raw, wanted, anchors in zip(signals.student_maps, signals.teacher_maps, signals.anchors, strict=True):
         (image, anchor, y, x), row = assign(targets, anchors, raw.shape[2:4], signals.anchor_t)
         kept = ~overlapped_cells(signals.ignore, len(raw), raw.shape[2:4])[image, y, x]
         cells, row = (image[kept], anchor[kept], y[kept], x[kept]), row[kept]
@@ -65,6 +63,3 @@ def log_softmax(score: Tensor, group: Tensor, groups: int) -> Tensor:
 def summed(values: Tensor, group: Tensor, groups: int) -> Tensor:
     """Sums of (n,) values by group: (groups,)."""
     return values.new_zeros(groups).index_add(0, group, values)
-
-
-METHOD = Rank

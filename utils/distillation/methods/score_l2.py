@@ -11,6 +11,7 @@ of which the best counts; each picture is divided by the sum of its own weights;
 weigh what the teacher thinks of them.
 """
 
+import torch
 from torch import Tensor
 
 from models.yolo import DetectionModel
@@ -26,7 +27,7 @@ class ScoreL2(Method):
     TERMS = {'score_l2': 0.02}
     LAYERS = (17, 20, 23)
 
-    def build(self, student: DetectionModel, teacher: DetectionModel, *_) -> None:
+    def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         levels = levels_of('score_l2', teacher, self.teacher_layer.values())
         self.levels = {own: levels[its] for own, its in self.teacher_layer.items()}
 
@@ -40,6 +41,3 @@ class ScoreL2(Method):
             weight = weight[:, 0]
             terms.append(((weight * difference).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1e-6)).mean())
         return {'score_l2': mean_of(terms)}
-
-
-METHOD = ScoreL2
