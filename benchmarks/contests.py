@@ -19,10 +19,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks import plain
-from detect import Detector
 from models.checkpoint import load_model
 from models.layers import BN_MOMENTUM
 from models.yolo import DetectionModel
+from utils.detection.detector import Detector
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import evaluate, to_network

@@ -92,7 +92,7 @@ def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict
     import torch
     from tqdm import tqdm
 
-    from detect import Detector
+    from utils.detection.detector import Detector
     from utils.loading.config import load_data_config
     from utils.loading.images import load_image
     from utils.loading.listing import list_images

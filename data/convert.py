@@ -35,7 +35,7 @@ from data.formats import FORMATS, Format
 from data.formats.common import DONT_CARE, MAX_PIXELS, BadEntry, shorten
 from data.formats.pages import ImageFiles, Page, Region
 from models.errors import UserError
-from utils.detection.sources import read_image
+from utils.loading.images import read_image
 from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_bytes, write_text, write_yaml

@@ -11,9 +11,9 @@ import numpy as np
 
 from data.formats.common import BadEntry
 from models.errors import UserError
-from utils.detection.sources import IMAGES
+from utils.loading.files import IMAGE_SUFFIXES
 
-SUFFIXES = IMAGES | {'.gif'}
+SUFFIXES = IMAGE_SUFFIXES
 # Bounds that no annotation made by people comes near; they stop what is no such file.
 MAX_CORNERS = 1000
 MAX_COORDINATE = 1e6  # pixels, either way

@@ -36,13 +36,13 @@ from teacher.download import describe, load_manifest
 from tests.data import test_convert, test_prepare
 from tests.models.test_checkpoint import save_public
 from tests.support import ROOT, SHARED, small_cfg
-from utils.detection.sources import Unreadable, find_sources, read_image
+from utils.detection.sources import find_sources
 from utils.distillation.recipe import METHOD_KEYS, parse_recipe
 from utils.evaluation.icdar import read_ground_truth
 from utils.export import metadata
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
-from utils.loading.images import load_image
+from utils.loading.images import Unreadable, load_image, read_image
 from utils.loading.labels import read_labels
 from utils.loading.listing import list_images
 from utils.runtime.hyp import load_hyp

@@ -30,11 +30,10 @@ from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from teacher.download import load_manifest
 from tests.support import ROOT, small_cfg
-from utils.detection.results import Results, SourceImage
-from utils.detection.sources import Unreadable, read_image
+from utils.detection.writer import SourceImage, Writer
 from utils.evaluation.icdar import read_ground_truth
 from utils.loading.config import load_data_config
-from utils.loading.images import load_image, probe_image
+from utils.loading.images import Unreadable, load_image, probe_image, read_image
 from utils.loading.labels import read_labels
 from utils.runtime.hyp import check_hyp
 
@@ -222,9 +221,9 @@ def test_names_of_classes_stay_in_the_folder(tmp_path, name):
     """A checkpoint's class names become folders of crops."""
     wanted = {'nosave': True, 'save_txt': False, 'save_crop': True, 'save_json': False, 'crop_margin': None}
     options = argparse.Namespace(project=str(tmp_path / 'runs'), name='exp', exist_ok=False, **wanted)
-    with Results(options, {0: name}) as results:
+    with Writer(options, {0: name}) as writer:
         image = SourceImage(np.zeros((40, 60, 3), np.uint8), 'a.png', PurePosixPath('a.png'))
-        results.add(image, np.array([[2, 2, 30, 20, 0.9, 0.0]]), np.zeros(1))
+        writer.add(image, np.array([[2, 2, 30, 20, 0.9, 0.0]]), np.zeros(1))
     files = [file for file in tmp_path.rglob('*.jpg') if file.is_file()]
     assert len(files) == 1 and files[0].parent.parent == tmp_path / 'runs/exp/crops'
 

@@ -19,9 +19,10 @@ from models.checkpoint import save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
 from tests.support import ROOT
-from utils.detection import sources
+from utils.detection.detector import Detector
 from utils.detection.drawing import draw_boxes
 from utils.detection.reading_order import reading_order
+from utils.loading.images import read_image
 
 
 @pytest.fixture(scope='module')
@@ -154,7 +155,7 @@ def test_slice_and_its_flags(run, tmp_path, noise):
 
 def test_boxes_follow_the_picture_through_the_letterbox(weights, noise):
     """A box in network pixels returns to where it was, in pictures wider and taller than the network's input."""
-    detector = detect.Detector(weights, device='cpu', imgsz=96)
+    detector = Detector(weights, device='cpu', imgsz=96)
     for height, width in ((50, 200), (300, 70), (96, 96), (1, 400)):
         padded, letterbox = detector._place(noise(height, width))
         assert max(padded.shape[:2]) == 96 and all(side % 32 == 0 for side in padded.shape[:2])
@@ -234,7 +235,7 @@ def test_exif_orientation(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = save(tmp_path / 'a.jpg', np.ascontiguousarray(stored), exif=exif, quality=95, subsampling=0)
-    image = sources.read_image(file)
+    image = read_image(file)
     assert image.shape == upright.shape
     assert np.abs(image.astype(int) - upright).mean() < 3
 
@@ -266,16 +267,16 @@ def test_colour_modes_and_depths(tmp_path):
     for suffix in ('png', 'tif'):
         cv2.imwrite(str(tmp_path / f'deep.{suffix}'), orange[..., ::-1].astype(np.uint16) * 257)
     for file in tmp_path.iterdir():
-        image = sources.read_image(file)
+        image = read_image(file)
         assert image.dtype == np.uint8 and image.shape == (20, 30, 3), file
         assert np.abs(image.astype(int) - orange).max() <= 12, file
 
     clear.save(tmp_path / 'clear.png')
-    assert (sources.read_image(tmp_path / 'clear.png') == 255).all()
+    assert (read_image(tmp_path / 'clear.png') == 255).all()
     Image.fromarray(grey).save(tmp_path / 'grey16.png')
-    assert (sources.read_image(tmp_path / 'grey16.png') == 0x90).all()
+    assert (read_image(tmp_path / 'grey16.png') == 0x90).all()
     base.convert('L').save(tmp_path / 'grey.png')
-    assert sources.read_image(tmp_path / 'grey.png').shape == (20, 30, 3)
+    assert read_image(tmp_path / 'grey.png').shape == (20, 30, 3)
 
 
 def test_video(run, tmp_path):

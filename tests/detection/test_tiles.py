@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import detect
 from benchmarks.slices import build_image, judge
 from tests.support import ROOT
+from utils.detection.detector import Detector
 from utils.detection.tiles import View, detect_sliced, make_views, merge_views
 
 WHOLE = View(0, 0, 1000, 500)
@@ -86,7 +86,7 @@ def test_boxes_come_back_in_the_picture_and_max_det_holds(max_det):
 def test_small_words_of_a_large_picture_are_found():
     image, truth = build_image()
     assert image.shape == (6 * 384, 6 * 640, 3) and len(truth) > 100
-    detector = detect.Detector(str(ROOT / 'teacher/demo/yolov5n.pt'), device='cpu')
+    detector = Detector(str(ROOT / 'teacher/demo/yolov5n.pt'), device='cpu')
     recall, _ = judge(detector(image), truth)
     sliced_recall, sliced_precision = judge(detect_sliced(image, detector.find, 640, 0.2, 1000), truth)
     assert sliced_recall > recall + 0.5

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torchvision.ops import box_iou
 
-import detect
 from data.synthesis.image import render_image
 from tests.support import ROOT, run_script
+from utils.detection.detector import Detector
 
 WEB = ROOT / 'examples' / 'web'
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
@@ -65,7 +65,7 @@ def test_the_boxes_of_detect(seen):
     """The same file on the same picture: every box agrees, but for what OpenCV's and the page's rounding leave."""
     result, folder = seen
     (entry,) = json.loads((folder / 'detections.json').read_text())
-    detector = detect.Detector(str(folder / 'model.onnx'))
+    detector = Detector(str(folder / 'model.onnx'))
     expected = torch.from_numpy(detector(np.array(Image.open(folder / 'picture.png'))))
     found = torch.tensor([[*word['box'], word['score']] for word in entry['detections']], dtype=torch.double)
     assert len(found) == len(expected) > 5

@@ -20,6 +20,7 @@ from models.exported import default_device, load_detector, long_side
 from models.yolo import DetectionModel
 from tests.support import ROOT, run_script, small_cfg
 from utils.boxes import non_max_suppression
+from utils.detection.detector import Detector
 from utils.export import card
 from utils.export.check import OutputDifference, compare
 
@@ -164,19 +165,19 @@ def test_detect_finds_the_same(exports, kind, size):
     """On landscape and portrait pictures; the checkpoint in float32 and, for a fixed size, letterboxed by hand."""
     file, checkpoint = exports[kind]
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    found = detect.Detector(str(file), imgsz=None if '64x128' in kind else 128)
-    native = detect.Detector(str(checkpoint), imgsz=128, device='cpu', amp=False)
+    found = Detector(str(file), imgsz=None if '64x128' in kind else 128)
+    native = Detector(str(checkpoint), imgsz=128, device='cpu', amp=False)
     native.model.input_size = found.model.input_size
     rows, expected = found(image), native(image)
     assert len(rows) > 3
     np.testing.assert_allclose(rows, expected, atol=0.02)
     assert rows[:, 2].max() <= size[1] and rows[:, 3].max() <= size[0]
     with pytest.raises(UserError, match='--no-amp is for checkpoints'):
-        detect.Detector(str(file), amp=False)
+        Detector(str(file), amp=False)
 
 
 def test_a_fixed_size_holds_any_picture(exports):
-    detector = detect.Detector(str(exports['onnx, 64x128'][0]))
+    detector = Detector(str(exports['onnx, 64x128'][0]))
     for height, width in [(1, 1), (64, 128), (128, 64), (333, 667), (1000, 3), (3, 1000), (777, 1000)]:
         padded, letterbox = detector._place(np.full((height, width, 3), 7, np.uint8))
         inside = (padded == 7).all(2)
@@ -199,7 +200,7 @@ def test_example_finds_the_same(exports, kind, size, tmp_path):
     done = run_script('examples/onnx_detect.py', file, tmp_path / 'photo.png')
     assert done.returncode == 0, done.stderr
     found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
-    expected = detect.Detector(str(file))(image)
+    expected = Detector(str(file))(image)
     assert len(expected) > 3
     np.testing.assert_allclose(found[:300], expected, atol=0.02)  # detect.py keeps so many
 

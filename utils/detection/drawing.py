@@ -21,6 +21,18 @@ def line_width(image: np.ndarray) -> int:
     return max(1, round(sum(image.shape[:2]) / 1000))
 
 
+def annotate(image: np.ndarray, rows: np.ndarray, names: dict[int, str], options) -> np.ndarray:
+    """A copy of an image (H, W, 3) RGB with its boxes (n, 6), a colour a class."""
+    for category in sorted({int(category) for category in rows[:, 5]}):
+        chosen = rows[rows[:, 5] == category]
+        texts = []
+        for confidence in chosen[:, 4]:
+            parts = [] if options.hide_labels else [names[category]]
+            texts.append(' '.join(parts if options.hide_conf else [*parts, f'{confidence:.2f}']))
+        image = draw_boxes(image, chosen[:, :4], texts, PALETTE[category % len(PALETTE)], options.line_thickness)
+    return image
+
+
 def draw_boxes(
     image: np.ndarray,
     boxes: np.ndarray,

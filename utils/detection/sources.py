@@ -3,7 +3,6 @@
 import glob
 import os
 import re
-import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,14 +11,13 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from models.errors import UserError
+from utils.loading.files import IMAGE_SUFFIXES
+from utils.loading.images import Unreadable, read_image
 
-IMAGES = frozenset(['.bmp', '.jfif', '.jpe', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 VIDEOS = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'])
 DEFAULT_FPS = 30.0  # of webcams and videos that do not tell
-MAX_BYTES = 1 << 30  # of a picture's file
 GROUP_PIXELS = 50_000_000  # a group of pictures that is larger takes no more: memory is finite
 
 
@@ -37,10 +35,6 @@ class Source(NamedTuple):
     def moves(self) -> bool:
         """True of a video or a webcam, False of a picture."""
         return self.webcam is not None or self.path.suffix.lower() in VIDEOS
-
-
-class Unreadable(Exception):
-    """A file that is no picture or video, or a broken one; the message says why."""
 
 
 def find_sources(source: str) -> list[Source]:
@@ -64,7 +58,7 @@ def find_sources(source: str) -> list[Source]:
     else:
         raise UserError(f'no such source: {source}')
     if not files:
-        raise UserError(f'no pictures in {source} (looked for {", ".join(sorted(IMAGES | VIDEOS))})')
+        raise UserError(f'no pictures in {source} (looked for {", ".join(sorted(IMAGE_SUFFIXES | VIDEOS))})')
 
     files = [Path(os.path.abspath(file)) for file in files]
     if not path.is_file():  # a list file is read in its own order
@@ -74,7 +68,7 @@ def find_sources(source: str) -> list[Source]:
 
 
 def _is_media(file: Path) -> bool:
-    return file.suffix.lower() in IMAGES | VIDEOS and file.is_file()
+    return file.suffix.lower() in IMAGE_SUFFIXES | VIDEOS and file.is_file()
 
 
 def _is_hidden(file: Path) -> bool:
@@ -92,39 +86,6 @@ def _read_list(file: Path) -> list[Path]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{file} cannot be read as a list of pictures: {error}') from None
     return [file.parent / row.strip() for row in rows if row.strip()]
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read a picture of any colour mode and depth, upright as its EXIF says.
-
-    Returns:
-        (H, W, 3) uint8 RGB. What is transparent is white, as viewers show it.
-
-    Raises:
-        Unreadable: the file is missing, broken or of an unknown format.
-    """
-    if problem := unfit(path):
-        raise Unreadable(problem)
-    try:
-        with Image.open(path) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
-        return _read_with_opencv(path)
-    except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
-    except Exception as error:  # decoders raise what they like at a broken file
-        raise Unreadable(f'broken picture: {error}') from None
-
-
-def unfit(path: Path) -> str:
-    """Why a file is not even opened; '' if it is: a device or pipe never ends, and a huge one takes all memory."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:  # ValueError of a name that no file can have
-        return getattr(error, 'strerror', None) or str(error)
-    if not stat.S_ISREG(status.st_mode):
-        return 'no file'
-    return f'larger than {MAX_BYTES >> 30} GiB' if status.st_size > MAX_BYTES else ''
 
 
 def read_in_groups(sources: list[Source], size: int) -> Iterator[list[tuple[Source, np.ndarray | Unreadable | None]]]:
@@ -159,31 +120,6 @@ def _read_groups(sources: list[Source], size: int) -> Iterator[list]:
         group.append((source, image))
     if group:
         yield group
-
-
-def _read_with_opencv(path: Path) -> np.ndarray:
-    """What Pillow does not know: TIFFs of 16-bit colours, and some other formats."""
-    try:
-        content = np.fromfile(path, np.uint8)
-        pixels = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except (OSError, cv2.error):  # too many pixels, for one
-        pixels = None
-    if pixels is None:
-        raise Unreadable('no picture, or of an unknown format')
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith('I;16'):
-        image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
-    elif image.mode in ('I', 'F'):  # no range of values is agreed: take the picture's own
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        low, high = values.min(), values.max()
-        image = Image.fromarray(((values - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return np.array(image.convert('RGB'))
 
 
 class Video:

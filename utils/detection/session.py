@@ -1,0 +1,194 @@
+"""A run of detect.py: a detector over all sources, image by image and frame by frame."""
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+from tqdm import tqdm
+
+from models.errors import UserError
+from utils.detection.detector import Detector
+from utils.detection.drawing import annotate
+from utils.detection.reading_order import reading_order
+from utils.detection.sources import Source, Video, read_in_groups
+from utils.detection.tiles import detect_sliced
+from utils.detection.writer import SourceImage, Writer
+from utils.loading.images import Unreadable
+
+MANY = 20  # sources; from here on a progress bar takes the place of a line an image
+BATCH_SIZE = 8  # images; a network gains on CPUs and GPUs alike, and little from more
+SLICE_OVERLAP = 0.2  # fraction of a tile's side
+
+
+def check_sources(sources: list[Source], options) -> None:
+    """Refuse options that the sources have no use for, or that this machine cannot do. Raises UserError."""
+    if options.vid_stride is not None and not any(source.moves for source in sources):
+        raise UserError(f'--vid-stride is for videos, and {options.source} has none')
+    if options.batch_size is not None and options.slice is None and all(source.moves for source in sources):
+        raise UserError(f'--batch-size is for pictures, and {options.source} has none: frames go one by one')
+    if options.view_img:
+        check_display()
+
+
+def check_display() -> None:
+    """Raise UserError unless a window can be opened; tried in a process of its own, as Qt aborts where it cannot."""
+    attempt = [sys.executable, '-c', 'import cv2; cv2.namedWindow("display"); cv2.waitKey(1)']
+    if subprocess.run(attempt, capture_output=True, check=False).returncode:
+        raise UserError('--show: no window can be opened here (no display, or an OpenCV without windows)')
+
+
+def build_detector(options) -> Detector:
+    """The detector that the options ask for. Raises UserError."""
+    detector = Detector(
+        options.weights,
+        device=options.device,
+        imgsz=options.imgsz,
+        conf_thres=options.conf_thres,
+        iou_thres=options.iou_thres,
+        max_det=options.max_det,
+        classes=options.classes,
+        amp=options.amp,
+    )
+    if (options.batch_size or 1) > 1 and detector.model.input_size:
+        raise UserError(f'--batch-size: {options.weights} takes one picture at a time (export it with --dynamic)')
+    return detector
+
+
+def make_finder(detector: Detector, options) -> Callable[[list], list]:
+    """What finds the boxes of a list of images, each (n, 6): the detector, in batches, or on tiles with --slice."""
+    find = functools.partial(detector.find, batch_size=options.batch_size or BATCH_SIZE)
+    if options.slice is None:
+        return find
+    overlap = SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap
+    size = options.slice or detector.imgsz
+    return lambda images: [detect_sliced(image, find, size, overlap, options.max_det) for image in images]
+
+
+def run(sources: list[Source], detector: Detector, writer: Writer, options) -> 'ProgressBar':
+    """All sources, in order; returns what was done and what was skipped."""
+    find, progress = make_finder(detector, options), ProgressBar(len(sources), _noun(detector.names))
+    size = 1 if options.slice is not None else options.batch_size or BATCH_SIZE  # one image's tiles are batches
+    with closing(progress):
+        for group in read_in_groups(sources, size):
+            if group[0][0].moves:
+                process_video(group[0][0], find, writer, progress)
+            else:
+                process_images(group, detector, find, writer, progress)
+            if writer.stopped:
+                break
+    return progress
+
+
+def process_images(group: list, detector: Detector, find: Callable, writer: Writer, progress: 'ProgressBar') -> None:
+    """Find and write the boxes of images together; `group` holds each source with its pixels or an Unreadable."""
+    spent = sum(detector.seconds)
+    images = [image for _, image in group if not isinstance(image, Unreadable)]
+    found = iter(find(images))
+    milliseconds = (sum(detector.seconds) - spent) * 1e3 / max(len(images), 1)
+    for source, image in group:
+        if isinstance(image, Unreadable):
+            progress.skip(source, image)
+            continue
+        picture = SourceImage(image, str(source.name), source.name)
+        progress.image_done(source, write(picture, next(found), source, writer), milliseconds)
+        if writer.stopped:
+            return
+
+
+def process_video(source: Source, find: Callable, writer: Writer, progress: 'ProgressBar') -> None:
+    """Find and write the boxes of a video or a webcam, frame by frame."""
+    try:
+        video = Video(source, writer.options.vid_stride or 1)
+        frames = tqdm(video, str(source.name), video.count, unit='frame', file=sys.stdout, disable=None)
+        for number, image in frames:
+            picture = SourceImage(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
+            progress.counts.append(write(picture, find([image])[0], source, writer, video.fps))
+            if writer.stopped:
+                return
+    except Unreadable as error:
+        progress.skip(source, error)
+    except KeyboardInterrupt:
+        if source.webcam is None:
+            raise
+        writer.stopped = True  # the way to end a webcam
+    else:
+        progress.source_done()
+    finally:
+        writer.end_video()
+
+
+def write(image: SourceImage, rows: np.ndarray, source: Source, writer: Writer, fps: float | None = None) -> int:
+    """Write and show what is asked for of an image, or of a frame if `fps` is given; returns the count of boxes."""
+    options, lines = writer.options, reading_order(rows[:, :4])
+    rows = rows[[word for line in lines for word in line]]
+    writer.add(image, rows, np.repeat(range(len(lines)), [len(line) for line in lines]))
+    if not options.nosave or options.view_img:
+        annotated = annotate(image.image, rows, writer.names, options)
+    if not options.nosave and fps:
+        writer.save_frame(annotated, source, fps)
+    elif not options.nosave:
+        writer.save_image(annotated, source)
+    if options.view_img:
+        writer.show(annotated, str(source.name), source.moves)
+    return len(rows)
+
+
+class ProgressBar:
+    """What a run has done so far, told as it happens: a line an image or, from MANY sources on, a progress bar.
+
+    Args:
+        total: count of the sources.
+        noun: of what is found.
+
+    Attributes:
+        counts: boxes of each image or frame.
+        failed: what could not be read, and why.
+    """
+
+    def __init__(self, total: int, noun: str):
+        self.total, self.noun = total, noun
+        self.counts: list[int] = []
+        self.failed: list[str] = []
+        self.done = 0
+        self.bar = tqdm(total=total, unit='picture', file=sys.stdout, disable=None) if total >= MANY else None
+
+    def image_done(self, source: Source, count: int, milliseconds: float) -> None:
+        self.counts.append(count)
+        self.source_done()
+        if not self.bar:
+            print(f'{self.done}/{self.total} {source.name}: {count} {self.noun}, {milliseconds:.1f} ms')
+
+    def source_done(self) -> None:
+        self.done += 1
+        if self.bar:
+            self.bar.update()
+
+    def skip(self, source: Source, error: Unreadable) -> None:
+        self.failed.append(f'{source.name} ({error})')
+        (self.bar.write if self.bar else print)(f'skipped {self.failed[-1]}')
+        self.source_done()
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.close()
+
+
+def _noun(names: dict[int, str]) -> str:
+    return 'words' if list(names.values()) == ['text'] else 'objects'
+
+
+def report(progress: ProgressBar, detector: Detector, writer: Writer) -> None:
+    """Print what was found, the time it took, and where it is. Raises UserError that names what could not be read."""
+    counts, failed = progress.counts, progress.failed
+    print(f'{len(counts)} pictures, {sum(counts)} {progress.noun} (confidence {detector.conf_thres:g} or more)')
+    if counts:
+        steps = [second / len(counts) * 1e3 for second in detector.seconds]
+        print('ms per picture: pre-process {:.1f}, network {:.1f}, NMS {:.1f}'.format(*steps))
+    if writer.folder is not None:
+        print(f'results in {writer.folder}')
+    if failed:
+        named = '; '.join(failed[:5]) + (f' and {len(failed) - 5} more' if len(failed) > 5 else '')
+        raise UserError(f'{len(failed)} of {progress.total} could not be read: {named}')
