@@ -8,6 +8,9 @@ import torch
 
 from models.yolo import DetectionModel
 from tests.support import ROOT, run_script
+from tests.world import World, call
+from utils.runtime.cli import run_command
+from utils.runtime.interrupt import STOPPING
 
 torch.set_num_threads(2)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of `make test &`; the tests' commands would inherit it
@@ -25,6 +28,11 @@ def tiny_data(tmp_path_factory) -> Path:
     return yaml
 
 
+@pytest.fixture(scope='session')
+def world(tmp_path_factory, tiny_data) -> World:
+    return World(tmp_path_factory.mktemp('world'), tiny_data)
+
+
 @pytest.fixture(scope='module')
 def one_thread():
     """Small networks gain nothing from more, and bits depend on the number."""
@@ -39,3 +47,23 @@ def nano() -> DetectionModel:
     """YOLOv5-N for one class, the same random weights every time."""
     torch.manual_seed(0)
     return DetectionModel(ROOT / 'models/yolov5n.yaml', nc=1)
+
+
+@pytest.fixture
+def mistake(capsys):
+    """mistake(main, name, *flags): the one line on standard error that a command ends with, at status 1."""
+
+    def run(main, name: str, *flags) -> str:
+        handlers = {number: signal.getsignal(number) for number in STOPPING}
+        try:
+            with pytest.raises(SystemExit) as end:
+                call(lambda: run_command(main), name, *flags)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        lines = capsys.readouterr().err.splitlines()
+        assert end.value.code == 1, lines
+        assert len(lines) == 1 and lines[0].startswith('error: '), lines
+        return lines[0]
+
+    return run

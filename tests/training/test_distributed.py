@@ -12,18 +12,13 @@ import pytest
 import torch
 
 from models.errors import UserError
-from tests.commands.test_commands import SMALL, World, assert_equal, assert_same_run, load, metrics_of, place, rows_of
 from tests.support import ROOT
+from tests.world import SMALL, World, assert_equal, assert_same_run, load, metrics_of, place, rows_of
 from utils.runtime import device, distributed
 
 TORCHRUN = (sys.executable, '-m', 'torch.distributed.run', '--standalone')
 # 22 pictures: batches of 7, 7, 7 and 1 could not be shared; of 6, 6, 6 and 4 they can, unevenly among three.
 SHARED = (*SMALL, '--batch-size', 6, '--nominal-batch', 6, '--no-amp', '--optimizer', 'SGD')
-
-
-@pytest.fixture(scope='module')
-def world(tmp_path_factory, tiny_data) -> World:
-    return World(tmp_path_factory.mktemp('world'), tiny_data)
 
 
 def start(*command, **more) -> subprocess.Popen:
