@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.yolo import DetectionModel
-from tests.support import ROOT, run_script
+from tests.support import ROOT, run_here
 from tests.world import World, call
 from utils.runtime.cli import run_command
 from utils.runtime.interrupt import STOPPING
@@ -21,7 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of `make test &`; th
 def tiny_data(tmp_path_factory) -> Path:
     """A rendered data set of 30 small pictures; returns its yaml."""
     folder = tmp_path_factory.mktemp('tiny')
-    result = run_script('data/synthtext.py', '--out', folder / 'set', '--train', 24, '--test', 6, '--size', '320x192')
+    result = run_here('data/synthtext.py', '--out', folder / 'set', '--train', 24, '--test', 6, '--size', '320x192')
     assert result.returncode == 0, result.stderr
     yaml = folder / 'tiny.yaml'
     yaml.write_text(f'path: {folder / "set"}\ntrain: train.txt\nval: val.txt\ntest: images/test_icdar\nnames: [text]\n')

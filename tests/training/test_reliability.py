@@ -24,7 +24,8 @@ from utils.training.criterion import DetectionCriterion
 from utils.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures('one_thread')
-KILLS = int(os.environ.get('KILLS', '15'))  # of each kind of run
+SLOW = pytest.mark.slow
+KILLS = int(os.environ.get('KILLS', '15'))  # of each kind of run, in the slow test
 STEADY = ('--batch-size', 4, '--nominal-batch', 8, '--save-every', 0)  # 6 batches, 3 steps an epoch, each saved
 
 
@@ -64,8 +65,10 @@ def reported(run: Path) -> bool:
     return (run / 'metrics.json').is_file()
 
 
-@pytest.mark.parametrize('kind', ['train', 'distill'])
-def test_killed_at_random_moments(world, tmp_path, kind, record_property):
+@pytest.mark.parametrize(
+    ('kind', 'kills'), [('distill', 1), *(pytest.param(kind, KILLS, marks=SLOW) for kind in ('train', 'distill'))]
+)
+def test_killed_at_random_moments(world, tmp_path, kind, kills, record_property):
     """kill -9, resume, kill -9 ...: in the end every number is that of the run that nobody disturbed."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['train', 'distill', 'utils.training.run', 'utils.distillation.distiller'])
@@ -90,16 +93,16 @@ def test_killed_at_random_moments(world, tmp_path, kind, record_property):
     whole.join()
     seconds = time.monotonic() - begin
     assert whole.exitcode == 0, log.read_text()
-    kills, runs = 0, [tmp_path / 'run1']
-    while kills < KILLS or not reported(runs[-1]):
+    killed, runs = 0, [tmp_path / 'run1']
+    while killed < kills or not reported(runs[-1]):
         if reported(runs[-1]):  # also if it was killed after that, on its way out: the next kills are for another run
             runs.append(tmp_path / f'run{len(runs) + 1}')
         process = start(runs[-1])
-        process.join(chance.uniform(0, seconds) if kills < KILLS else None)
+        process.join(chance.uniform(0, seconds) if killed < kills else None)
         if process.exitcode is None:
             process.kill()
             process.join()
-            kills += 1
+            killed += 1
         else:
             assert process.exitcode == 0, f'seed {seed}: {log.read_text()}'
     for run in runs:
