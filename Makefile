@@ -1,16 +1,24 @@
-# make demo: the whole story on rendered pictures, about ten minutes on two cores. make test: everything that CI runs.
+# make demo: the whole story on rendered pictures, about ten minutes on two cores.
+# make test: set-up, lint and the tests that take seconds. make test-slow: those of many processes and long chains.
 # make audit: known vulnerabilities of the locked packages. make lock: the lock files anew, after a change of versions.
 # make bench: every stage timed next to a plain implementation, under 15 minutes on two cores.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench audit lock clean
+.PHONY: demo test test-slow browser lint bench audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python demo.py
 
 test: .venv/installed-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --durations=20
+
+test-slow: .venv/installed-dev browser
+	$(BIN)/python -m pytest -m slow --durations=20 -rs
+
+# What the tests of the browser's page need; without it they are skipped.
+browser:
+	@sh tests/browser.sh
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
@@ -47,4 +55,4 @@ lint: .venv/installed-dev
 	touch .venv/installed $@
 
 clean:
-	rm -rf .venv demo_data demo_pictures pretrain_data .pytest_cache .ruff_cache
+	rm -rf .venv demo_data demo_pictures pretrain_data .pytest_cache .ruff_cache examples/web/node_modules

@@ -1,6 +1,6 @@
 """Mutated files for every reader: it reads them or refuses them in one clear line, and nothing of theirs is executed.
 
-    FUZZ=120 python -m pytest tests/commands/test_fuzz.py -s  the full run: so many files of each kind
+    FUZZ=120 python -m pytest tests/commands/test_fuzz.py -s  twice the files of each kind that make test-slow tries
 
 FUZZ_SEED chooses other mutations. What was found this way stands in test_security.py.
 """
@@ -48,7 +48,8 @@ from utils.loading.listing import list_images
 from utils.runtime.hyp import load_hyp
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # of decoders, and of layers without weights
-COUNT, SEED = int(os.environ.get('FUZZ', '10')), os.environ.get('FUZZ_SEED', '0')
+FULL, SEED = int(os.environ.get('FUZZ', '60')), os.environ.get('FUZZ_SEED', '0')
+COUNTS = [6, pytest.param(FULL, marks=pytest.mark.slow)]
 SECONDS = 60  # that a reader may take for a file of a few kB, on a busy machine
 CANARY = Path('executed_by_fuzz')
 TOKEN = re.compile(rb'[-+.\w]+')
@@ -308,8 +309,9 @@ def attempt(read: Callable[[], None]) -> str:
     return 'read'
 
 
+@pytest.mark.parametrize('count', COUNTS)
 @pytest.mark.parametrize('kind', KINDS)
-def test_mutated_files(kind, tmp_path, monkeypatch):
+def test_mutated_files(kind, count, tmp_path, monkeypatch):
     make, read = KINDS[kind]
     folder = tmp_path / 'in'
     folder.mkdir()
@@ -322,7 +324,7 @@ def test_mutated_files(kind, tmp_path, monkeypatch):
         )  # holds no network
         shutil.rmtree(tmp_path / 'out', ignore_errors=True)
     outcomes = {}
-    for number in range(COUNT):
+    for number in range(count):
         chance = random.Random(f'{SEED} {kind} {number}')
         shutil.rmtree(tmp_path / 'out', ignore_errors=True)
         file = chance.choice(files)
@@ -331,19 +333,20 @@ def test_mutated_files(kind, tmp_path, monkeypatch):
         file.write_bytes(intact[file])
         assert {path.name for path in tmp_path.iterdir()} <= {'in', 'out'}, f'{number} wrote elsewhere'
     done = {name: len(outcomes.pop(name, [])) for name in ('read', 'refused')}
-    print(f'{kind}: {COUNT} files, {done["read"]} read, {done["refused"]} refused')
+    print(f'{kind}: {count} files, {done["read"]} read, {done["refused"]} refused')
     assert not outcomes
 
 
-def test_checkpoints_with_other_entries(tmp_path):
+@pytest.mark.parametrize('count', COUNTS)
+def test_checkpoints_with_other_entries(count, tmp_path):
     """Well-formed checkpoints that hold something else than they should."""
     content = torch.load(own_checkpoint(tmp_path)[0], weights_only=True)
     outcomes = set()
-    for number in range(COUNT):
+    for number in range(count):
         chance = random.Random(f'{SEED} entries {number}')
         torch.save(replace_an_entry(content, chance), tmp_path / 'changed.pt')
         outcomes.add(attempt(lambda: read_weights(tmp_path, tmp_path / 'changed.pt')))
-    print(f'checkpoints with other entries: {COUNT} files')
+    print(f'checkpoints with other entries: {count} files')
     assert outcomes <= {'read', 'refused'}
 
 
@@ -386,23 +389,33 @@ BY_KEYS = {
 }
 
 
-def anything(count: int):
-    return settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+def with_examples(strategy, check: Callable, count: int) -> None:
+    """Call `check` with three times `count` examples of a strategy."""
+    checks = settings(
+        max_examples=3 * count, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+    )
+    checks(given(strategy)(check))()
 
 
+@pytest.mark.parametrize('count', COUNTS)
 @pytest.mark.parametrize('what', BY_KEYS)
-@anything(3 * COUNT)
-@given(data=st.data())
-def test_known_keys_with_any_values(what, data):
+def test_known_keys_with_any_values(what, count):
     keys, read = BY_KEYS[what]
-    given = data.draw(st.dictionaries(st.sampled_from(keys), PLAIN))
-    assert attempt(lambda: read(given, 'given')) in ('read', 'refused')
+
+    def check(entries):
+        assert attempt(lambda: read(entries, 'given')) in ('read', 'refused')
+
+    with_examples(st.dictionaries(st.sampled_from(keys), PLAIN), check, count)
 
 
-@anything(3 * COUNT)
-@given(content=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
-def test_any_bytes(tmp_path_factory, content):
-    folder = tmp_path_factory.mktemp('any', numbered=True)
+@pytest.mark.parametrize('count', COUNTS)
+def test_any_bytes(tmp_path, count):
+    contents = st.binary(max_size=300) | st.text(max_size=300).map(str.encode)
+    with_examples(contents, lambda content: read_all(tmp_path, content), count)
+
+
+def read_all(folder: Path, content: bytes) -> None:
+    """The same bytes as every kind of file."""
     for name, read in {
         'a.pt': read_checkpoint,
         'a.txt': lambda file: (read_labels(file, 2), read_ground_truth(file)),
@@ -412,4 +425,3 @@ def test_any_bytes(tmp_path_factory, content):
     }.items():
         (folder / name).write_bytes(content)
         assert attempt(lambda: read(folder / name)) in ('read', 'refused'), name  # noqa: B023
-    shutil.rmtree(folder)

@@ -528,6 +528,7 @@ def test_a_signal_of_the_terminal_reaches_each_child_once(tmp_path, number):
     assert [log.read_text().splitlines()[-1] for log in logs] == ["['SIGTERM']"] * 2
 
 
+@pytest.mark.slow
 def test_a_whole_comparison(made, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('OMP_NUM_THREADS', '1')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')

@@ -18,7 +18,7 @@ from data import convert
 from data.formats.common import BadEntry
 from data.formats.pages import ImageFiles
 from models.errors import UserError
-from tests.support import ROOT, run_script
+from tests.support import ROOT, run_here
 from utils.evaluation.icdar import read_ground_truth
 
 WIDTH, HEIGHT = 80, 40
@@ -385,7 +385,7 @@ def test_the_page_as_written(tmp_path):
         if entry.suffix == '.py' or entry.name in ('data', 'models', 'utils', 'recipes', 'weights'):
             (tmp_path / entry.name).symlink_to(entry)
     rendered = tmp_path / 'rendered'
-    run_script('data/synthtext.py', '--out', rendered, '--train', 12, '--test', 1, '--size', '320x192')
+    run_here('data/synthtext.py', '--out', rendered, '--train', 12, '--test', 1, '--size', '320x192')
     for file in (rendered / 'images' / 'train_icdar').iterdir():
         shapes = []
         for row in (rendered / 'gt' / 'train_icdar' / f'gt_{file.stem}.txt').read_text('utf-8-sig').splitlines():
@@ -404,7 +404,7 @@ def test_the_page_as_written(tmp_path):
             continue  # tests/export/test_export.py
         short = {'train.py': SHORT, 'distill.py': SHORT, 'val.py': ['--imgsz', '96', '--workers', '0']}.get(script, [])
         short = [] if '--help' in flags else short
-        result = run_script(script, *flags, *short, cwd=tmp_path)
+        result = run_here(script, *flags, *short, cwd=tmp_path)
         assert result.returncode == 0, (script, flags, result.stderr, result.stdout[-2000:])
     assert seen == {'data/convert.py', 'train.py', 'distill.py', 'val.py', 'detect.py', 'export.py'}
     assert (tmp_path / 'runs/distill/my_student/weights/best.pt').is_file()

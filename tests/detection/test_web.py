@@ -15,16 +15,22 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from data.synthesis.image import render_image
-from tests.support import ROOT, run_script
+from tests.support import ROOT, run_here
 from utils.detection.detector import Detector
 
 WEB = ROOT / 'examples' / 'web'
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
 pytest.importorskip('onnx', reason='needs requirements-export.txt')
-pytestmark = [
-    pytest.mark.skipif(not CHROMIUM or not shutil.which('node'), reason='needs Chromium and Node.js'),
-    pytest.mark.skipif(not (WEB / 'node_modules/puppeteer-core').is_dir(), reason='needs npm ci in examples/web'),
+MISSING = [
+    *(() if CHROMIUM else ('Chromium',)),
+    *(() if shutil.which('node') else ('Node.js',)),
+    *(() if (WEB / 'node_modules/puppeteer-core').is_dir() else ('npm ci in examples/web',)),
 ]
+
+
+def in_browser(test):
+    """`make test-slow` brings what is needed."""
+    return pytest.mark.slow(pytest.mark.skipif(bool(MISSING), reason=f'needs {", ".join(MISSING)}')(test))
 
 
 @contextlib.contextmanager
@@ -43,7 +49,7 @@ def seen(tmp_path_factory) -> tuple[dict, Path]:
     """Drive the page once; returns what was seen and the folder of all files."""
     folder = tmp_path_factory.mktemp('web')
     shutil.copy(ROOT / 'teacher/demo/yolov5n.pt', folder / 'model.pt')
-    exported = run_script('export.py', '--weights', folder / 'model.pt', '--format', 'onnx', '--dynamic')
+    exported = run_here('export.py', '--weights', folder / 'model.pt', '--format', 'onnx', '--dynamic')
     assert exported.returncode == 0, exported.stderr
     image, _, _ = render_image(11, 'test', 8, (1000, 600))
     Image.fromarray(image).save(folder / 'picture.png')
@@ -61,6 +67,7 @@ def seen(tmp_path_factory) -> tuple[dict, Path]:
     return json.loads((folder / 'result.json').read_text()), folder
 
 
+@in_browser
 def test_the_boxes_of_detect(seen):
     """The same file on the same picture: every box agrees, but for what OpenCV's and the page's rounding leave."""
     result, folder = seen
@@ -78,12 +85,14 @@ def test_the_boxes_of_detect(seen):
     assert re.fullmatch(rf'{len(expected)} words in picture.png, 1000 × 600 pixels; .* \d+ ms\.', result['status'])
 
 
+@in_browser
 def test_a_turned_photograph(seen):
     """EXIF is heeded: the picture is as wide as the upright one, and the drop of two pictures ends with the second."""
     result, _ = seen
     assert ' in turned.jpg, 1000 × 600 pixels;' in result['turned']
 
 
+@in_browser
 def test_messages(seen):
     result, _ = seen
     assert result['errors'] == [] and result['isolated'] is True and result['plain'] is False
@@ -95,5 +104,5 @@ def test_messages(seen):
 
 
 def test_serve_says_what_is_missing(tmp_path):
-    result = run_script('examples/web/serve.py', '--model', tmp_path / 'no.onnx')
+    result = run_here('examples/web/serve.py', '--model', tmp_path / 'no.onnx')
     assert result.returncode == 2 and 'there is no file' in result.stderr

@@ -9,7 +9,7 @@ from models.checkpoint import read_checkpoint, restore, save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
 from teacher.average import average
-from tests.support import ROOT, run_script, small_cfg
+from tests.support import ROOT, run_here, small_cfg
 
 
 def checkpoint(path, seed: int = 0, cfg: dict | None = None, **entries):
@@ -68,14 +68,14 @@ def test_command(tmp_path, tiny_data):
             parameter.mul_(1.02)
     save_checkpoint(files[1], model, model.state_dict(), epoch=demo.meta['epoch'] + 7)
     out = tmp_path / 'new/soup.pt'
-    result = run_script('teacher/average.py', *files, '--out', out, '--data', tiny_data, '--imgsz', 320)
+    result = run_here('teacher/average.py', *files, '--out', out, '--data', tiny_data, '--imgsz', 320)
     assert result.returncode == 0, result.stderr
     meta = read_checkpoint(out).meta
     assert meta['options']['averaged'] == [str(file) for file in files]
     assert meta['options']['shares'] == [1.0, 1.0]
     assert 0 <= meta['conf_threshold'] <= 1
     assert meta['epoch'] == demo.meta['epoch'] + 7
-    again = run_script(
+    again = run_here(
         'val.py', '--weights', out, '--data', tiny_data, '--imgsz', 320, '--project', tmp_path / 'val', '--noplots'
     )
     scores = [re.search(r'mAP50 ([\d.]+), mAP50-95 ([\d.]+)', text).groups() for text in (result.stdout, again.stdout)]
@@ -98,7 +98,7 @@ def test_command(tmp_path, tiny_data):
     ],
 )
 def test_one_line_says_what_is_wrong(tmp_path, tiny_data, arguments, says):
-    result = run_script('teacher/average.py', '--out', tmp_path / 'out.pt', '--data', tiny_data, *arguments)
+    result = run_here('teacher/average.py', '--out', tmp_path / 'out.pt', '--data', tiny_data, *arguments)
     assert result.returncode != 0
     assert says in result.stderr
     assert 'Traceback' not in result.stderr

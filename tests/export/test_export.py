@@ -18,7 +18,7 @@ from models.checkpoint import load_model, save_checkpoint
 from models.errors import UserError
 from models.exported import default_device, load_detector, long_side
 from models.yolo import DetectionModel
-from tests.support import ROOT, run_script, small_cfg
+from tests.support import ROOT, run_here, small_cfg
 from utils.boxes import non_max_suppression
 from utils.detection.detector import Detector
 from utils.export import card
@@ -197,7 +197,7 @@ def test_example_finds_the_same(exports, kind, size, tmp_path):
     file, _ = exports[kind]
     image = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / 'photo.png'), image[:, :, ::-1])
-    done = run_script('examples/onnx_detect.py', file, tmp_path / 'photo.png')
+    done = run_here('examples/onnx_detect.py', file, tmp_path / 'photo.png')
     assert done.returncode == 0, done.stderr
     found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
     expected = Detector(str(file))(image)

@@ -12,18 +12,14 @@ import pytest
 import torch
 
 from models.errors import UserError
-from tests.commands.test_commands import SMALL, World, assert_equal, assert_same_run, load, metrics_of, place, rows_of
 from tests.support import ROOT
+from tests.world import SMALL, World, assert_equal, assert_same_run, load, metrics_of, place, rows_of
 from utils.runtime import device, distributed
 
+SLOW = pytest.mark.slow
 TORCHRUN = (sys.executable, '-m', 'torch.distributed.run', '--standalone')
 # 22 pictures: batches of 7, 7, 7 and 1 could not be shared; of 6, 6, 6 and 4 they can, unevenly among three.
 SHARED = (*SMALL, '--batch-size', 6, '--nominal-batch', 6, '--no-amp', '--optimizer', 'SGD')
-
-
-@pytest.fixture(scope='module')
-def world(tmp_path_factory, tiny_data) -> World:
-    return World(tmp_path_factory.mktemp('world'), tiny_data)
 
 
 def start(*command, **more) -> subprocess.Popen:
@@ -54,7 +50,13 @@ def own_flags(world: World, kind: str) -> tuple:
 
 
 @pytest.mark.parametrize(
-    ('kind', 'processes', 'accumulate'), [('train', 2, 6), ('train', 3, 12), ('distill', 2, 6), ('unlabelled', 2, 6)]
+    ('kind', 'processes', 'accumulate'),
+    [
+        ('train', 2, 6),
+        pytest.param('train', 3, 12, marks=SLOW),
+        pytest.param('distill', 2, 6, marks=SLOW),
+        pytest.param('unlabelled', 2, 6, marks=SLOW),
+    ],
 )
 def test_the_same_steps_as_one_process(world, tmp_path, kind, processes, accumulate):
     """Normalisation frozen, float32: terms and weights agree to 1e-5 over 20 steps, figures of validation too."""
@@ -119,6 +121,7 @@ def children(process: subprocess.Popen) -> list[int]:
     return [int(number) for number in found.stdout.split()]
 
 
+@pytest.mark.slow
 def test_files_are_those_of_one_run(together):
     names = {path.name for path in together.iterdir()}
     assert {'results.csv', 'metrics.json', 'opt.yaml', 'hyp.yaml', 'weights'} <= names
@@ -126,6 +129,7 @@ def test_files_are_those_of_one_run(together):
     assert len([name for name in names if name.startswith('events')]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_process_that_dies_ends_all_with_a_message(world, tmp_path, together, victim):
     """... and torchrun --max-restarts goes on from last.pt, to the same end."""
@@ -147,6 +151,7 @@ def test_a_process_that_dies_ends_all_with_a_message(world, tmp_path, together, 
     assert_same_run(together, again)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_step_of_all(world, tmp_path, together):
     run = tmp_path / 'run'
     process = start(*train_together(world, run))
@@ -159,6 +164,7 @@ def test_sigterm_saves_the_step_of_all(world, tmp_path, together):
     assert_same_run(together, run)
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_the_first_process(together):
     """The averaged model is the first process's: its buffers are in the checkpoint, whole and finite."""
     content = load(together / 'weights/last.pt')

@@ -17,25 +17,27 @@ import torch
 
 import train
 from models.errors import Interrupted, UserError
-from tests.commands.test_commands import SMALL, World, assert_same_run, call, load, place, rows_of
 from tests.support import ROOT
+from tests.world import SMALL, World, assert_same_run, call, load, place, rows_of
 from utils.training import loop as trainer
 from utils.training.criterion import DetectionCriterion
 from utils.training.loop import Trainer
 
 pytestmark = pytest.mark.usefixtures('one_thread')
-KILLS = int(os.environ.get('KILLS', '15'))  # of each kind of run
+SLOW = pytest.mark.slow
+KILLS = int(os.environ.get('KILLS', '15'))  # of each kind of run, in the slow test
 STEADY = ('--batch-size', 4, '--nominal-batch', 8, '--save-every', 0)  # 6 batches, 3 steps an epoch, each saved
-
-
-@pytest.fixture(scope='module')
-def world(tmp_path_factory, tiny_data) -> World:
-    return World(tmp_path_factory.mktemp('world'), tiny_data)
 
 
 def resume(run: Path, *flags) -> Path:
     call(train.main, 'train.py', '--resume', run / 'weights/last.pt', '--device', 'cpu', *flags)
     return run
+
+
+@pytest.fixture(scope='module')
+def straight(world, tmp_path_factory) -> Path:
+    """Two epochs that nobody disturbed, for the runs of the same options."""
+    return world.train(tmp_path_factory.mktemp('reference') / 'straight', *STEADY, '--epochs', 2)
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
@@ -63,8 +65,10 @@ def reported(run: Path) -> bool:
     return (run / 'metrics.json').is_file()
 
 
-@pytest.mark.parametrize('kind', ['train', 'distill'])
-def test_killed_at_random_moments(world, tmp_path, kind, record_property):
+@pytest.mark.parametrize(
+    ('kind', 'kills'), [('distill', 1), *(pytest.param(kind, KILLS, marks=SLOW) for kind in ('train', 'distill'))]
+)
+def test_killed_at_random_moments(world, tmp_path, kind, kills, record_property):
     """kill -9, resume, kill -9 ...: in the end every number is that of the run that nobody disturbed."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['train', 'distill', 'utils.training.run', 'utils.distillation.distiller'])
@@ -89,16 +93,16 @@ def test_killed_at_random_moments(world, tmp_path, kind, record_property):
     whole.join()
     seconds = time.monotonic() - begin
     assert whole.exitcode == 0, log.read_text()
-    kills, runs = 0, [tmp_path / 'run1']
-    while kills < KILLS or not reported(runs[-1]):
+    killed, runs = 0, [tmp_path / 'run1']
+    while killed < kills or not reported(runs[-1]):
         if reported(runs[-1]):  # also if it was killed after that, on its way out: the next kills are for another run
             runs.append(tmp_path / f'run{len(runs) + 1}')
         process = start(runs[-1])
-        process.join(chance.uniform(0, seconds) if kills < KILLS else None)
+        process.join(chance.uniform(0, seconds) if killed < kills else None)
         if process.exitcode is None:
             process.kill()
             process.join()
-            kills += 1
+            killed += 1
         else:
             assert process.exitcode == 0, f'seed {seed}: {log.read_text()}'
     for run in runs:
@@ -111,9 +115,8 @@ def test_killed_at_random_moments(world, tmp_path, kind, record_property):
 
 
 @pytest.mark.parametrize(('at', 'end_at'), [(1, 1), (3, 4), (10, 10)])
-def test_a_signal_ends_a_run_after_its_step(world, tmp_path, monkeypatch, capsys, at, end_at):
+def test_a_signal_ends_a_run_after_its_step(world, straight, tmp_path, monkeypatch, capsys, at, end_at):
     """Ctrl-C in a batch that is a step alone (warm-up), in the first and in the second of two: the step is saved."""
-    straight = world.train(tmp_path / 'straight', *STEADY, '--epochs', 2)
     forward, calls = DetectionCriterion.forward, []
 
     def signalled(self, *arguments):
@@ -147,17 +150,16 @@ def test_a_second_signal_ends_it_at_once(world, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('failure', [Interrupted(signal.SIGTERM), UserError('img_7.jpg: the picture cannot be read')])
-def test_interrupted_or_failed_while_validating(world, tmp_path, monkeypatch, failure):
-    straight = world.train(tmp_path / 'straight', '--epochs', 2)
+def test_interrupted_or_failed_while_validating(world, straight, tmp_path, monkeypatch, failure):
 
     def fails(*_, **__):
         raise failure
 
     with monkeypatch.context() as patch, pytest.raises(type(failure)):
         patch.setattr(trainer, 'evaluate', fails)
-        world.train(tmp_path / 'run', '--epochs', 2)
+        world.train(tmp_path / 'run', *STEADY, '--epochs', 2)
     progress = load(tmp_path / 'run/weights/last.pt')['resume']['progress']
-    assert (progress['epoch'], progress['batches']) == (0, 3)  # trained on all of them, not judged
+    assert (progress['epoch'], progress['batches']) == (0, 6)  # trained on all of them, not judged
     assert_same_run(straight, resume(tmp_path / 'run'))
 
 
@@ -223,8 +225,7 @@ def test_a_step_that_is_left_out_changes_nothing(world, tmp_path, monkeypatch):
 # --- machines ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_loading_process_that_is_killed_is_replaced(world, tmp_path, monkeypatch, capsys):
-    straight = world.train(tmp_path / 'straight', *STEADY, '--epochs', 2)
+def test_a_loading_process_that_is_killed_is_replaced(world, straight, tmp_path, monkeypatch, capsys):
     pause, calls = Trainer._pause, []
 
     def killing(self):
@@ -241,8 +242,7 @@ def test_a_loading_process_that_is_killed_is_replaced(world, tmp_path, monkeypat
     assert_same_run(straight, run)
 
 
-def test_validation_survives_a_loading_process(world, tmp_path, monkeypatch, capsys):
-    straight = world.train(tmp_path / 'straight', *STEADY, '--epochs', 2)
+def test_validation_survives_a_loading_process(world, straight, tmp_path, monkeypatch, capsys):
     evaluate, calls = trainer.evaluate, []
 
     def dying(*arguments, **options):
@@ -257,7 +257,7 @@ def test_validation_survives_a_loading_process(world, tmp_path, monkeypatch, cap
     assert_same_run(straight, run)
 
 
-def test_loading_processes_that_keep_dying_end_the_run(world, tmp_path, monkeypatch):
+def test_loading_processes_that_keep_dying_end_the_run(world, straight, tmp_path, monkeypatch):
     read = trainer.BatchLoader.__iter__
 
     def dying(self):
@@ -268,8 +268,7 @@ def test_loading_processes_that_keep_dying_end_the_run(world, tmp_path, monkeypa
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match='was killed'):
         patch.setattr(trainer.BatchLoader, '__iter__', dying)
-        world.train(tmp_path / 'run', *STEADY, '--epochs', 1)
-    straight = world.train(tmp_path / 'straight', *STEADY, '--epochs', 1)
+        world.train(tmp_path / 'run', *STEADY, '--epochs', 2)
     assert_same_run(straight, resume(tmp_path / 'run'))
 
 
@@ -291,8 +290,7 @@ def test_a_full_disk_ends_the_run_in_a_line(world, tmp_path):
     assert list((tmp_path / 'run/weights').iterdir()) == []
 
 
-def test_the_last_good_checkpoint_survives_a_full_disk(world, tmp_path, monkeypatch):
-    straight = world.train(tmp_path / 'straight', *STEADY, '--epochs', 2)
+def test_the_last_good_checkpoint_survives_a_full_disk(world, straight, tmp_path, monkeypatch):
     save, calls = torch.save, []
 
     def full(content, file):
@@ -335,9 +333,9 @@ with sole_writer(Path(sys.argv[1])):
 """
 
 
-def test_one_process_at_a_time_writes_to_a_folder(world, tmp_path):
+def test_one_process_at_a_time_writes_to_a_folder(world, straight, tmp_path):
     run = tmp_path / 'run'
-    flags = (*STEADY, '--epochs', 1, '--exist-ok')
+    flags = (*STEADY, '--epochs', 2, '--exist-ok')
     run.mkdir()
     holder = subprocess.Popen([sys.executable, '-c', HOLDER, run], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     reader = int(holder.stdout.readline())
@@ -352,7 +350,7 @@ def test_one_process_at_a_time_writes_to_a_folder(world, tmp_path):
     finally:
         holder.kill()
         os.kill(reader, signal.SIGKILL)
-    assert_same_run(world.train(tmp_path / 'straight', *STEADY, '--epochs', 1), run)
+    assert_same_run(straight, run)
 
 
 def test_resuming_with_other_data_is_said(world, tmp_path, monkeypatch, capsys):
