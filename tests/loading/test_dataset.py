@@ -620,7 +620,7 @@ def test_unlabelled_pictures_are_kept_apart(two_kinds):
     dataset = TextDataset(data, 'train', 64, hyp, augment=True, unlabelled=more)
     assert (len(dataset), dataset.labelled) == (6, 3)
     assert 'unlabelled: 3 pictures' in dataset.summary
-    assert 'skipped 1 pictures' in dataset.summary and 'broken.png' in dataset.summary
+    assert 'skipped 1 broken or missing pictures' in dataset.summary and 'broken.png' in dataset.summary
     for index in range(6):
         sample = dataset[0, index]
         values = np.unique(sample.image.numpy())

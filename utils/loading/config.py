@@ -1,5 +1,6 @@
 """The data yaml: where the images of each split are, and what their classes are called."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from utils.runtime.hyp import check_keys, read_yaml
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ('train', 'val', 'test')
 KEYS = ('path', *SPLITS, 'names', 'nc', 'dont_care', 'prepare')
+IGNORED = ('roboflow', 'download')  # keys of other tools that say nothing about where the images are
 DONT_CARE = ('ignore', 'text')
 
 
@@ -17,7 +19,7 @@ class DataConfig:
     """A data yaml: where the pictures of each split are, and what their classes are called.
 
     Attributes:
-        path: the folder that the splits are relative to.
+        path: the folder that the splits are relative to; the yaml's own where the yaml does not say.
         splits: split name -> a folder of pictures, a list file (*.txt), or a list of these.
         names: class number -> name, 0 to nc - 1.
         nc: number of classes.
@@ -47,9 +49,9 @@ def load_data_config(file: Path | str) -> DataConfig:
         UserError: no such file, not yaml, an unknown or missing key, a value of the wrong form.
     """
     file = Path(file)
-    values = read_yaml(file)
+    values = {key: value for key, value in read_yaml(file).items() if key not in IGNORED}
     check_keys(values, KEYS, file)
-    for key in ('path', 'train', 'val', 'names'):
+    for key in ('train', 'val', 'names'):
         if values.get(key) in (None, '', []):
             raise UserError(f'{file}: the key {key!r} is missing or empty')
     splits = {split: values[split] for split in SPLITS if values.get(split) is not None}
@@ -62,15 +64,29 @@ def load_data_config(file: Path | str) -> DataConfig:
     dont_care = values.get('dont_care', DONT_CARE[0])
     if dont_care not in DONT_CARE:
         raise UserError(f'{file}: dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
-    places = [place for entry in splits.values() for place in listed(entry)]
+    folder = _data_folder(values.get('path'), [place for entry in splits.values() for place in listed(entry)], file)
+    return DataConfig(folder, splits, names, len(names), dont_care, str(values.get('prepare') or ''), file)
+
+
+def _data_folder(path, places: list[str], file: Path) -> Path:
+    """What the splits are relative to: `path` from the current folder, the program's or the yaml's, the first below
+    which one of the places lies; without a path the yaml's folder."""
     try:
-        folder = Path(str(values['path'])).expanduser()
-        here, in_root = ([(base / place).exists() for place in places] for base in (folder, ROOT / folder))
+        folder = file.parent if path in (None, '') else Path(str(path)).expanduser()
+        bases = (folder,) if path in (None, '') else (folder, ROOT / folder, file.parent / folder)
+        found = {base: [place_below(base, place) for place in places] for base in bases}
+        missing = folder if folder.exists() else ROOT / folder
+        return next((base for base, there in found.items() if any(there)), missing)
     except (OSError, RuntimeError, ValueError) as error:  # a name too long for a file system, no such user
         raise UserError(f'{file}: path, train, val and test must name places ({error})') from None
-    if not any(here) and (any(in_root) or not folder.exists()):  # ROOT / folder is folder where that is absolute
-        folder = ROOT / folder
-    return DataConfig(folder, splits, names, len(names), dont_care, str(values.get('prepare') or ''), file)
+
+
+def place_below(folder: Path, place: str) -> Path | None:
+    """The folder or list that a split names, None if there is none. Windows' backslashes are read, and the '../' that
+    Roboflow writes before places that lie in the folder itself."""
+    slashes = place.replace('\\', '/')
+    shorter = re.sub(r'^(\.\./)+', '', slashes)
+    return next((folder / name for name in (place, slashes, shorter) if name and (folder / name).exists()), None)
 
 
 def listed(entry) -> list:

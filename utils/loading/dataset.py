@@ -15,10 +15,11 @@ from utils.loading.augment import Example
 from utils.loading.batches import Sample
 from utils.loading.cache import ImageCache
 from utils.loading.config import DONT_CARE, DataConfig
+from utils.loading.files import real_file
 from utils.loading.images import load_image
 from utils.loading.labels import Annotations, companion_file
-from utils.loading.listing import images_at, list_images, real_file, real_files
-from utils.loading.scan import map_files, measure, read_annotations, skipped_lines
+from utils.loading.listing import images_at, list_split, real_files
+from utils.loading.scan import describe, examine, map_files, measure
 from utils.runtime.hyp import check_hyp
 
 
@@ -101,60 +102,51 @@ class TextDataset(Dataset):
 
     def _scan(self, data: DataConfig, split: str, dont_care: str) -> None:
         """Read the sizes and labels of all pictures; sets files, shapes, annotations and summary."""
-        images = list_images(data, split)
-
-        def examine(file: Path):
-            shape, problem = measure(file)
-            if problem:
-                return None, None, [problem], 0
-            return shape, *read_annotations(file, data.nc, dont_care)
-
-        found = map_files(examine, images, f'reading {split}')
-        usable = [(file, *rest) for file, rest in zip(images, found, strict=True) if rest[0] is not None]
-        broken = [rest[2][0] for rest in found if rest[0] is None]
-        bad_rows = [message for _, _, _, skipped, _ in usable for message in skipped]
+        listing = list_split(data, split)
+        images = listing.images
+        found = map_files(lambda file: examine(file, data.nc, dont_care), images, f'reading {split}')
+        usable = [(file, scanned) for file, scanned in zip(images, found, strict=True) if not scanned.problem]
+        problems = [scanned.problem for scanned in found if scanned.problem]
         if not usable:
-            raise UserError(f'{data.file}: none of the {len(images)} pictures of {split!r} is usable: {broken[0]}')
-        labelled = sum(row[4] for row in usable)
-        if not labelled:
+            raise UserError(f'{data.file}: none of the {len(images)} pictures of {split!r} is usable: {problems[0]}')
+        if not any(scanned.labelled for scanned in found):
             place = companion_file(usable[0][0], 'labels')
             raise UserError(f'{data.file}: no picture of {split!r} has a label file (the first would be {place})')
-        self.files = [row[0] for row in usable]
-        self.shapes = np.array([row[1] for row in usable])
-        self.annotations = [row[2] for row in usable]
-        self.summary = self._summarise(split, len(self.files) - labelled, broken, bad_rows)
+        self.files = [file for file, _ in usable]
+        self.shapes = np.array([scanned.shape for _, scanned in usable])
+        self.annotations = [scanned.annotations for _, scanned in usable]
+        marks = np.concatenate([a.dont_care for a in self.annotations])
+        unlabelled = sum(not scanned.labelled for _, scanned in usable)
+        counts = (
+            f"{split}: {len(self.files)} pictures, {(~marks).sum()} targets, {marks.sum()} don't-care regions, "
+            f'{unlabelled} pictures without a label file (background)'
+        )
+        self.summary = '\n'.join([counts, *describe(found), *filter(None, [listing.left_out()])])
+        if split == 'train' and marks.all():
+            print(self.summary)
+            raise UserError(f'{data.file}: there is nothing to train on, {split!r} has 0 targets')
 
     def _add_unlabelled(self, place: Path, data: DataConfig) -> None:
         """Append pictures without annotations that are in no split of the data. Raises UserError if there are none."""
-        everything = images_at(place)
-        if not everything:
+        listing = images_at(place)
+        if listing is None or not listing.images:
             raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
         known = set().union(*(real_files(data, split) for split in data.splits))
-        images = [file for file in everything if real_file(file) not in known]
-        left_out = len(everything) - len(images)
+        images = [file for file in listing.images if real_file(file) not in known]
+        left_out = len(listing.images) - len(images)
         if not images:
             raise UserError(f'unlabelled pictures: all {left_out} of {place} are in a split of {data.file}')
-        found = list(zip(images, map_files(measure, images, 'reading unlabelled pictures'), strict=True))
-        usable = [(file, shape) for file, (shape, _) in found if shape]
-        broken = [problem for _, (_, problem) in found if problem]
+        found = map_files(measure, images, 'reading unlabelled pictures')
+        usable = [(file, scanned.shape) for file, scanned in zip(images, found, strict=True) if scanned.shape]
         if not usable:
-            raise UserError(f'unlabelled pictures: none of the {len(images)} of {place} is usable: {broken[0]}')
+            problem = found[0].problem
+            raise UserError(f'unlabelled pictures: none of the {len(images)} of {place} is usable: {problem}')
         self.files += [file for file, _ in usable]
         self.shapes = np.concatenate((self.shapes, np.array([shape for _, shape in usable])))
         self.annotations += [Annotations.build([], [])] * len(usable)
         kept_out = f'; {left_out} more are left out, as they are in a split of the data' if left_out else ''
-        lines = [f'unlabelled: {len(usable)} pictures{kept_out}', *skipped_lines('pictures', broken)]
+        lines = [f'unlabelled: {len(usable)} pictures{kept_out}', *describe(found), *filter(None, [listing.left_out()])]
         self.summary += '\n' + '\n'.join(lines)
-
-    def _summarise(self, split: str, unlabelled: int, broken: list[str], bad_rows: list[str]) -> str:
-        marks = np.concatenate([a.dont_care for a in self.annotations])
-        lines = [
-            f"{split}: {len(self.files)} pictures, {(~marks).sum()} targets, {marks.sum()} don't-care regions, "
-            f'{unlabelled} pictures without a label file (background)'
-        ]
-        return '\n'.join(
-            lines + skipped_lines('broken or missing pictures', broken) + skipped_lines('bad label rows', bad_rows)
-        )
 
     def fingerprint(self) -> str:
         """A digest of the pictures' names, sizes and annotations, in their order."""

@@ -1,10 +1,13 @@
 """Which files of a folder are images: one list of suffixes and one way to look, for all commands. Needs no torch."""
 
+import contextlib
 import importlib.util
 import os
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
 from models.errors import UserError
 
@@ -61,6 +64,48 @@ def walk(folder: Path) -> list[Path]:
             f'{getattr(error, "filename", None) or folder}: the folder cannot be listed ({reason})'
         ) from None
     return sorted(files)
+
+
+def real_file(file: Path) -> Path:
+    """The file behind links; what is none (a loop of links, a name that no file can have) stays as it is."""
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return file
+
+
+def same_name(name: str) -> str:
+    """What is equal for names that differ only in case or in how accents are written (NFC, NFD)."""
+    return unicodedata.normalize('NFC', unicodedata.normalize('NFC', name).casefold())
+
+
+def matching(folder: Path, path: str) -> Path | None:
+    """What a path means below a folder: what exists, or else the only thing whose name is the same but for case and
+    accents. Backslashes separate too. None where nothing fits, or several do."""
+    place = folder
+    exact = folder / path
+    with contextlib.suppress(OSError, ValueError):
+        if exact.exists():
+            return exact
+        for part in PurePosixPath(path.replace('\\', '/')).parts:
+            if part == '..' or (place / part).exists():
+                place /= part
+                continue
+            found = _names(str(place), os.stat(place).st_mtime_ns).get(same_name(part), [])
+            if len(found) != 1:
+                return None
+            place /= found[0]
+        return place
+    return None
+
+
+@lru_cache(1000)
+def _names(folder: str, _changed: int) -> dict[str, list[str]]:
+    """Names in a folder by what is the same of them; anew when the folder has changed."""
+    names = defaultdict(list)
+    for name in os.listdir(folder):
+        names[same_name(name)].append(name)
+    return names
 
 
 def left_out(files: Iterable[Path]) -> str:

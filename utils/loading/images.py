@@ -43,7 +43,7 @@ DEEP_BITS = 14  # 16-bit images whose values need no more bits are stretched: th
 _said: set[str] = set()
 
 
-class Unreadable(Exception):
+class Unreadable(OSError):
     """A file that is no image or video, or a broken one; the message says why."""
 
 
@@ -69,8 +69,6 @@ def read_image(path: Path, page: int = 0) -> np.ndarray:
             return _pixels(image, path, page)
     except UnidentifiedImageError:
         return _to_rgb(_decode_with_opencv(path, page, _start_of(path)), path)
-    except Unreadable:
-        raise
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     except Exception as error:  # decoders raise what they like at a broken file

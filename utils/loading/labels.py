@@ -1,13 +1,18 @@
 """Label files in both YOLO forms, and the annotations of one picture as polygons that can be moved and clipped."""
 
+import contextlib
+import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
 from models.errors import UserError
+from utils.loading.files import is_image, matching, real_file
+from utils.loading.rows import read_rows
 from utils.quads import encode
 
 TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clamped
@@ -16,8 +21,8 @@ UNCUT = 0.999  # visible fraction of a region from which its corners are taken a
 QUAD = 4  # corners
 BOX_COLUMNS = 5  # class x y w h
 MIN_POLYGON_COLUMNS = 7  # class and three points
-# Far more than a picture holds; they keep a file that is no label file from taking all memory.
-MAX_BYTES, MAX_ROWS, MAX_COLUMNS = 4 << 20, 10_000, 2001
+TWO_FORMS = 12  # coordinates of a row that holds x y w h and x1 y1 ... x4 y4
+MAX_COLUMNS = 2001  # far more than a word has corners
 
 
 @dataclass(frozen=True)
@@ -182,10 +187,10 @@ def _keep_side(polygons: np.ndarray, axis: int, limit: float, sign: int) -> np.n
 
 
 def companion_file(image: Path, kind: str) -> Path | None:
-    """Where a picture's `labels`, `ignore` or `gt` file lies, whether or not it exists.
+    """Where an image's `labels`, `ignore` or `gt` file belongs, whether or not it exists.
 
-    The last folder named `images` is replaced by the kind; ground truth is named gt_<picture>.txt. Without such a
-    folder labels lie beside the picture, and the other kinds nowhere (None).
+    The last folder named `images` is replaced by the kind; ground truth is named gt_<image>.txt. Without such a
+    folder labels lie beside the image, and the other kinds nowhere (None).
     """
     parts = list(image.parts)
     name = f'gt_{image.stem}.txt' if kind == 'gt' else f'{image.stem}.txt'
@@ -195,79 +200,129 @@ def companion_file(image: Path, kind: str) -> Path | None:
     return image.with_name(name) if kind == 'labels' else None
 
 
-def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotations, list[str]]:
-    """Read a label file of box rows (class x y w h) and polygon rows (class x1 y1 x2 y2 ...), shares of the picture.
+def find_companion(image: Path, kind: str) -> Path | None:
+    """An existing `labels` or `ignore` file of an image, None if there is none.
 
-    Boxes that reach over the picture's border are cut at it.
+    It lies where it belongs (companion_file), for labels also beside the image, or in one of these places of the file
+    that a link leads to. Its name may differ in case and in how accents are written.
+    """
+    for place in dict.fromkeys((image, real_file(image))):
+        beside = [place.with_name(f'{place.stem}.txt')] if kind == 'labels' else []
+        for candidate in (companion_file(place, kind), *beside):
+            found = candidate and matching(candidate.parent, candidate.name)
+            if found and found.is_file() and (found.stem == image.stem or not _has_image(image.parent, found.stem)):
+                return found
+    return None
+
+
+def _has_image(folder: Path, stem: str) -> bool:
+    """Whether a file whose name differs in case alone belongs to an image of its own."""
+    return any(file.stem == stem and is_image(file) for file in folder.iterdir())
+
+
+class LabelFile(NamedTuple):
+    """What a label file holds.
+
+    Attributes:
+        annotations: its regions, 0..1.
+        skipped: a message for every row that was not used.
+        notes: a message for every row that was used, but has a form of its own.
+        problem: why nothing in it can be used; '' if something can, or if it has no rows: an image without text.
+    """
+
+    annotations: Annotations
+    skipped: list[str]
+    notes: list[str]
+    problem: str
+
+
+def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotations, list[str]]:
+    """The annotations of a label file and a message for every row that was skipped; see read_label_file."""
+    return read_label_file(file, nc, dont_care)[:2]
+
+
+def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: bool = False) -> LabelFile:
+    """Read a label file of box rows (class x y w h) and polygon rows (class x1 y1 x2 y2 ...), fractions of the image.
+
+    Boxes that reach over the image's border are cut at it. A row of a box and its four corners in one counts as the
+    corners.
 
     Args:
-        file: an existing file; a byte order mark and blank lines are allowed.
+        file: an existing file; any line end, a byte order mark, UTF-16 and blank lines are allowed.
         nc: number of classes.
         dont_care: what to mark the regions as.
+        confidences: rows may end with a confidence, as detect.py writes them; it is left out.
 
     Returns:
-        The annotations (0..1), and a message for every row that was skipped: not numbers, a wrong number of
-        columns, no area, a repetition.
+        The annotations (0..1), and messages for rows that were skipped: not numbers, a wrong number of columns, no
+        area, a repetition.
 
     Raises:
         UserError: a coordinate outside 0..1 or a class outside 0..nc-1. The whole file is then likely to be in other
             units or of other classes, and skipping rows would train on the wrong data. Or the file cannot be opened,
             or is too large.
     """
-    lines = read_rows(file, 'the labels')
-    classes, polygons, weights, skipped, seen = [], [], [], [], set()
-    for number, line in enumerate(lines, 1):
+    classes, polygons, weights, skipped, notes, seen = [], [], [], [], [], set()
+    for number, line in enumerate(read_rows(file, 'the labels'), 1):
         if not line.strip():
             continue
+        place = f'{file}:{number}'
         try:
-            category, polygon = _parse_row(line.split())
+            category, coordinates = _parse_row(line, confidences)
         except ValueError as error:
-            skipped.append(f'{file}:{number}: {error}')
+            skipped.append(f'{place}: {error}')
             continue
-        _check_range(category, polygon, nc, f'{file}:{number}')
-        weight = float(len(polygon) != BOX_COLUMNS - 1)
-        polygon = clip_polygons(_corners(polygon)[None], 1, 1)[0]
+        _check_range(category, coordinates, nc, place)
+        polygon, note = _corners(coordinates)
+        if note:
+            notes.append(f'{place}: {note}')
+        weight = float(len(coordinates) != BOX_COLUMNS - 1)
+        polygon = clip_polygons(polygon[None], 1, 1)[0]
         key = (category, polygon.tobytes())
         if polygon_areas(polygon[None])[0] < MIN_AREA:
-            skipped.append(f'{file}:{number}: a region without area')
+            skipped.append(f'{place}: a region without area')
         elif key in seen:
-            skipped.append(f'{file}:{number}: repeats an earlier row')
+            skipped.append(f'{place}: repeats an earlier row')
         else:
             seen.add(key)
             classes.append(category)
             polygons.append(polygon)
             weights.append(weight)
-    return Annotations.build(classes, polygons, dont_care, weights), skipped
+    problem = f'none of its {len(skipped)} rows can be used, the first: {skipped[0]}' if skipped and not classes else ''
+    return LabelFile(Annotations.build(classes, polygons, dont_care, weights), skipped, notes, problem)
 
 
-def read_rows(file: Path, what: str) -> list[str]:
-    """The lines of a text file of one picture. Raises UserError if it cannot be read or is too large; `what` it is."""
-    try:
-        with open(file, 'rb') as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f'{file}: {what} cannot be read ({error.strerror})') from None
-    rows = content.decode('utf-8-sig', errors='replace').split('\n')  # a word may hold other line breaks
-    if len(content) > MAX_BYTES or len(rows) > MAX_ROWS:
-        raise UserError(f'{file}: more than {MAX_BYTES >> 20} MiB or {MAX_ROWS} rows, too much for one picture')
-    return rows
-
-
-def _parse_row(columns: list[str]) -> tuple[int, np.ndarray]:
+def _parse_row(row: str, confidences: bool = False) -> tuple[int, np.ndarray]:
     """Class and coordinates, (4,) of a box or (2 p,) of a polygon; ValueError says what is wrong with the row."""
+    columns = row.split()
     if len(columns) > MAX_COLUMNS:
         raise ValueError(f'more than {MAX_COLUMNS} columns')
     try:
         values = np.array([float(column) for column in columns])
     except ValueError:
-        raise ValueError('not a row of numbers') from None
+        raise ValueError(f'not a row of numbers{_why_no_numbers(columns)}') from None
     if not np.isfinite(values).all():
         raise ValueError('a number that is not finite')
-    if len(values) != BOX_COLUMNS and (len(values) < MIN_POLYGON_COLUMNS or len(values) % 2 == 0):
-        raise ValueError(f'{len(values)} columns, expected 5 (class x y w h) or 7, 9, ... (class x1 y1 x2 y2 ...)')
+    has_confidence = len(values) > BOX_COLUMNS and len(values) % 2 == 0 and 0 <= values[-1] <= 1
+    if has_confidence and confidences:
+        values = values[:-1]
+    elif len(values) != BOX_COLUMNS and (len(values) < MIN_POLYGON_COLUMNS or len(values) % 2 == 0):
+        guess = f'; column {len(values)} looks like a confidence' if has_confidence else ''
+        raise ValueError(
+            f'{len(values)} columns, expected 5 (class x y w h) or 7, 9, ... (class x1 y1 x2 y2 ...){guess}'
+        )
     if values[0] != int(values[0]):
         raise ValueError(f'class {columns[0]} is not a whole number')
     return int(values[0]), values[1:]
+
+
+def _why_no_numbers(columns: list[str]) -> str:
+    if ',' in ''.join(columns):
+        return ': it has commas, expected spaces alone'
+    with contextlib.suppress(ValueError):
+        if len(columns) > 1 and all(map(math.isfinite, map(float, columns[1:]))):
+            return f': the class is {columns[0][:30]!a}, expected its number'
+    return ''
 
 
 def _check_range(category: int, coordinates: np.ndarray, nc: int, place: str) -> None:
@@ -278,9 +333,18 @@ def _check_range(category: int, coordinates: np.ndarray, nc: int, place: str) ->
         raise UserError(f'{place}: coordinate {worst:g} is outside 0..1 (labels are shares of width and height)')
 
 
-def _corners(coordinates: np.ndarray) -> np.ndarray:
-    """(4,) x, y, w, h or (2 p,) corners -> (p, 2) corners, clockwise from the top left for a box."""
-    if len(coordinates) != BOX_COLUMNS - 1:
-        return coordinates.reshape(-1, 2)
-    x, y, w, h = coordinates * (1, 1, 0.5, 0.5)
+def _corners(coordinates: np.ndarray) -> tuple[np.ndarray, str]:
+    """(4,) x, y, w, h or (2 p,) corners -> (p, 2) corners, clockwise from the top left for a box, and what to say."""
+    if len(coordinates) == BOX_COLUMNS - 1:
+        return _box_corners(coordinates), ''
+    if len(coordinates) == TWO_FORMS:
+        box, corners = _box_corners(coordinates[:4]), coordinates[4:].reshape(-1, 2)
+        room = np.maximum(0.1 * coordinates[2:4], 0.01)
+        if (abs(box[0] - corners.min(0)) <= room).all() and (abs(box[2] - corners.max(0)) <= room).all():
+            return corners, 'two forms in one row, a box and its four corners: the corners are taken'
+    return coordinates.reshape(-1, 2), ''
+
+
+def _box_corners(box: np.ndarray) -> np.ndarray:
+    x, y, w, h = box * (1, 1, 0.5, 0.5)
     return np.array([(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)])

@@ -1,69 +1,99 @@
 """Which images a split has."""
 
 import contextlib
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from models.errors import UserError
-from utils.loading.config import DataConfig, listed
-from utils.loading.images import SUFFIXES
+from utils.loading.config import DataConfig, listed, place_below
+from utils.loading.files import is_image, left_out, matching, real_file, walk
+from utils.loading.rows import read_list
+
+
+class Listing(NamedTuple):
+    """Images, and the other files of their folders."""
+
+    images: list[Path]
+    others: list[Path]
+
+    def left_out(self) -> str:
+        """A line on the other files but the images' own labels, '' where there are none."""
+        own = {image.with_suffix('.txt') for image in self.images}
+        return left_out(file for file in self.others if file not in own and file.name != 'classes.txt')
 
 
 def list_images(data: DataConfig, split: str) -> list[Path]:
-    """The pictures of a split, each once: those of a folder sorted, those of a list file in its order.
+    """The images of a split, each once: those of a folder sorted, those of a list file in its order.
 
     Files that a list names are not looked for here.
 
     Raises:
-        UserError: the yaml lacks the split, or there is no such folder or list file, or no picture in it.
+        UserError: the yaml lacks the split, or there is no such folder or list file, or no image in it.
     """
+    return list_split(data, split).images
+
+
+def list_split(data: DataConfig, split: str) -> Listing:
+    """The images of a split as list_images has them, and the other files that lie between them."""
     if split not in data.splits:
         raise UserError(f'{data.file}: there is no split {split!r} (there are: {", ".join(data.splits)})')
     hint = f'; prepare the data with: {data.prepare}' if data.prepare else ''
     if not data.path.is_dir():
         raise UserError(f'{data.file}: the data folder {data.path} does not exist{hint}')
-    entry = data.splits[split]
-    images = {}
-    for source in listed(entry):
-        place = data.path / source
-        found = images_at(place)
+    images, others = {}, {}
+    for source in listed(data.splits[split]):
+        place = place_below(data.path, source) or data.path / source
+        found = images_at(place, data.path)
         if found is None:
             raise UserError(f'{data.file}: {split} names {place}, which is neither a folder nor a list file{hint}')
-        if not found:
-            raise UserError(f'{data.file}: there are no pictures of the split {split!r} in {place}{hint}')
-        images.update(dict.fromkeys(found))
-    return list(images)
+        if not found.images:
+            rest = found.left_out()
+            rest = f' ({rest})' if rest else ''
+            raise UserError(f'{data.file}: there are no pictures of the split {split!r} in {place}{rest}{hint}')
+        images.update(dict.fromkeys(found.images))
+        others.update(dict.fromkeys(found.others))
+    return Listing(list(images), list(others))
 
 
 def shared_images(data: DataConfig) -> dict[str, int]:
-    """{split: pictures of it that are trained on too}, of the splits where there are any."""
+    """{split: images of it that are trained on too}, of the splits where there are any."""
     trained_on = real_files(data, 'train')
     shared = {split: len(trained_on & real_files(data, split)) for split in data.splits if split != 'train'}
     return {split: count for split, count in shared.items() if count}
 
 
 def real_files(data: DataConfig, split: str) -> set[Path]:
-    """The files behind a split's pictures, whatever links lead to them; none where it cannot be listed."""
+    """The files behind a split's images, whatever links lead to them; none where it cannot be listed."""
     with contextlib.suppress(UserError):
-        return {real_file(file) for file in list_images(data, split)}
+        return set(map(real_file, list_images(data, split)))
     return set()
 
 
-def real_file(file: Path) -> Path:
-    """The file behind links; what is none (a loop of links, a name that no file can have) stays as it is."""
-    try:
-        return file.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return file
+def images_at(place: Path, folder: Path | None = None) -> Listing | None:
+    """The images in a folder or of a list file; None if the place is neither.
 
-
-def images_at(place: Path) -> list[Path] | None:
-    """The pictures in a folder or of a list file; None if the place is neither."""
+    Args:
+        folder: where the images of a list file may lie too, if not in the list's own folder.
+    """
     if place.is_dir():
-        return sorted(file for file in place.rglob('*') if file.suffix.lower() in SUFFIXES)
-    if place.suffix == '.txt' and place.is_file():
-        try:
-            rows = map(str.strip, place.read_text('utf-8-sig', errors='replace').splitlines())
-        except OSError as error:
-            raise UserError(f'{place}: the list cannot be read ({error.strerror})') from None
-        return [place.parent / row for row in rows if row]
+        files = walk(place)
+        return Listing([file for file in files if is_image(file)], [file for file in files if not is_image(file)])
+    if place.suffix.lower() == '.txt' and place.is_file():
+        bases = dict.fromkeys((place.parent, folder or place.parent))
+        return Listing([image_of_row(row, bases) for row in read_list(place)], [])
     return None
+
+
+def image_of_row(row: str, folders: Iterable[Path]) -> Path:
+    """The image that a row of a list file names: a path from one of the folders, with slashes or backslashes.
+
+    Where there is no such file, it is the one that the end of the path leads to, two names at least: lists are written
+    on other machines, and CVAT puts data/ before every path. Where nothing fits, the row as it stands.
+    """
+    parts = [part for part in PurePosixPath(row.replace('\\', '/')).parts if part != '.']
+    for start in range(max(len(parts) - 1, 1)):
+        for folder in folders:
+            if found := matching(folder, row if start == 0 else '/'.join(parts[start:])):
+                return found
+    return next(iter(folders)) / row

@@ -3,49 +3,92 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.loading.images import probe_image
-from utils.loading.labels import Annotations, companion_file, read_labels
+from utils.loading.images import pages, probe_image
+from utils.loading.labels import Annotations, find_companion, read_label_file
 
-NAMED = 5  # skipped files and rows that a summary names
+NAMED = 5  # messages of a kind that a summary shows
 THREADS = min(8, os.cpu_count() or 1)
 
 
-def measure(file: Path) -> tuple[tuple[int, int] | None, str]:
-    """((width, height), '') of a picture, or None and what is wrong with it."""
+@dataclass
+class Scanned:
+    """What is known of an image before it is loaded.
+
+    Attributes:
+        shape: (width, height), None if it cannot be read.
+        problem: why it is left out, '' if it is not.
+        annotations: targets and don't-care regions, 0..1.
+        bad_rows: messages for label rows that were skipped.
+        notes: messages for what was read, but may not be what was meant.
+        labelled: it has a label file.
+    """
+
+    shape: tuple[int, int] | None = None
+    problem: str = ''
+    annotations: Annotations = field(default_factory=lambda: Annotations.build([], []))
+    bad_rows: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    labelled: bool = False
+
+
+def measure(file: Path) -> Scanned:
+    """The size of an image, or what is wrong with it."""
     try:
-        return probe_image(file), ''
-    except FileNotFoundError:
-        return None, f'{file}: missing'
+        if not file.exists():
+            return Scanned(problem=f'{file}: missing')
+        scanned = Scanned(probe_image(file))
+        if (count := len(pages(file))) > 1:
+            scanned.notes = [f'{file}: the first of its {count} pages is used']
+        return scanned
     except Exception as error:  # noqa: BLE001  decoders raise anything from SyntaxError to struct.error
-        return None, f'{file}: broken ({error})'
+        return Scanned(problem=f'{file}: broken ({error})')
+
+
+def examine(image: Path, nc: int, dont_care: str) -> Scanned:
+    """The size of an image and its annotations. A label file with rows of which none can be used is a problem: without
+    it the image would count as one without text."""
+    scanned = measure(image)
+    parts = [scanned.annotations]
+    for kind in ('labels', 'ignore') if scanned.shape else ():
+        file = find_companion(image, kind)
+        if file is None:
+            continue
+        labels = read_label_file(file, nc, dont_care=kind == 'ignore' and dont_care == 'ignore')
+        if labels.problem:
+            return Scanned(scanned.shape, f'{file}: {labels.problem}', labelled=True)
+        parts.append(labels.annotations)
+        scanned.bad_rows += labels.skipped
+        scanned.notes += labels.notes
+        scanned.labelled |= kind == 'labels' or dont_care == 'text'
+    scanned.annotations = Annotations.concatenate(parts)
+    return scanned
 
 
 def map_files(examine: Callable, files: list[Path], title: str) -> list:
+    """What `examine` says of each file, with a progress bar."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(tqdm(pool.map(examine, files), title, len(files), leave=False, delay=2))
 
 
-def skipped_lines(what: str, messages: list[str]) -> list[str]:
-    """A line that says what was skipped, if anything was."""
-    if not messages:
-        return []
-    more = [f'... and {len(messages) - NAMED} more'] if len(messages) > NAMED else []
-    return [f'skipped {len(messages)} {what}: ' + '; '.join(messages[:NAMED] + more)]
-
-
-def read_annotations(image: Path, nc: int, dont_care: str) -> tuple[Annotations, list[str], bool]:
-    """Targets and don't-care regions (0..1) of a picture, messages of skipped rows, whether it has a label file."""
-    parts, skipped, labelled = [Annotations.build([], [])], [], False
-    for kind in ('labels', 'ignore'):
-        file = companion_file(image, kind)
-        if file is None or not file.is_file():
-            continue
-        annotations, messages = read_labels(file, nc, dont_care=kind == 'ignore' and dont_care == 'ignore')
-        parts.append(annotations)
-        skipped += messages
-        labelled |= kind == 'labels' or dont_care == 'text'
-    return Annotations.concatenate(parts), skipped, labelled
+def describe(found: list[Scanned]) -> list[str]:
+    """What was skipped and what is worth a look, a line for each kind, with counts and the first messages."""
+    usable = [scanned for scanned in found if not scanned.problem]
+    kinds = {
+        'skipped {} broken or missing pictures': [scanned.problem for scanned in found if scanned.shape is None],
+        'skipped {} pictures whose labels cannot be read': [
+            scanned.problem for scanned in found if scanned.problem and scanned.shape
+        ],
+        'skipped {} bad label rows': [message for scanned in usable for message in scanned.bad_rows],
+        '{} remarks': [message for scanned in usable for message in scanned.notes],
+    }
+    lines = []
+    for title, messages in kinds.items():
+        more = [f'... and {len(messages) - NAMED} more'] if len(messages) > NAMED else []
+        if messages:
+            lines.append(f'{title.format(len(messages))}: ' + '; '.join(messages[:NAMED] + more))
+    return lines
