@@ -54,7 +54,7 @@ class ExportedModel:
         _check(file, metadata)
         self.file, self.metadata, self._run = file, metadata, run
         self.names = {int(number): str(name) for number, name in metadata['names'].items()}
-        self.nc = len(self.names)
+        self.nc, self.quads = len(self.names), bool(metadata.get('quads'))
         self.stride = torch.tensor([float(metadata['stride'])])
         self.conf_threshold, self.precision = metadata.get('conf_threshold'), metadata.get('precision', 'float32')
         self.word_scale = tuple(metadata.get('word_scale') or UNSCALED)
@@ -69,7 +69,7 @@ class ExportedModel:
         pictures = np.ascontiguousarray(images.numpy(), dtype=np.float32)
         parts = np.split(pictures, len(pictures)) if self.input_size else [pictures]
         decoded = torch.from_numpy(np.concatenate([self._run(part) for part in parts]))
-        if decoded.dim() != 3 or decoded.shape[2] != 5 + self.nc:
+        if decoded.dim() != 3 or decoded.shape[2] != 5 + self.nc + 4 * self.quads:
             raise UserError(f'{self.file} is damaged: it gives {tuple(decoded.shape)} for {self.nc} classes')
         return decoded, None
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.errors import UserError
 from utils.boxes import non_max_suppression
 from utils.loading.augment import pad_to, resize_long_side
+from utils.quads import decode
 
 # Largest difference that is let pass, by what the file computes or stores its weights in. float16 has 11 bits, 5e-4 of
 # a value, which sixty layers add up; the largest differences are those of boxes that no threshold lets through.
@@ -56,12 +57,12 @@ def compare(reference: Callable, exported: Callable, batches: Iterable[Tensor]) 
     return OutputDifference(*largest.tolist())
 
 
-def compare_nms(decode: Callable, select: Callable, batches: Iterable[Tensor], nms: dict) -> int:
+def compare_nms(network: Callable, select: Callable, batches: Iterable[Tensor], nms: dict) -> int:
     """Check the NMS inside a graph against ours, on the same decoded boxes.
 
     Args:
-        decode: images -> (decoded (B, M, 5 + nc), ...), the graph without NMS.
-        select: images as numpy -> (detections (N, 6), picture (N,)), the graph with it.
+        network: images -> (decoded (B, M, 5 + nc), ...), the graph without NMS; its nc.
+        select: images as numpy -> (detections (N, 6) or, with quads, (N, 14), picture (N,)), the graph with it.
         nms: conf_thres, iou_thres, max_det.
 
     Returns:
@@ -74,12 +75,20 @@ def compare_nms(decode: Callable, select: Callable, batches: Iterable[Tensor], n
     for images in batches:
         detections, image = select(images.numpy())
         limits = nms['conf_thres'], nms['iou_thres'], nms['max_det']
-        for number, expected in enumerate(non_max_suppression(decode(images)[0], *limits)):
+        for number, rows in enumerate(non_max_suppression(network(images)[0], *limits, nc=network.nc)):
+            expected = with_corners(rows)
             given = _sorted(detections[image == number])
             if given.shape != expected.shape or not np.allclose(given, _sorted(expected.numpy()), atol=1e-2):
                 raise UserError('the NMS inside the exported graph finds other boxes than detect.py: nothing written')
             compared += len(given)
     return compared
+
+
+def with_corners(rows: Tensor) -> Tensor:
+    """Rows of non_max_suppression, edges (n, 10) replaced by corners (n, 14)."""
+    if rows.shape[1] == 6:
+        return rows
+    return torch.cat((rows[:, :6], decode(rows[:, :4], rows[:, 6:]).flatten(1)), 1)
 
 
 def _sorted(rows: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ class ExportJob:
             nms = {'conf_thres': default, 'iou_thres': 0.45, 'max_det': 300}
             nms |= {name: value for name, value in given.items() if value is not None}
             self.metadata['nms'] = nms
-            save_onnx(append_nms(graph, self.model.nc, **nms), file, self.metadata)
+            save_onnx(append_nms(graph, self.model.nc, quads=self.model.quads, **nms), file, self.metadata)
             self._check_nms(decode, file, nms)
 
     def _openvino(self, file: Path) -> None:

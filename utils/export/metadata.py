@@ -43,6 +43,7 @@ def describe(
         'format': FORMAT,
         'version': VERSION,
         'names': {str(number): name for number, name in model.names.items()},
+        'quads': model.quads,
         'stride': int(model.stride.max()),
         'imgsz': list(size),
         'dynamic': dynamic,

@@ -32,7 +32,8 @@ class Decoding(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) float32 RGB, 0..1 -> (B, M, 5 + nc) float32: x, y, w, h in pixels, objectness, classes."""
+        """(B, 3, H, W) float32 RGB, 0..1 -> (B, M, 5 + nc) float32: x, y, w, h in pixels, objectness, classes; with
+        quads four more columns, see Detect.decode."""
         return self.model(images.to(self.dtype))[0]
 
 

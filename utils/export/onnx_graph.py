@@ -22,7 +22,7 @@ def to_onnx(network: Decoding, size: tuple[int, int], dynamic: bool):
         dynamic: leave open how many pictures there are and how large they are.
 
     Returns:
-        onnx.ModelProto: input images (B, 3, H, W), output boxes (B, M, 5 + nc).
+        onnx.ModelProto: input images (B, 3, H, W), output boxes (B, M, 5 + nc), with quads 5 + nc + 4.
     """
     onnxslim = import_package('onnxslim')
     import_package('onnxscript')  # what the exporter needs
@@ -68,13 +68,13 @@ def _name_axes(value, names: dict[int, str]) -> None:
 # In ONNX's own notation. Boxes go into NonMaxSuppression as x1, y1, x2, y2, where it expects y first: overlaps are the
 # same. A box has one class, its best: the scores of the others become 0.
 NMS = """<ir_version: {ir}, opset_import: ["" : {opset}]>
-nms (float[batch, cells, {columns}] decoded) => (float[found, 6] detections, int64[found] picture)
-<int64[4] parts = {{2, 2, 1, {nc}}}, float half = {{0.5}}, float zero = {{0.0}},
+nms (float[batch, cells, {columns}] decoded) => (float[found, {outputs}] detections, int64[found] picture)
+<int64[{parts}] parts = {{2, 2, 1, {nc}{edge_part}}}, float half = {{0.5}}, float zero = {{0.0}},
  int64[1] last = {{2}}, int64[1] one = {{1}}, int64[1] max_det = {{{max_det}}},
  float[1] iou_thres = {{{iou_thres}}}, float[1] conf_thres = {{{conf_thres}}},
  int64 first = {{0}}, int64[1] class_column = {{1}}, int64[2] box_place = {{0, 2}}, int64[3] score_place = {{0, 2, 1}}>
 {{
-    centre, size, objectness, classes = Split <axis = 2> (decoded, parts)
+    centre, size, objectness, classes{edges} = Split <axis = 2> (decoded, parts)
     half_size = Mul (size, half)
     low = Sub (centre, half_size)
     high = Add (centre, half_size)
@@ -93,27 +93,67 @@ nms (float[batch, cells, {columns}] decoded) => (float[found, 6] detections, int
     score_row = GatherND (scores, score_at)
     score = Unsqueeze (score_row, one)
     category = Cast <to = 1> (class_number)
-    detections = Concat <axis = 1> (box, score, category)
+{quads}    detections = Concat <axis = 1> (box, score, category{corners})
 }}"""
+# Corners as utils.quads.decode has them: each from a corner of the box, moved by the edges that lean away from it.
+CORNERS = {
+    'x_tl': ('Add', 'x0', 'left_minus', 'width'),
+    'y_tl': ('Add', 'y0', 'top_minus', 'height'),
+    'x_tr': ('Sub', 'x1', 'right', 'width'),
+    'y_tr': ('Add', 'y0', 'top', 'height'),
+    'x_br': ('Sub', 'x1', 'right_minus', 'width'),
+    'y_br': ('Sub', 'y1', 'bottom_minus', 'height'),
+    'x_bl': ('Add', 'x0', 'left', 'width'),
+    'y_bl': ('Sub', 'y1', 'bottom', 'height'),
+}
 
 
-def append_nms(model, nc: int, conf_thres: float, iou_thres: float, max_det: int):
-    """Let an ONNX graph end with the choice of boxes: as detect.py's, but max_det counts for each class.
+def _decode_quads() -> str:
+    """The lines of NMS that turn the chosen boxes and their edges into corners."""
+    lines = [
+        'edge_row = GatherND (edges, box_at)',
+        't, b, l, r = Split <axis = 1, num_outputs = 4> (edge_row)',
+        'x0, y0, x1, y1 = Split <axis = 1, num_outputs = 4> (box)',
+        'width = Sub (x1, x0)',
+        'height = Sub (y1, y0)',
+    ]
+    for name, edge in (('top', 't'), ('bottom', 'b'), ('left', 'l'), ('right', 'r')):
+        lines += [
+            f'{name} = Relu ({edge})',
+            f'{name}_negative = Neg ({edge})',
+            f'{name}_minus = Relu ({name}_negative)',
+        ]
+    for name, (sign, start, lean, side) in CORNERS.items():
+        lines += [f'{name}_by = Mul ({lean}, {side})', f'{name} = {sign} ({start}, {name}_by)']
+    return ''.join(f'    {line}\n' for line in lines)
+
+
+def append_nms(model, nc: int, conf_thres: float, iou_thres: float, max_det: int, quads: bool = False):
+    """Let an ONNX graph end with the choice of boxes: as detect.py's without quads, but max_det counts for each class.
+
+    Overlaps are those of upright boxes, also where there are quads: ONNX has no other NMS.
 
     Args:
         model: of `to_onnx`.
         conf_thres: confidence (objectness * class score) that a box must exceed.
         iou_thres: overlap with a better box of its class above which a box goes.
         max_det: boxes of a class in a picture at most.
+        quads: whether the graph gives edges.
 
     Returns:
-        onnx.ModelProto: outputs detections (N, 6): x1, y1, x2, y2 in pixels of the input, score, class; and picture
-        (N,) int64: the number in the batch of the picture that each is from. By picture, then class, best first.
+        onnx.ModelProto: outputs detections (N, 6): x1, y1, x2, y2 in pixels of the input, score, class, with quads
+        (N, 14): then x, y of the four corners, clockwise; and picture (N,) int64: the number in the batch of
+        the picture that each is from. By picture, then class, best first.
     """
     onnx = import_package('onnx')
     import_package('onnx.compose')
     limits = {'conf_thres': float(conf_thres), 'iou_thres': float(iou_thres), 'max_det': max_det}
-    text = NMS.format(ir=model.ir_version, opset=OPSET, nc=nc, columns=5 + nc, **limits)
+    form = {'parts': 4, 'edge_part': '', 'edges': '', 'quads': '', 'corners': '', 'outputs': 6, 'columns': 5 + nc}
+    if quads:
+        corners = ', '.join(('', *CORNERS))
+        form = {'parts': 5, 'edge_part': ', 4', 'edges': ', edges', 'quads': _decode_quads(), 'corners': corners}
+        form |= {'outputs': 14, 'columns': 9 + nc}
+    text = NMS.format(ir=model.ir_version, opset=OPSET, nc=nc, **form, **limits)
     return onnx.compose.merge_models(model, onnx.parser.parse_model(text), io_map=[('boxes', 'decoded')])
 
 
