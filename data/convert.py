@@ -33,12 +33,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.formats import FORMATS, Format
 from data.formats.common import DONT_CARE, MAX_PIXELS, BadEntry, shorten
-from data.formats.pages import ImageFiles, Page, Region
+from data.formats.image_files import ImageFiles
+from data.formats.pages import Page, Region
 from models.errors import UserError
-from utils.loading.images import read_image
+from utils.loading.files import is_image, left_out, walk
+from utils.loading.images import pages, probe_image
 from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
 from utils.runtime.cli import run_command
-from utils.runtime.run_folder import make_folder, write_bytes, write_text, write_yaml
+from utils.runtime.run_folder import make_folder, write_text, write_yaml
 
 # The dataset is imported where it is used: it needs torch, and --help is answered at once.
 
@@ -68,18 +70,35 @@ class Item:
 
 @dataclass
 class Skipped:
-    """What cannot be used, and why."""
+    """What is not used, and why: what is wrong (images, rows), what is not wanted (left_out), and what is worth a look.
+
+    Attributes:
+        left_out: reason -> number of images.
+        others: lines on files of other kinds.
+    """
 
     images: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)
+    left_out: Counter = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     def describe(self) -> list[str]:
-        reasons = self.images + self.rows
-        if not reasons:
-            return []
-        lines = [f'skipped {len(self.images)} pictures and {len(self.rows)} rows']
-        lines += [f'  {reason}' for reason in reasons[:NAMED]]
-        return lines + ([f'  and {len(reasons) - NAMED} more'] if len(reasons) > NAMED else [])
+        """Lines for people, none if nothing was skipped."""
+        lines = []
+        if self.images or self.rows:
+            lines.append(f'skipped {len(self.images)} pictures and {len(self.rows)} rows')
+        lines += _first(self.images + self.rows)
+        lines += [f'left out: {count} {reason}' for reason, count in self.left_out.items() if count]
+        lines += self.others
+        if self.notes:
+            lines.append(f'worth a look: {len(self.notes)}')
+        return lines + _first(self.notes)
+
+
+def _first(reasons: list[str]) -> list[str]:
+    more = [f'  and {len(reasons) - NAMED} more'] if len(reasons) > NAMED else []
+    return [f'  {reason}' for reason in reasons[:NAMED]] + more
 
 
 @dataclass
@@ -120,41 +139,55 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
     """
     if not (annotations.is_dir() if form.place == 'folder' else annotations.is_file()):
         raise UserError(f'{annotations} is no {form.place}: expected a {form.place} with {form.form}')
-    pictures = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent))
-    items, taken = [], {}
-    for page in form.read(annotations, pictures):
+    files = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent))
+    items, taken, spoken_of = [], {}, set()
+    for page in form.read(annotations, files):
+        spoken_of.add(page.image)
+        if page.left_out:
+            skipped.left_out[page.left_out] += 1
+            continue
         try:
-            item = _check(page, pictures, taken)
+            item = _check(page, files, taken)
         except BadEntry as error:
             skipped.images.append(f'{page.name}: {error}')
             continue
         for region in page.regions:
             region.dont_care |= unread(region, item.size)
         skipped.rows += page.bad_rows
+        skipped.notes += page.notes
         items.append(item)
+    skipped.left_out['pictures without an annotation'] += len(set(files.by_path.values()) - spoken_of)
+    skipped.others += filter(None, [_other_files(form, annotations, files)])
     if not items:
         why = f', the first: {skipped.images[0]}' if skipped.images else f': no {form.form}'
         raise UserError(f'{annotations}: no picture can be used{why}')
     return items
 
 
+def _other_files(form: Format, annotations: Path, files: ImageFiles) -> str:
+    """A line on files that are neither images nor annotations, '' for none."""
+    others, own = set(files.others) - {annotations}, ()
+    if annotations.is_dir():
+        others |= {file for file in walk(annotations) if not is_image(file)}
+        own = form.suffixes
+    return left_out(file for file in others if file.suffix.lower() not in own)
+
+
 def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
     """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
-    from utils.loading.images import SUFFIXES
-
     if page.problem:
         raise BadEntry(page.problem)
     name = PurePosixPath(images.relative(page.image))
     key = name.with_suffix('')  # pictures that differ in their suffix alone would share a label file
     if key in taken:
         raise BadEntry(f'{name} was annotated already, as {taken[key]}')
-    if name.suffix.lower() not in SUFFIXES:
-        name = name.with_name(f'{name.stem}.png')
     size = _image_size(page.image)
     if page.size and page.size != size:
         annotated, found = (f'{width}x{height}' for width, height in (page.size, size))
         raise BadEntry(f'annotated at {annotated} pixels, but {images.relative(page.image)} has {found}')
     taken[key] = page.name
+    if (count := len(pages(page.image))) > 1:
+        page.notes.append(f'{name}: the first of its {count} pages is used')
     kept = []
     for region in page.regions:
         if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
@@ -166,10 +199,8 @@ def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
 
 
 def _image_size(file: Path) -> tuple[int, int]:
-    from utils.loading.images import SUFFIXES, probe_image
-
     try:
-        width, height = probe_image(file) if file.suffix.lower() in SUFFIXES else read_image(file).shape[1::-1]
+        width, height = probe_image(file)
     except Exception as error:  # decoders raise what they like at a broken file
         raise BadEntry(f'{file.name} is broken ({error})') from None
     if width * height > MAX_PIXELS:
@@ -190,7 +221,8 @@ def choose_splits(items: list[Item], val: float, test: float) -> None:
     counts = {split: max(round(fraction * len(free)), 1) for split, fraction in fractions.items() if fraction}
     if sum(counts.values()) >= len(free):
         wanted = ' and '.join(f'{count} in {split}' for split, count in counts.items())
-        raise UserError(f'{len(free)} pictures are too few for {wanted}')
+        pictures = '1 usable picture is' if len(free) == 1 else f'{len(free)} usable pictures are'
+        raise UserError(f'{pictures} too few for {wanted} and the rest in train')
     chosen = [split for split, count in counts.items() for _ in range(count)]
     for item, split in zip(free, chosen + ['train'] * (len(free) - len(chosen)), strict=True):
         item.split = split
@@ -206,12 +238,7 @@ def write_item(item: Item, out: Path, link: bool, with_gt: bool) -> None:
     for kind in ('labels', 'ignore', 'gt') if with_gt else ('labels', 'ignore'):
         write_text(companion_file(file, kind), ''.join(rows[kind]))
     make_folder(file.parent)
-    if file.suffix != item.page.image.suffix:
-        import cv2
-
-        pixels = cv2.cvtColor(read_image(item.page.image), cv2.COLOR_RGB2BGR)
-        write_bytes(file, cv2.imencode('.png', pixels)[1].tobytes())
-    elif link:
+    if link:
         file.symlink_to(item.page.image.resolve())
     else:
         shutil.copyfile(item.page.image, file)
@@ -313,14 +340,9 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    options = parse_options()
-    out, form, skipped = options.out, FORMATS[options.form], Skipped()
+def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list[Item]:
+    """All items with their splits. Raises UserError where they cannot make a data set."""
     unread = Unread(set(options.ignore_label), options.min_height)
-    if out.resolve() == Path.cwd():
-        raise UserError(f'--out {out} is the current folder: name a new one')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f'{out} exists already: choose another --out, or remove it')
     items = read_items(form, options.annotations, options.images, unread, skipped)
     unknown = unread.labels - {label for item in items for region in item.page.regions for label in region.labels}
     if unknown:
@@ -333,6 +355,23 @@ def main() -> None:
         items += others
     if not all(any(item.split == split for item in items) for split in ('train', 'val')):
         raise UserError('training needs pictures in train and in val (--val)')
+    if not any(not region.dont_care for item in items if item.split == 'train' for region in item.page.regions):
+        raise UserError('no picture of train has a word: there is nothing to train on')
+    return items
+
+
+def main() -> None:
+    options = parse_options()
+    out, form, skipped = options.out, FORMATS[options.form], Skipped()
+    if out.resolve() == Path.cwd():
+        raise UserError(f'--out {out} is the current folder: name a new one')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f'{out} exists already: choose another --out, or remove it')
+    try:
+        items = collect(options, form, skipped)
+    except UserError:
+        print('\n'.join(skipped.describe()))  # it may be the reason
+        raise
     write_set(items, out, options.link)
     write_preview(out)
     print('\n'.join([*summarise(items), *skipped.describe()]))

@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.formats.common import DONT_CARE, MAX_PIXELS, MAX_TEXT_BYTES, BadEntry, shorten
 from models.errors import UserError
+from utils.loading.rows import split_rows, unquoted
 from utils.runtime.cli import run_command
 
 SITE = 'https://rrc.cvc.uab.es/?ch=4'
@@ -207,9 +208,8 @@ def convert_truth(content: bytes, name: str, size: tuple[int, int], tally: Tally
     counts the words and names the skipped rows.
     """
     rows = {'labels': [], 'ignore': []}
-    # Only the coordinates and '###' matter here, so a word in another encoding does no harm. Not splitlines():
-    # it also breaks at characters that a word may hold.
-    for number, row in enumerate(content.decode('utf-8-sig', errors='replace').split('\n'), start=1):
+    # Only the coordinates and '###' matter here, so a word in another encoding does no harm.
+    for number, row in enumerate(split_rows(content), start=1):
         if not row.strip():
             continue
         try:
@@ -217,7 +217,7 @@ def convert_truth(content: bytes, name: str, size: tuple[int, int], tally: Tally
         except BadEntry as error:
             tally.skipped_rows.append(f'{name} row {number} {row.strip()[:60]!a}: {error}')
             continue
-        is_word = word.strip() != DONT_CARE
+        is_word = unquoted(word) != DONT_CARE
         tally.counts['words' if is_word else 'dont_care'] += 1
         rows['labels' if is_word else 'ignore'].append('0 ' + ' '.join(f'{v:.6f}' for v in quad) + '\n')
     return {kind: ''.join(lines).encode() for kind, lines in rows.items()}

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data.formats import json_files, text_files
-from data.formats.pages import ImageFiles, Page
+from data.formats import coco, json_files, text_files, xml_files
+from data.formats.image_files import ImageFiles
+from data.formats.pages import Page
 
 
 class Format(NamedTuple):
@@ -16,6 +17,7 @@ class Format(NamedTuple):
     form: what the annotations look like, for messages and --help.
     labels: regions carry labels, so that --ignore-label has a meaning.
     sets: the annotations themselves say which pictures are for training and which for validation.
+    suffixes: of the annotations in a folder.
     """
 
     read: Callable[[Path, ImageFiles], Iterator[Page]]
@@ -23,6 +25,7 @@ class Format(NamedTuple):
     form: str
     labels: bool = False
     sets: bool = False
+    suffixes: tuple[str, ...] = ('.txt',)
 
 
 FORMATS = {
@@ -33,14 +36,26 @@ FORMATS = {
         text_files.read_total_text,
         'folder',
         "poly_gt_NAME.txt, x: [[..]], y: [[..]], ornt: [u'c'], transcriptions: [u'word'], or poly_gt_NAME.mat",
+        suffixes=('.txt', '.mat'),
     ),
     'yolo': Format(text_files.read_yolo, 'folder', "NAME.txt, '0 x y w h' or '0 x1 y1 x2 y2 ...', 0..1 of the picture"),
-    'coco-text': Format(json_files.read_coco_text, 'file', '"imgs" and "anns", as COCO_Text.json', sets=True),
-    'labelme': Format(json_files.read_labelme, 'folder', 'NAME.json with "shapes"', labels=True),
+    'coco-text': Format(coco.read_coco_text, 'file', '"imgs" and "anns", as COCO_Text.json', sets=True),
+    'coco': Format(coco.read_coco, 'file', '"images" and "annotations", as COCO has its objects', labels=True),
+    'labelme': Format(json_files.read_labelme, 'folder', 'NAME.json with "shapes"', labels=True, suffixes=('.json',)),
     'label-studio': Format(
         json_files.read_label_studio,
         'file',
         'tasks with "data" and "annotations", as it exports JSON (not JSON-MIN)',
+        labels=True,
+    ),
+    'voc': Format(
+        xml_files.read_voc, 'folder', 'NAME.xml with <object>, as Pascal VOC', labels=True, suffixes=('.xml',)
+    ),
+    'cvat': Format(xml_files.read_cvat, 'file', "<image> with shapes, as 'CVAT for images 1.1'", labels=True),
+    'ppocrlabel': Format(
+        text_files.read_ppocrlabel,
+        'file',
+        'rows of a path, a tab and JSON, as Label.txt of PPOCRLabel',
         labels=True,
     ),
 }

@@ -1,23 +1,24 @@
-"""What every annotation format is read to, and the pictures that annotations may speak of."""
+"""What every annotation format is read to, and what the readers share."""
 
+import contextlib
 import json
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from data.formats.common import BadEntry
-from models.errors import UserError
-from utils.loading.files import IMAGE_SUFFIXES
+from data.formats.common import DONT_CARE, BadEntry
+from data.formats.image_files import ImageFiles
+from utils.loading.files import walk
+from utils.loading.rows import unquoted
 
-SUFFIXES = IMAGE_SUFFIXES
 # Bounds that no annotation made by people comes near; they stop what is no such file.
 MAX_CORNERS = 1000
 MAX_COORDINATE = 1e6  # pixels, either way
 MAX_ROW = 100_000  # characters
+MAX_JSON_BYTES = 1 << 30  # of a file for all images; COCO_Text.json has less than 100 MiB
 
 
 @dataclass
@@ -43,10 +44,12 @@ class Page:
 
     Attributes:
         name: of the annotation, for messages.
-        picture: an existing file; None with a problem.
+        image: an existing file; None with a problem.
         regions: may be empty: a picture without text.
         bad_rows: what was skipped and why.
+        notes: what was read, but may not be what was meant.
         problem: why the picture cannot be used; '' if it can.
+        left_out: why it is left out without being wrong ('pictures that nobody has annotated'), for counts.
         size: (width, height) in pixels of the picture that was annotated, where the format tells.
         split: 'train', 'val' or 'test', where the format tells.
     """
@@ -55,7 +58,9 @@ class Page:
     image: Path | None = None
     regions: list[Region] = field(default_factory=list)
     bad_rows: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     problem: str = ''
+    left_out: str = ''
     size: tuple[int, int] | None = None
     split: str = ''
 
@@ -77,59 +82,6 @@ class Page:
         if self.bad_rows and not read:
             self.problem = f'no row can be read, the first: {self.bad_rows.pop(0)}'
             self.bad_rows.clear()
-
-
-class ImageFiles:
-    """The pictures below a folder, found by name. Whatever an annotation says, nothing else is ever returned."""
-
-    def __init__(self, folder: Path):
-        """Raises UserError where there is no such folder, or no picture in it."""
-        if not folder.is_dir():
-            raise UserError(f'--images: there is no folder {folder}')
-        self.folder = folder
-        self.by_path: dict[str, Path] = {}
-        self._by_name, self._by_stem = defaultdict(list), defaultdict(list)
-        for file in sorted(folder.rglob('*')):
-            relative = file.relative_to(folder)
-            hidden = any(part.startswith('.') for part in relative.parts)
-            if file.suffix.lower() in SUFFIXES and not hidden and file.is_file():
-                self.by_path[relative.as_posix()] = file
-                self._by_name[file.name].append(file)
-                self._by_stem[file.stem].append(file)
-        if not self.by_path:
-            raise UserError(f'--images: no pictures in {folder} (looked for {", ".join(sorted(SUFFIXES))})')
-
-    def find(self, path: str) -> Path:
-        """The picture that a path of another machine means: the one whose path below the folder it ends with, or else
-        the only one of its name. Raises BadEntry."""
-        parts = [part for part in PurePosixPath(path.replace('\\', '/')).parts if part not in ('/', '..')]
-        for start in range(len(parts)):
-            found = self.by_path.get('/'.join(parts[start:]))
-            if found:
-                return found
-        return self._only(self._by_name.get(parts[-1], []) if parts else [], path)
-
-    def find_stem(self, path: Path) -> Path:
-        """The picture of an annotation file: of the same name without gt_ or poly_gt_, in the same folder below
-        --images as the annotation below --annotations, or else anywhere. Raises BadEntry."""
-        for stem in (path.stem, path.stem.removeprefix('gt_'), path.stem.removeprefix('poly_gt_')):
-            found = self._by_stem.get(stem, [])
-            beside = [file for file in found if file.parent == self.folder / path.parent]
-            if found:
-                return self._only(beside or found, stem)
-        return self._only([], path.stem.removeprefix('poly_').removeprefix('gt_'))
-
-    def relative(self, file: Path) -> str:
-        """The picture's path below the folder, with slashes."""
-        return file.relative_to(self.folder).as_posix()
-
-    def _only(self, found: list[Path], name: str) -> Path:
-        if not found:
-            raise BadEntry(f'no picture {name[-200:]!a} below {self.folder}')
-        if len(found) > 1:
-            names = ' and '.join(map(self.relative, found[:2]))
-            raise BadEntry(f'{len(found)} pictures are called {name!a}: {names}')
-        return found[0]
 
 
 def to_polygon(values: Iterable) -> np.ndarray:
@@ -166,8 +118,47 @@ def expect(value, kind: type, what: str):
 
 def annotation_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Files with one of the suffixes, recursively, hidden ones left out."""
-    files = sorted(file for file in folder.rglob('*') if file.suffix.lower() in suffixes and file.is_file())
-    return [file for file in files if not any(part.startswith('.') for part in file.relative_to(folder).parts)]
+    return [file for file in walk(folder) if file.suffix.lower() in suffixes]
+
+
+def word_region(polygon: np.ndarray, word: str, dont_care: bool = False, labels: tuple[str, ...] = ()) -> Region:
+    """A region of a word; '###' and what is marked so are don't-care. One pair of quotes is not part of the word."""
+    word = unquoted(word)
+    return Region(polygon, word, dont_care or word == DONT_CARE, labels)
+
+
+def image_of(path, file: Path, images: ImageFiles, page: Page) -> Path:
+    """The image of an annotation file that also names one: that of the file's own name comes first.
+
+    Where both exist and differ the page gets a note: a file that was copied or renamed keeps the old name inside.
+
+    Args:
+        path: what the file says, of any type.
+        file: the annotation, below the folder of annotations.
+
+    Raises:
+        BadEntry: neither is there.
+    """
+    named = problem = own = None
+    try:
+        named = images.find(expect(path, str, 'the name of the picture'))
+    except BadEntry as error:
+        problem = error
+    with contextlib.suppress(BadEntry):
+        own = images.find_stem(file)
+    if own is None and named is None:
+        raise problem
+    if own and named and own != named:
+        page.notes.append(f'{page.name}: it names {images.relative(named)}, {images.relative(own)} is taken')
+    return own or named
+
+
+def to_size(width, height) -> tuple[int, int]:
+    """(width, height) in whole pixels. Raises BadEntry for what is none."""
+    width, height = to_number(width), to_number(height)
+    if width < 1 or height < 1:
+        raise BadEntry(f'the picture is {width:g}x{height:g} pixels large')
+    return round(width), round(height)
 
 
 def read_bounded(file: Path, limit: int) -> bytes:
@@ -190,3 +181,11 @@ def load_json(file: Path, limit: int):
         if isinstance(error, BadEntry):
             raise
         raise BadEntry(f'no JSON ({error})') from None
+
+
+def points_of(points) -> list[tuple]:
+    """[[x, y], ...]. Raises BadEntry."""
+    points = [tuple(expect(point, list, 'a point')) for point in expect(points, list, '"points"')]
+    if any(len(point) != 2 for point in points):
+        raise BadEntry('a point is not [x, y]')
+    return points

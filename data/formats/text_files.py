@@ -1,17 +1,32 @@
-"""Formats with a text file for each picture: ICDAR2013, ICDAR2015, ICDAR2017-MLT (and 2019), Total-Text, YOLO."""
+"""Formats in text files: ICDAR2013, ICDAR2015, ICDAR2017-MLT (and 2019), Total-Text, YOLO, PPOCRLabel."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from data.formats.common import DONT_CARE, MAX_TEXT_BYTES, BadEntry
+from data.formats.common import MAX_TEXT_BYTES, BadEntry
+from data.formats.image_files import ImageFiles
 from data.formats.mat_file import read_mat
-from data.formats.pages import MAX_ROW, ImageFiles, Page, Region, annotation_files, read_bounded, to_box, to_polygon
+from data.formats.pages import (
+    MAX_JSON_BYTES,
+    MAX_ROW,
+    Page,
+    Region,
+    annotation_files,
+    expect,
+    points_of,
+    read_bounded,
+    to_box,
+    to_polygon,
+    word_region,
+)
 from models.errors import UserError
-from utils.loading.labels import read_labels
+from utils.loading.images import probe_image
+from utils.loading.labels import read_label_file
+from utils.loading.rows import split_rows
 
 MAX_MAT_BYTES = 64 << 10  # Total-Text's have a few KiB; compressed ones may unpack to a thousand times their size
 SCRIPTS = 'Arabic|Bangla|Chinese|Hindi|Japanese|Korean|Latin|Mixed|None|Symbols'  # of MLT 2017 and 2019
@@ -40,26 +55,54 @@ def read_mlt(folder: Path, images: ImageFiles) -> Iterator[Page]:
     return _read_files(folder, images, {'.txt': (_lines, _parse_mlt)})
 
 
+def read_ppocrlabel(file: Path, images: ImageFiles) -> Iterator[Page]:
+    """PPOCRLabel's Label.txt, and PaddleOCR's lists of the same form: a row an image, its path and JSON."""
+    try:
+        rows = _lines(read_bounded(file, MAX_JSON_BYTES))
+        if not any('\t' in row for row in rows):
+            raise BadEntry('no row has a tab between the path of a picture and its regions')
+    except BadEntry as error:
+        raise UserError(f'{file} is no Label.txt of PPOCRLabel: {error}') from None
+    for number, row in enumerate(rows, 1):
+        page = Page(f'{file.name} row {number}')
+        path, _, content = row.partition('\t')
+        try:
+            page.image = images.find(path.strip())
+            regions = expect(json.loads(content), list, 'what follows the tab')
+        except (ValueError, RecursionError) as error:  # also BadEntry
+            page.problem = str(error) if isinstance(error, BadEntry) else f'no JSON after the tab ({error})'
+        else:
+            page.add_rows(regions, _parse_ppocrlabel)
+        yield page
+
+
+def _parse_ppocrlabel(region) -> Region:
+    region = expect(region, dict, 'the region')
+    polygon = to_polygon(value for point in points_of(region.get('points')) for value in point)
+    labels = (str(region['key_cls']),) if region.get('key_cls') else ()
+    return word_region(polygon, str(region.get('transcription') or ''), region.get('difficult') is True, labels)
+
+
 def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
     rows = {'.txt': (_total_text_rows, _parse_total_text), '.mat': (_mat_rows, _parse_mat)}
     return _read_files(folder, images, rows)
 
 
 def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
-    """Label files in both YOLO forms; their numbers are shares of the picture."""
-    from utils.loading.images import probe_image
-
-    for file in tqdm(annotation_files(folder, ('.txt',)), 'reading', unit='file', leave=False, delay=2):
+    """Label files in both YOLO forms, also with a confidence; their numbers are fractions of the image."""
+    files = [file for file in annotation_files(folder, ('.txt',)) if file.name != 'classes.txt']  # names of classes
+    for file in tqdm(files, 'reading', unit='file', leave=False, delay=2):
         relative = file.relative_to(folder)
         page = Page(relative.as_posix())
         try:
             page.image = images.find_stem(relative)
             size = probe_image(page.image)
-            found, page.bad_rows = read_labels(file, nc=1)
-        except (BadEntry, UserError, OSError, ValueError) as error:
+            labels = read_label_file(file, nc=1, confidences=True)
+        except (BadEntry, UserError, OSError) as error:
             page.problem = str(error)
         else:
-            page.regions = [Region(polygon.astype(float) * size) for polygon in found.polygon_list(1, 1)]
+            page.bad_rows, page.notes, page.problem = labels.skipped, labels.notes, labels.problem
+            page.regions = [Region(polygon.astype(float) * size) for polygon in labels.annotations.polygon_list(1, 1)]
         yield page
 
 
@@ -80,19 +123,14 @@ def _read_files(folder: Path, images: ImageFiles, kinds: dict[str, Rows]) -> Ite
 
 
 def _lines(content: bytes) -> list[str]:
-    # Not splitlines(): it also breaks at characters that a word may hold.
-    return [row for row in _decode(content).split('\n') if row.strip()]
-
-
-def _decode(content: bytes) -> str:
-    return content.decode('utf-8-sig', errors='replace')
+    return [row for row in split_rows(content) if row.strip()]
 
 
 def _parse_icdar2013(row: str) -> Region:
     match = ICDAR2013_ROW.fullmatch(_bounded(row))
     if not match:
         raise BadEntry('expected x1 y1 x2 y2 "word" or x1, y1, x2, y2, "word"')
-    return _word(to_box(*match.groups()[:4]), match[5])
+    return word_region(to_box(*match.groups()[:4]), match[5])
 
 
 def _parse_icdar2015(row: str) -> Region:
@@ -101,14 +139,14 @@ def _parse_icdar2015(row: str) -> Region:
         raise BadEntry(f'{len(fields)} of 9 fields')
     if re.match(rf'(?:{SCRIPTS}),', fields[8]):  # its don't-care words would count as words
         raise BadEntry('a script before the word: --from icdar2017-mlt reads such rows')
-    return _word(to_polygon(fields[:8]), fields[8])
+    return word_region(to_polygon(fields[:8]), fields[8])
 
 
 def _parse_mlt(row: str) -> Region:
     fields = _bounded(row).split(',', 9)
     if len(fields) < 10:
         raise BadEntry(f'{len(fields)} of 10 fields')
-    return _word(to_polygon(fields[:8]), fields[9])
+    return word_region(to_polygon(fields[:8]), fields[9])
 
 
 def _bounded(row: str) -> str:
@@ -117,13 +155,10 @@ def _bounded(row: str) -> str:
     return row
 
 
-def _word(polygon: np.ndarray, word: str) -> Region:
-    return Region(polygon, word.strip(), word.strip() == DONT_CARE)
-
-
 def _total_text_rows(content: bytes) -> list[str]:
     """Rows begin with 'x:'; the arrays of long polygons go over several lines."""
-    return [row for row in re.split(r'^(?=[^\S\n]*x:)', _decode(content), flags=re.MULTILINE) if row.strip()]
+    text = '\n'.join(split_rows(content))
+    return [row for row in re.split(r'^(?=[^\S\n]*x:)', text, flags=re.MULTILINE) if row.strip()]
 
 
 def _parse_total_text(row: str) -> Region:

@@ -21,8 +21,8 @@ from scipy.io import savemat
 from benchmarks import audit
 from data import convert
 from data.formats import FORMATS
+from data.formats.image_files import ImageFiles
 from data.formats.mat_file import read_mat
-from data.formats.pages import ImageFiles
 from models.checkpoint import read_checkpoint, save_checkpoint
 from models.errors import UserError
 from models.exported import ExportedModel

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import replacing
-from utils.loading.labels import read_rows
+from utils.loading.rows import read_rows, unquoted
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept
 THRESHOLDS = np.arange(5, 96) / 100  # the sweep: 0.05 to 0.95 in steps of 0.01
@@ -26,7 +26,8 @@ WIDTH_SCALES = (1.0, 0.97, 0.94, 0.91)
 
 
 def read_ground_truth(file) -> tuple[np.ndarray, np.ndarray]:
-    """Read an official gt_img_N.txt: rows x1,y1,...,x4,y4,word (a BOM, CRLF and commas in the word are fine).
+    """Read an official gt_img_N.txt: rows x1,y1,...,x4,y4,word (any line end, a BOM, commas in
+    the word and a pair of quotes around it are fine).
 
     Returns:
         Quads (n, 4, 2) int64 in picture pixels, and don't-care flags (n,) bool: the word is '###'.
@@ -44,7 +45,7 @@ def read_ground_truth(file) -> tuple[np.ndarray, np.ndarray]:
             quads.append(np.array([round(float(corner)) for corner in corners], np.int32).reshape(4, 2))
         except (ValueError, OverflowError):
             raise UserError(f'{file}, line {number}: expected x1,y1,x2,y2,x3,y3,x4,y4,word, got {row!r}') from None
-        flags.append(word.strip() == DONT_CARE)
+        flags.append(unquoted(word) == DONT_CARE)
     return np.array(quads, np.int64).reshape(-1, 4, 2), np.array(flags, bool)
 
 

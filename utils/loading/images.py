@@ -93,9 +93,10 @@ def probe_image(file: Path) -> tuple[int, int]:
         raise Unreadable(problem)
     try:
         with Image.open(file) as image:
+            deep = _is_deep(image)  # before the orientation, for which Pillow decodes a PNG
             (width, height), orientation = image.size, orientation_of(image)
             complete = _end_of(file).endswith(FILE_ENDS.get(image.format, b'none'))
-            if complete and not _is_deep(image):
+            if complete and not deep:
                 return (height, width) if orientation in SIDEWAYS else (width, height)
     except Exception:  # noqa: BLE001  whatever is wrong, the reader below names it
         pass
@@ -153,8 +154,9 @@ def orientation_of(image: Image.Image) -> int:
 
 def _pixels(image: Image.Image, path: Path, page: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright, of an open image."""
+    deep = _is_deep(image)  # before the orientation, for which Pillow decodes a PNG
     orientation, pixels = orientation_of(image), None
-    if _is_deep(image):
+    if deep:
         pixels = _decode_with_opencv(path, page, b'')
         if image.format == 'TIFF':
             orientation = 1  # OpenCV has turned it

@@ -1,0 +1,129 @@
+"""COCO's JSON, and COCO-Text's."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.formats.common import BadEntry
+from data.formats.image_files import ImageFiles
+from data.formats.pages import (
+    MAX_JSON_BYTES,
+    Page,
+    Region,
+    expect,
+    load_json,
+    to_box,
+    to_number,
+    to_polygon,
+    to_size,
+    word_region,
+)
+from models.errors import UserError
+
+WORDS = ('transcription', 'text', 'word', 'utf8_string', 'caption')  # where tools write the word of an annotation
+
+
+def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
+    """COCO_Text.json, versions 1 and 2. Sets of which no annotation was published are left out."""
+    try:
+        content = expect(load_json(file, MAX_JSON_BYTES), dict, 'the content')
+        images, annotations = expect(content.get('imgs'), dict, '"imgs"'), expect(content.get('anns'), dict, '"anns"')
+    except BadEntry as error:
+        raise UserError(f'{file} is no COCO-Text file: {error}') from None
+    of_image = defaultdict(list)
+    for annotation in annotations.values():
+        of_image[str(annotation.get('image_id')) if isinstance(annotation, dict) else ''].append(annotation)
+    sets = {str(image.get('set')) for key, image in images.items() if isinstance(image, dict) and key in of_image}
+    for key, image in images.items():
+        page = Page(f'{file.name} image {key[:40]}')
+        try:
+            page.split = str(expect(image, dict, 'the image').get('set'))
+            if page.split not in sets:
+                page.left_out = 'pictures of sets without annotations'
+                with contextlib.suppress(BadEntry):
+                    page.image = files.find(str(image.get('file_name')))
+                yield page
+                continue
+            if page.split not in ('train', 'val', 'test'):
+                raise BadEntry(f'"set" is {page.split[:30]!a}, expected train, val or test')
+            page.size = to_size(image.get('width'), image.get('height'))
+            page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
+        except BadEntry as error:
+            page.problem = str(error)
+        else:
+            page.add_rows(of_image[key], _parse_coco_text)
+        yield page
+    yield from _strays(file, of_image, images)
+
+
+def _parse_coco_text(annotation) -> Region:
+    """A polygon ('polygon' in version 1, 'mask' in version 2) or else the box."""
+    annotation = expect(annotation, dict, 'the annotation')
+    corners = annotation.get('mask') or annotation.get('polygon')
+    polygon = to_polygon(corners) if isinstance(corners, list) and len(corners) >= 6 else _box(annotation)
+    return word_region(polygon, str(annotation.get('utf8_string') or ''), annotation.get('legibility') == 'illegible')
+
+
+def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
+    """COCO's JSON of objects: "images", "annotations" and "categories". An image without annotations is one without
+    text."""
+    try:
+        content = expect(load_json(file, MAX_JSON_BYTES), dict, 'the content')
+        images = expect(content.get('images'), list, '"images"')
+        annotations = expect(content.get('annotations'), list, '"annotations"')
+    except BadEntry as error:
+        raise UserError(f'{file} is no COCO file of objects: {error}') from None
+    categories = content.get('categories')
+    names = {
+        str(category.get('id')): str(category.get('name'))
+        for category in (categories if isinstance(categories, list) else [])
+        if isinstance(category, dict)
+    }
+    of_image = defaultdict(list)
+    for annotation in annotations:
+        of_image[str(annotation.get('image_id')) if isinstance(annotation, dict) else ''].append(annotation)
+    for number, image in enumerate(images, 1):
+        page = Page(f'{file.name} image {number}')
+        try:
+            key = str(expect(image, dict, 'the image').get('id'))
+            page.name = f'{file.name} image {key[:40]}'
+            if image.get('width') and image.get('height'):
+                page.size = to_size(image['width'], image['height'])
+            page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
+        except BadEntry as error:
+            page.problem = str(error)
+        else:
+            page.add_rows(of_image.get(key, []), lambda annotation: _parse_coco(annotation, names))
+        yield page
+    yield from _strays(file, of_image, {str(image.get('id')) for image in images if isinstance(image, dict)})
+
+
+def _strays(file: Path, of_image: dict[str, list], images: Iterable[str]) -> Iterator[Page]:
+    """A page with a problem for every image that annotations name and the file does not."""
+    for key in of_image.keys() - set(images):
+        count = len(of_image[key])
+        yield Page(f'{file.name} image {key[:40]!a}', problem=f'{count} annotations, but the file lists no such image')
+
+
+def _parse_coco(annotation, names: dict[str, str]) -> Region:
+    """The polygon where there is one of one part, else the box; a crowd is don't-care."""
+    annotation = expect(annotation, dict, 'the annotation')
+    parts = annotation.get('segmentation')
+    whole = isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], list) and len(parts[0]) >= 6
+    polygon = to_polygon(parts[0]) if whole else _box(annotation)
+    attributes = annotation.get('attributes')
+    attributes = attributes if isinstance(attributes, dict) else {}
+    word = next((source[name] for source in (annotation, attributes) for name in WORDS if source.get(name)), '')
+    category = str(annotation.get('category_id'))
+    return word_region(polygon, str(word), bool(annotation.get('iscrowd')), (names.get(category, category),))
+
+
+def _box(annotation: dict) -> np.ndarray:
+    box = expect(annotation.get('bbox'), list, '"bbox"')
+    if len(box) != 4:
+        raise BadEntry(f'"bbox" has {len(box)} numbers')
+    x, y, w, h = map(to_number, box)
+    return to_box(x, y, x + w, y + h)

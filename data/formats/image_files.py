@@ -1,0 +1,85 @@
+"""The images that annotations may speak of."""
+
+import re
+from collections import defaultdict
+from pathlib import Path, PurePosixPath
+
+from data.formats.common import BadEntry
+from models.errors import UserError
+from utils.loading.files import HAS_HEIF, HEIF, HEIF_HINT, IMAGE_SUFFIXES, is_image, left_out, same_name, walk
+
+
+class ImageFiles:
+    """The images below a folder, found by name. Whatever an annotation says, nothing else is ever returned.
+
+    A name in other case, with accents written in another way, or without the characters that web tools leave out is
+    taken where exactly one file fits.
+    """
+
+    def __init__(self, folder: Path):
+        """Raises UserError where there is no such folder, or no image in it."""
+        if not folder.is_dir():
+            raise UserError(f'--images: there is no folder {folder}')
+        self.folder = folder
+        files = walk(folder)
+        self.others = [file for file in files if not is_image(file)]
+        self.by_path = {self.relative(file): file for file in files if is_image(file)}
+        if not self.by_path:
+            rest = left_out(self.others)
+            rest = f'; {rest}' if rest else ''
+            raise UserError(f'--images: no pictures in {folder} (looked for {", ".join(sorted(IMAGE_SUFFIXES))}{rest})')
+        # From the strictest way of reading a name to the loosest.
+        self._ways = (str, same_name, lambda name: same_name(cleaned(name)))
+        self._paths = [_index(way, self.by_path.items()) for way in self._ways[:2]]
+        by_name = [(file.name, file) for file in self.by_path.values()]
+        self._names = [_index(way, by_name) for way in self._ways]
+        self._stems = [_index(way, [(file.stem, file) for _, file in by_name]) for way in self._ways]
+
+    def find(self, path: str) -> Path:
+        """The image that a path of another machine means: the one whose path below the folder it ends with, or else
+        the only one of its name. Raises BadEntry."""
+        parts = [part for part in PurePosixPath(path.replace('\\', '/')).parts if part not in ('/', '..')]
+        for way, paths, names in zip(self._ways, (*self._paths, {}), self._names, strict=True):
+            for start in range(len(parts)):
+                found = paths.get(way('/'.join(parts[start:])), [])
+                if len(found) == 1:
+                    return found[0]
+            if found := names.get(way(parts[-1]), []) if parts else []:
+                return self._only(found, path)
+        return self._only([], path)
+
+    def find_stem(self, path: Path) -> Path:
+        """The image of an annotation file: of the same name without gt_ or poly_gt_, in the same folder below
+        --images as the annotation below --annotations, or else anywhere. Raises BadEntry."""
+        for way, stems in zip(self._ways, self._stems, strict=True):
+            for stem in (path.stem, path.stem.removeprefix('gt_'), path.stem.removeprefix('poly_gt_')):
+                found = stems.get(way(stem), [])
+                beside = [file for file in found if file.parent == self.folder / path.parent]
+                if found:
+                    return self._only(beside or found, stem)
+        return self._only([], path.stem.removeprefix('poly_').removeprefix('gt_'))
+
+    def relative(self, file: Path) -> str:
+        """The image's path below the folder, with slashes."""
+        return file.relative_to(self.folder).as_posix()
+
+    def _only(self, found: list[Path], name: str) -> Path:
+        if not found:
+            hint = f' ({HEIF_HINT})' if not HAS_HEIF and PurePosixPath(name).suffix.lower() in HEIF else ''
+            raise BadEntry(f'no picture {name[-200:]!a} below {self.folder}{hint}')
+        if len(found) > 1:
+            names = ' and '.join(map(self.relative, found[:2]))
+            raise BadEntry(f'{len(found)} pictures are called {name!a}: {names}')
+        return found[0]
+
+
+def cleaned(name: str) -> str:
+    """A name as web tools (Django, and so Label Studio) store it: 'photo 1 (1).jpg' becomes 'photo_1_1.jpg'."""
+    return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))
+
+
+def _index(way, entries) -> dict[str, list[Path]]:
+    index = defaultdict(list)
+    for name, file in entries:
+        index[way(name)].append(file)
+    return index

@@ -1,0 +1,137 @@
+"""Formats in XML: Pascal VOC, CVAT."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from tqdm import tqdm
+
+from data.formats.common import BadEntry
+from data.formats.image_files import ImageFiles
+from data.formats.pages import (
+    MAX_JSON_BYTES,
+    Page,
+    Region,
+    annotation_files,
+    image_of,
+    read_bounded,
+    to_box,
+    to_number,
+    to_polygon,
+    to_size,
+    word_region,
+)
+from models.errors import UserError
+from utils.loading.rows import decode_text
+
+MAX_PAGE_BYTES = 16 << 20  # of a file for one image
+WORDS = ('transcription', 'text', 'word', 'value')  # attributes of CVAT that hold the word, as people call them
+
+
+def load_xml(file: Path, limit: int) -> ElementTree.Element:
+    """The root of an XML file. Raises BadEntry for what is none; definitions of entities, which grow, are refused."""
+    content = read_bounded(file, limit)
+    text = decode_text(content)
+    if '<!DOCTYPE' in text or '<!ENTITY' in text:
+        raise BadEntry('it defines a document type, which is not read')
+    try:
+        # As bytes, so that the declaration says the encoding; what decode_text found out otherwise, as text.
+        return ElementTree.fromstring(content if content.isascii() or b'encoding' in content[:100] else text)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise BadEntry(f'no XML ({error})') from None
+
+
+def read_voc(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    """Pascal VOC, a file for each image, as LabelImg and Roboflow write it; roLabelImg's turned boxes too."""
+    for file in tqdm(annotation_files(folder, ('.xml',)), 'reading', unit='file', leave=False, delay=2):
+        relative = file.relative_to(folder)
+        page = Page(relative.as_posix())
+        try:
+            root = load_xml(file, MAX_PAGE_BYTES)
+            if root.tag != 'annotation':
+                raise BadEntry(f'<{root.tag[:30]}>, expected <annotation>')
+            page.image = image_of(root.findtext('filename') or None, relative, images, page)
+            width, height = root.findtext('size/width'), root.findtext('size/height')
+            if width and height and (width, height) != ('0', '0'):  # some tools do not know it
+                page.size = to_size(width, height)
+        except BadEntry as error:
+            page.problem = str(error)
+        else:
+            page.add_rows(root.findall('object'), _parse_voc)
+        yield page
+
+
+def _parse_voc(item: ElementTree.Element) -> Region:
+    """What is 'difficult' is don't-care: it is not judged."""
+    label, box, turned, polygon = (
+        (item.findtext('name') or '').strip(),
+        *map(item.find, ('bndbox', 'robndbox', 'polygon')),
+    )
+    if polygon is not None and len(polygon) >= 6:
+        corners = to_polygon(child.text for child in sorted(polygon, key=_corner_order))
+    elif turned is not None:
+        cx, cy, w, h, angle = (to_number(turned.findtext(name)) for name in ('cx', 'cy', 'w', 'h', 'angle'))
+        corners = turned_box(cx, cy, w, h, angle)
+    elif box is not None:
+        corners = to_box(*(box.findtext(name) for name in ('xmin', 'ymin', 'xmax', 'ymax')))
+    else:
+        raise BadEntry('neither <bndbox> nor <polygon>')
+    return word_region(
+        corners, item.findtext('text') or '', (item.findtext('difficult') or '').strip() == '1', (label,)
+    )
+
+
+def _corner_order(child: ElementTree.Element) -> tuple[int, str]:
+    """x1, y1, x2, y2, ..., x10, y10: by number, x first."""
+    number = child.tag[1:]
+    if child.tag[:1] not in ('x', 'y') or not number.isdecimal():
+        raise BadEntry(f'<polygon> holds <{child.tag[:30]}>, expected <x1>, <y1>, ...')
+    return int(number), child.tag
+
+
+def turned_box(cx: float, cy: float, w: float, h: float, angle: float) -> np.ndarray:
+    """(4, 2) corners of a box that is turned clockwise about its centre by an angle in radians."""
+    along, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+    signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
+    return np.array([cx, cy]) + signs[:, :1] * w * along + signs[:, 1:] * h * down
+
+
+def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
+    """'CVAT for images 1.1': boxes, also turned, and polygons; an attribute named text or transcription is the word."""
+    try:
+        root = load_xml(file, MAX_JSON_BYTES)
+        if root.find('track') is not None:
+            raise BadEntry("tracks of a video; export as 'CVAT for images'")
+        if root.tag != 'annotations' or root.find('image') is None:
+            raise BadEntry('expected <annotations> with <image>')
+    except BadEntry as error:
+        raise UserError(f'{file} is no file of CVAT: {error}') from None
+    for image in root.findall('image'):
+        page = Page(f'{file.name} image {str(image.get("id"))[:40]}')
+        try:
+            page.size = to_size(image.get('width'), image.get('height'))
+            page.image = images.find(image.get('name') or '')
+        except BadEntry as error:
+            page.problem = str(error)
+        else:
+            page.add_rows((shape for shape in image if shape.tag != 'tag'), _parse_cvat)
+        yield page
+
+
+def _parse_cvat(shape: ElementTree.Element) -> Region:
+    if shape.tag == 'box':
+        x1, y1, x2, y2 = (to_number(shape.get(name)) for name in ('xtl', 'ytl', 'xbr', 'ybr'))
+        angle = math.radians(to_number(shape.get('rotation') or 0))
+        corners = turned_box((x1 + x2) / 2, (y1 + y2) / 2, abs(x2 - x1), abs(y2 - y1), angle)
+    elif shape.tag == 'polygon':
+        points = [point.split(',') for point in (shape.get('points') or '').split(';')]
+        if any(len(point) != 2 for point in points):
+            raise BadEntry('a point is not x,y')
+        corners = to_polygon(value for point in points for value in point)
+    else:
+        raise BadEntry(f'the shape {shape.tag[:30]!a} is not supported, use boxes and polygons')
+    attributes = {str(a.get('name')).casefold(): a.text or '' for a in shape.findall('attribute')}
+    word = next((attributes[name] for name in WORDS if attributes.get(name)), '')
+    return word_region(corners, word, labels=(str(shape.get('label')),))

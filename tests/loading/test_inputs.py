@@ -1,0 +1,321 @@
+"""People's own files as training meets them: each kind with the right values, and counts that add up."""
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.errors import UserError
+from tests import inputs
+from tests.support import run_script
+from utils.loading import files, images
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
+from utils.loading.files import is_image, left_out, matching, walk
+from utils.loading.images import Unreadable, pages, probe_image, read_image
+from utils.loading.labels import find_companion, read_label_file, read_labels
+from utils.loading.listing import list_images
+from utils.loading.rows import split_rows, unquoted
+
+ROW = '0 0.5 0.5 0.2 0.1\n'
+
+
+def dataset(yaml: Path, split: str = 'train') -> TextDataset:
+    return TextDataset(load_data_config(yaml), split, 64)
+
+
+# Files and folders
+
+
+def test_walk_follows_links_and_leaves_hidden_parts_out(tmp_path):
+    root, disk = tmp_path / 'images', tmp_path / 'disk2'
+    for file in ('b/1.jpg', 'a.JPG', '.ipynb_checkpoints/a-checkpoint.jpg', '._a.jpg', 'b/.git/x.png', 'z.txt'):
+        inputs.picture(root / 'x.png')
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes((root / 'x.png').read_bytes())
+    (disk / 'deep').mkdir(parents=True)
+    for name in ('m.jpg', 'deep/n.jpg'):
+        (disk / name).write_bytes(b'x')
+    (root / 'more').symlink_to(disk)
+    (disk / 'back').symlink_to(root)  # a loop
+    (root / '0').symlink_to(root / 'b')  # the same folder twice
+    (root / 'nowhere.png').symlink_to(tmp_path / 'gone.png')
+    found = [file.relative_to(root).as_posix() for file in walk(root)]
+    assert found == ['a.JPG', 'b/1.jpg', 'more/deep/n.jpg', 'more/m.jpg', 'nowhere.png', 'x.png', 'z.txt']
+    assert [name for name in found if not is_image(Path(name))] == ['z.txt']
+
+
+def test_what_is_left_out_is_counted_by_suffix(monkeypatch):
+    monkeypatch.setattr(files, 'HAS_HEIF', False)
+    assert left_out([]) == ''
+    assert left_out(map(Path, ['a.pdf', 'b.PDF', 'c', 'd.svg'])) == 'left out: 2 .pdf, 1 .svg, 1 without a suffix'
+    assert left_out([Path('a.HEIC')]) == 'left out: 1 .heic (to read HEIC images: pip install pillow-heif)'
+
+
+def test_names_in_other_case_or_other_accents(tmp_path):
+    nfd = unicodedata.normalize('NFD', 'Straße é.png')
+    (tmp_path / 'Bilder').mkdir()
+    (tmp_path / 'Bilder' / nfd).write_bytes(b'x')
+    assert matching(tmp_path, 'bilder\\STRASSE \xe9.PNG').name == nfd
+    assert matching(tmp_path, 'Bilder/none.png') is None
+    (tmp_path / 'Bilder' / 'strasse \xe9.png').write_bytes(b'x')  # now two fit
+    assert matching(tmp_path, 'bilder/STRASSE \xe9.PNG') is None
+    assert matching(tmp_path, 'Bilder/strasse \xe9.png').name == 'strasse \xe9.png'
+
+
+def test_files_of_every_suffix_are_trained_on_and_others_counted(tmp_path):
+    yaml = inputs.data_set(tmp_path, {'a': ROW})
+    folder = tmp_path / 'images/train'
+    for suffix, form in (('jfif', 'JPEG'), ('jpe', 'JPEG'), ('avif', 'AVIF'), ('gif', 'GIF'), ('webp', 'WEBP')):
+        Image.fromarray(inputs.pixels()).save(folder / f'{suffix}.{suffix}', format=form)
+    for name in ('c.heic', 'd.pdf', 'e.PDF'):
+        (folder / name).write_bytes(b'x')
+    data = dataset(yaml)
+    there = len(list(folder.iterdir()))
+    assert len(data) == 6 and there == 6 + 3
+    assert data.summary.splitlines()[-1].startswith('left out: 2 .pdf, 1 .heic')
+    for index in range(6):
+        height, width = read_image(data.files[index]).shape[:2]
+        assert (width, height) == (60, 40) == tuple(data.shapes[index])
+
+
+@pytest.mark.skipif(files.HAS_HEIF, reason='pillow-heif is installed')
+def test_a_folder_of_heic_alone_names_what_reads_it(tmp_path):
+    yaml = inputs.data_set(tmp_path, {'a': ROW})
+    (tmp_path / 'images/train/a.png').rename(tmp_path / 'images/train/a.HEIC')
+    with pytest.raises(UserError, match='no pictures .*left out: 1 .heic .*pip install pillow-heif'):
+        list_images(load_data_config(yaml), 'train')
+    (tmp_path / 'a.jpg').write_bytes(b'\0\0\0\x18ftypheic' + bytes(100))  # as phones send them
+    with pytest.raises(Unreadable, match='pip install pillow-heif'):
+        read_image(tmp_path / 'a.jpg')
+
+
+def test_hidden_folders_and_linked_folders_of_a_data_set(tmp_path):
+    yaml = inputs.data_set(tmp_path / 'set', {'a': ROW})
+    inputs.data_set(tmp_path / 'disk2', {'b': ROW + '0 0.2 0.2 0.1 0.1\n'})
+    folder = tmp_path / 'set/images/train'
+    inputs.picture(folder / '.ipynb_checkpoints/a-checkpoint.png')
+    (folder / 'more').symlink_to(tmp_path / 'disk2/images/train')  # its labels lie where the link leads to
+    data = dataset(yaml)
+    assert [file.relative_to(folder).as_posix() for file in data.files] == ['a.png', 'more/b.png']
+    assert [len(rows) for rows in data.labels] == [1, 2]
+
+
+# Yamls and lists
+
+
+def test_roboflow(tmp_path):
+    yaml = inputs.roboflow(tmp_path / 'set')
+    for split, count in (('train', 2), ('val', 1), ('test', 1)):
+        data = dataset(yaml, split)
+        assert len(data) == count and [len(rows) for rows in data.labels] == [1] * count
+
+
+def test_cvat_yolo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = dataset(inputs.cvat_yolo(tmp_path / 'set'))
+    assert [file.name for file in data.files] == ['a.png', 'b.png'] and [len(rows) for rows in data.labels] == [1, 1]
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-16-le'])
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+def test_lists_of_other_machines(tmp_path, end, encoding):
+    rows = [
+        'images\\train\\a.png',
+        'C:\\Users\\me\\set\\images\\train\\b.png',
+        '/home/me/set/images/train/C.PNG',
+        'no.png',
+    ]
+    yaml = f'path: {tmp_path}\ntrain: list.txt\nval: images\\train\nnames: [text]\n'
+    file = inputs.data_set(tmp_path, dict.fromkeys('abc', ROW), yaml)
+    (tmp_path / 'list.txt').write_bytes(end.join(rows).encode(encoding))
+    data = dataset(file)
+    assert [path.name for path in data.files] == ['a.png', 'b.png', 'c.png']
+    assert 'skipped 1 broken or missing pictures' in data.summary and 'no.png: missing' in data.summary
+    assert len(dataset(file, 'val')) == 3
+
+
+def test_labels_beside_images_in_a_folder_of_that_name(tmp_path):
+    yaml = inputs.data_set(tmp_path, {'a': None, 'b': ROW})
+    (tmp_path / 'images/train/a.txt').write_text(ROW * 1)
+    data = dataset(yaml)
+    assert [len(rows) for rows in data.labels] == [1, 1]
+    assert 'left out' not in data.summary and '0 pictures without a label file' in data.summary
+
+
+def test_label_files_in_other_case(tmp_path):
+    inputs.picture(tmp_path / 'images/IMG_1.png')
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels/img_1.TXT').write_text(ROW)
+    assert find_companion(tmp_path / 'images/IMG_1.png', 'labels') == tmp_path / 'labels/img_1.TXT'
+    inputs.picture(tmp_path / 'images/img_1.png')  # it is this one's
+    assert find_companion(tmp_path / 'images/IMG_1.png', 'labels') is None
+    assert find_companion(tmp_path / 'images/img_1.png', 'labels') == tmp_path / 'labels/img_1.TXT'
+
+
+# Label rows
+
+
+@pytest.mark.parametrize(
+    ('row', 'reason'),
+    [
+        ('0 0.5 0.5 0.2 0.1 0.87', '6 columns, .*column 6 looks like a confidence'),
+        ('0 .1 .1 .2 .1 .2 .2 .1 .2 .87', '10 columns, .*column 10 looks like a confidence'),
+        ('0,0.5,0.5,0.2,0.1', 'it has commas'),
+        ('text 0.5 0.5 0.2 0.1', "the class is 'text', expected its number"),
+        ('0 0.5 0.5 0.2', '4 columns'),
+        ('0 0.5 0.5 0 0', 'without area'),
+    ],
+)
+def test_a_file_without_a_readable_row_is_no_picture_without_text(tmp_path, row, reason):
+    yaml = inputs.data_set(tmp_path, {'a': ROW, 'b': f'{row}\n{row}\n', 'c': ''})
+    data = dataset(yaml)
+    assert [file.stem for file in data.files] == ['a', 'c']  # an empty file is a picture without text
+    (line,) = [line for line in data.summary.splitlines() if line.startswith('skipped 1 pictures whose labels')]
+    assert 'none of its 2 rows can be used' in line
+    assert re.search(reason, line)
+    for name in 'ac':
+        (tmp_path / f'labels/train/{name}.txt').write_text(f'{row}\n')
+    with pytest.raises(UserError, match=f'none of the 3 pictures .*{reason}'):
+        dataset(yaml)
+
+
+def test_training_on_nothing_is_refused(tmp_path, capsys):
+    yaml = inputs.data_set(tmp_path, {'a': '', 'b': '\n', 'c': '0 0.5 0.5 0.2 0.1 0.9\n'})
+    with pytest.raises(UserError, match="nothing to train on, 'train' has 0 targets"):
+        dataset(yaml)
+    assert 'skipped 1 pictures whose labels cannot be read' in capsys.readouterr().out
+    assert len(dataset(yaml, 'val')) == 2
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32'])
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+def test_any_line_end_and_encoding(tmp_path, end, encoding):
+    rows = ['0 0.2 0.2 0.1 0.1', '0 0.5 0.5 0.1 0.1', '0 0.8 0.8 0.1 0.1']
+    (tmp_path / 'a.txt').write_bytes(end.join([*rows, '']).encode(encoding))
+    annotations, skipped = read_labels(tmp_path / 'a.txt', 1)
+    assert skipped == []
+    expected = [(c - 0.05, c - 0.05, c + 0.05, c + 0.05) for c in (0.2, 0.5, 0.8)]
+    np.testing.assert_allclose(annotations.boxes(), expected)
+
+
+def test_rows_are_not_split_inside_words():
+    assert split_rows('a\x0bb\x85c\u2028d\r\n\re\n') == ['a\x0bb\x85c\u2028d', '', 'e', '']
+
+
+def test_one_pair_of_quotes_is_not_part_of_a_word():
+    words = ('"###"', ' "a"b" ', '"', '""', 'a"b', '""x""')
+    assert list(map(unquoted, words)) == ['###', 'a"b', '"', '', 'a"b', '"x"']
+
+
+def test_a_box_and_its_corners_in_one_row(tmp_path):
+    (tmp_path / 'a.txt').write_text('0 .5 .5 .4 .2  .3 .42 .68 .4 .7 .58 .32 .6\n')
+    labels = read_label_file(tmp_path / 'a.txt', 1)
+    np.testing.assert_allclose(labels.annotations.polygons, [[(0.3, 0.42), (0.68, 0.4), (0.7, 0.58), (0.32, 0.6)]])
+    assert labels.skipped == [] and len(labels.notes) == 1 and 'two forms in one row' in labels.notes[0]
+    (tmp_path / 'a.txt').write_text('0 .1 .1 .3 .05 .5 .1 .5 .3 .3 .35 .1 .3\n')  # six corners indeed
+    labels = read_label_file(tmp_path / 'a.txt', 1)
+    assert labels.annotations.polygons.shape == (1, 6, 2) and labels.notes == []
+    yaml = inputs.data_set(tmp_path / 'set', {'a': '0 .5 .5 .4 .2  .3 .4 .7 .4 .7 .6 .3 .6\n'})
+    assert '1 remarks: ' in dataset(yaml).summary
+
+
+def test_confidences_are_left_out_where_asked_for(tmp_path):
+    (tmp_path / 'a.txt').write_text('0 0.5 0.5 0.2 0.1 0.87\n0 .1 .1 .2 .1 .2 .2 .1 .2 .5\n0 .5 .5 .2 .1 7\n')
+    labels = read_label_file(tmp_path / 'a.txt', 1, confidences=True)
+    np.testing.assert_allclose(labels.annotations.boxes(), [(0.4, 0.45, 0.6, 0.55), (0.1, 0.1, 0.2, 0.2)])
+    assert len(labels.skipped) == 1 and ':3: 6 columns' in labels.skipped[0]
+
+
+# Images
+
+
+PLACES = {1: 'top left', 3: 'bottom right', 6: 'top right', 8: 'bottom left'}
+
+
+@pytest.mark.parametrize('form', ['attribute', 'quoted', 'element'])
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'webp', 'tif', 'avif'])
+@pytest.mark.parametrize('orientation', [3, 6])
+def test_orientation_in_xmp_alone(tmp_path, suffix, orientation, form):
+    packet = inputs.xmp(orientation, form)
+    options = {'xmp': packet}
+    if suffix == 'png':
+        from PIL.PngImagePlugin import PngInfo
+
+        options = {'pnginfo': PngInfo()}
+        options['pnginfo'].add_itxt('XML:com.adobe.xmp', packet.decode())
+    if suffix == 'tif':
+        options = {'tiffinfo': {700: packet}}
+    file = inputs.picture(tmp_path / f'a.{suffix}', **options)
+    image = read_image(file)
+    assert inputs.red_quarter(image) == PLACES[orientation]
+    assert image.shape[1::-1] == probe_image(file) == ((40, 60) if orientation == 6 else (60, 40))
+
+
+def test_exif_comes_before_xmp_and_a_block_without_one_does_not_count(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = 'a description'
+    file = inputs.picture(tmp_path / 'a.jpg', exif=exif, xmp=inputs.xmp(6, 'attribute'))
+    assert inputs.red_quarter(read_image(file)) == 'top right' and probe_image(file) == (40, 60)
+    exif[0x0112] = 3
+    file = inputs.picture(tmp_path / 'b.jpg', exif=exif, xmp=inputs.xmp(6, 'attribute'))
+    assert inputs.red_quarter(read_image(file)) == 'bottom right' and probe_image(file) == (60, 40)
+
+
+def test_training_sees_what_the_reader_sees(tmp_path):
+    yaml = inputs.data_set(tmp_path, {'a': ROW})
+    (tmp_path / 'images/train/a.png').unlink()
+    inputs.picture(tmp_path / 'images/train/a.jpg', xmp=inputs.xmp(6, 'attribute'))
+    data = dataset(yaml)
+    assert tuple(data.shapes[0]) == (40, 60)
+    assert inputs.red_quarter(data.example(0)[0]) == 'top right'
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+@pytest.mark.parametrize('colour', [False, True])
+@pytest.mark.parametrize(('top', 'white'), [(4095, 255), (1023, 255), (65535, 255), (40000, 156), (255, 255)])
+def test_values_of_few_bits_are_stretched(tmp_path, capsys, suffix, colour, top, white):
+    images._said.clear()
+    file = inputs.few_bits(tmp_path / f'a.{suffix}', top, colour)
+    image = read_image(file)
+    expected = np.linspace(0, white, 64)
+    assert image.shape == (32, 64, 3) and probe_image(file) == (64, 32)
+    assert abs(image[0, :, 0] - expected).max() <= 1 and (image == image[..., :1]).all()
+    read_image(file)
+    assert capsys.readouterr().err.count('a.') == (top < 2**14)  # said once
+
+
+def test_pages(tmp_path):
+    frames = [Image.new('RGB', (20, 10), colour) for colour in ('red', 'lime', 'blue')]
+    for suffix in ('tif', 'gif', 'webp', 'png'):
+        file = tmp_path / f'a.{suffix}'
+        frames[0].save(
+            file, save_all=True, append_images=frames[1:], **({'lossless': True} if suffix == 'webp' else {})
+        )
+        assert pages(file) == [0, 1, 2]
+        assert [read_image(file, page)[5, 10].argmax() for page in pages(file)] == [0, 1, 2]
+    assert pages(inputs.picture(tmp_path / 'one.jpg')) == [0]
+    yaml = inputs.data_set(tmp_path / 'set', {'a': ROW})
+    (tmp_path / 'set/images/train/a.png').unlink()
+    (tmp_path / 'a.tif').rename(tmp_path / 'set/images/train/a.tif')
+    assert 'a.tif: the first of its 3 pages is used' in dataset(yaml).summary
+
+
+def test_the_command_says_it_too(tmp_path):
+    yaml = inputs.data_set(tmp_path, dict.fromkeys('abc', '0 0.5 0.5 0.2 0.1 0.87\n'))
+    done = run_script('train.py', '--data', yaml, '--epochs', 1, '--project', tmp_path / 'runs')
+    assert done.returncode == 1 and 'column 6 looks like a confidence' in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and not list(tmp_path.rglob('*.pt'))
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path):
+    with pytest.raises(UserError, match='cannot be listed'):
+        walk(tmp_path / 'none')
+    if os.geteuid():  # root may list everything
+        (tmp_path / 'shut').mkdir(mode=0)
+        with pytest.raises(UserError, match='Permission denied'):
+            walk(tmp_path)
