@@ -1,5 +1,7 @@
 """Reading order: lines top to bottom, words left to right, columns one after the other."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,6 +55,74 @@ def test_a_large_word_beside_small_lines_is_a_line_of_its_own():
 
 def test_higher_words_of_a_line_do_not_break_it():
     assert reading_order([(40, 4, 80, 14), (0, 0, 30, 24)]) == [[1, 0]]
+
+
+ROWS_OF_FOUR = [(c * 120, r * 38, c * 120 + 100, r * 38 + 28) for r in range(2) for c in range(4)]
+
+
+@pytest.mark.parametrize('stray', [(240, 10, 340, 52), (222, 10, 236, 52), (100, 12, 130, 56), (10, 15, 470, 50)])
+def test_a_box_across_two_rows_breaks_neither(stray):
+    """Over words of both, in the gap between words, or as long as the rows: it stands alone, between them or not."""
+    lines = reading_order([*ROWS_OF_FOUR, stray])
+    assert [8] in lines
+    assert [line for line in lines if line != [8]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_a_box_that_is_there_twice_breaks_no_row():
+    """The right half of a word, and a lower copy of another: both stay beside the words that they repeat."""
+    for stray in ((290, 0, 340, 28), (245, 8, 335, 33)):
+        lines = reading_order([*ROWS_OF_FOUR, stray])
+        whole = [[word for word in line if word != 8] for line in lines]
+        assert [line for line in whole if line] == [[0, 1, 2, 3], [4, 5, 6, 7]], stray
+
+
+def build_page(rng, degrees: float, columns: int, strays: int) -> tuple[np.ndarray, list[list[int]]]:
+    """Upright boxes of a turned page of words of any length, strays across two rows last, and its lines in order."""
+    spacing, rows, words, lines = rng.uniform(38, 52), rng.integers(6, 14), [], []
+    for column in range(columns):
+        for row in range(rows):
+            x, end, line = column * 900.0, column * 900 + rng.uniform(350, 540), []
+            while x < end:
+                width = rng.uniform(25, 180)
+                line.append(len(words))
+                words.append((x, row * spacing + rng.uniform(-2, 2), width, 28 * rng.uniform(0.8, 1.1)))
+                x += width + rng.uniform(7, 16)
+            lines.append(line)
+    for _ in range(strays):
+        top = (rng.integers(0, 5) + rng.uniform(0.15, 0.3)) * spacing
+        words.append((rng.uniform(0, 400), top, rng.uniform(40, 150), spacing * rng.uniform(0.9, 1.2)))
+    x, y, width, height = np.array(words).T
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    centre = np.stack((x + width / 2, y + height / 2), 1) @ np.array([[cos, sin], [-sin, cos]])
+    half = np.stack((width * cos + height * abs(sin), width * abs(sin) + height * cos), 1) / 2
+    return np.concatenate((centre - half, centre + half), 1), lines
+
+
+@pytest.mark.parametrize('degrees', [0, 3, -5, 8])
+@pytest.mark.parametrize(('columns', 'strays'), [(1, 0), (1, 3), (2, 0)])
+def test_pages_with_tilt_columns_and_strays(degrees, columns, strays):
+    rng = np.random.default_rng(3)
+    for _ in range(8):
+        boxes, lines = build_page(rng, degrees, columns, strays)
+        words = sum(map(len, lines))
+        found = [[word for word in line if word < words] for line in reading_order(boxes)]
+        assert [line for line in found if line] == lines
+
+
+def test_a_few_words_of_different_tilt_are_not_levelled():
+    """Two signs: one climbs, one falls. Each stays one line."""
+    x = np.arange(4) * 40.0
+    signs = [
+        np.stack((x, top + slope * x, x + 32, top + slope * x + 12), 1) for top, slope in ((30, -0.12), (80, 0.12))
+    ]
+    assert reading_order(np.concatenate(signs)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_a_page_of_three_thousand_words_takes_seconds():
+    boxes = [(60 * c, 38 * r, 60 * c + 50, 38 * r + 28) for r in range(150) for c in range(20)]
+    start = time.process_time()
+    assert reading_order(boxes) == [list(range(20 * r, 20 * r + 20)) for r in range(150)]
+    assert time.process_time() - start < 20
 
 
 whole = st.integers(0, 60)
