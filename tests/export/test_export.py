@@ -100,23 +100,42 @@ def dynamic_onnx(folder) -> Path:
     return folder / 'two.onnx'
 
 
+FLAGS = {
+    'onnx, 64x128': ('best.onnx', ('--imgsz', 64, 128)),
+    'openvino': ('best.xml', ('--format', 'openvino', '--dynamic')),
+    'torchscript': ('best.torchscript', ('--format', 'torchscript', '--dynamic')),
+}
+
+
+class Exports:
+    """exports[kind]: (export, its checkpoint), made when first asked for."""
+
+    def __init__(self, weights: Path, request: pytest.FixtureRequest):
+        self.weights, self.request = weights, request
+
+    def __getitem__(self, kind: str) -> tuple[Path, Path]:
+        if kind == 'onnx, any size':
+            file = self.request.getfixturevalue('dynamic_onnx')
+            return file, file.with_suffix('.pt')
+        name, flags = FLAGS[kind]
+        file = self.weights.with_name(name)
+        if not file.exists():
+            run_export('--weights', self.weights, *flags)
+        return file, self.weights
+
+
 @pytest.fixture(scope='module')
-def exports(folder, weights, dynamic_onnx) -> dict[str, tuple[Path, Path]]:
-    """(export, its checkpoint) by kind."""
-    run_export('--weights', weights, '--imgsz', 64, 128)
-    run_export('--weights', weights, '--format', 'openvino', '--dynamic')
-    run_export('--weights', weights, '--format', 'torchscript', '--dynamic')
-    return {
-        'onnx, any size': (dynamic_onnx, folder / 'two.pt'),
-        'onnx, 64x128': (folder / 'best.onnx', weights),
-        'openvino': (folder / 'best.xml', weights),
-        'torchscript': (folder / 'best.torchscript', weights),
-    }
+def exports(weights, request) -> Exports:
+    return Exports(weights, request)
 
 
-KINDS = ['onnx, any size', 'onnx, 64x128', 'openvino', 'torchscript']
+KINDS = [
+    'onnx, 64x128',
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ('onnx, any size', 'openvino', 'torchscript')),
+]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(1, 3, 64, 64), (2, 3, 96, 160), (3, 3, 320, 32)])
 def test_onnx_runs_without_us(dynamic_onnx, shape):
     """Plain ONNX Runtime gives what the unfused network gives, for other numbers and sizes than it was traced with."""
@@ -127,6 +146,7 @@ def test_onnx_runs_without_us(dynamic_onnx, shape):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_onnx_file_says_what_it_is(dynamic_onnx):
     graph = onnx.load(dynamic_onnx)
     onnx.checker.check_model(graph, full_check=True)
@@ -190,7 +210,7 @@ def test_a_fixed_size_holds_any_picture(exports):
         assert max((xs.max() + 1 - xs.min()) / 128, (ys.max() + 1 - ys.min()) / 64) > 0.98, 'fills a side'
 
 
-@pytest.mark.parametrize('kind', ['onnx, any size', 'onnx, 64x128'])
+@pytest.mark.parametrize('kind', KINDS[:2])
 @pytest.mark.parametrize('size', [(90, 150), (333, 160)])
 def test_example_finds_the_same(exports, kind, size, tmp_path):
     """The example of docs/deploy.md, run as a user does, finds detect.py's boxes."""
@@ -218,6 +238,7 @@ def run_val(tmp_path, monkeypatch, *arguments) -> dict:
     return json.loads((tmp_path / 'exp' / 'metrics.json').read_text())
 
 
+@pytest.mark.slow
 def test_val_takes_exports(exports, tiny_data, tmp_path, monkeypatch):
     file, checkpoint = exports['openvino']
     common = ['--data', tiny_data, '--imgsz', 96, '--workers', 0, '--noplots', '--batch-size', 3]
@@ -264,6 +285,7 @@ def test_card_says_what_val_chose(tmp_path):
     assert 'chose threshold and scale' in training(averaged=['a.pt', 'b.pt'])
 
 
+@pytest.mark.slow
 def test_batches_of_an_export_of_one_size_are_refused(exports, tmp_path, monkeypatch):
     cv2.imwrite(str(tmp_path / 'photo.png'), np.zeros((64, 96, 3), np.uint8))
     flags = ['--source', str(tmp_path / 'photo.png'), '--batch-size', '2', '--project', str(tmp_path / 'runs')]
@@ -280,6 +302,7 @@ def test_nothing_else_is_left(exports, kind):
     assert not [entry for entry in file.parent.iterdir() if entry.name.startswith('.')]
 
 
+@pytest.mark.slow
 def test_half(folder, weights):
     """Half the size, within the looser bound; boxes are decoded in float32."""
     whole = folder / 'whole.onnx'
@@ -296,6 +319,7 @@ def test_half(folder, weights):
     assert ((decoded[decoded > 1100] % 1).unique().numel()) > 50
 
 
+@pytest.mark.slow
 def test_int8(folder, weights, tiny_data, capsys):
     pytest.importorskip('nncf', reason='nncf is missing: pip install -r requirements-export.txt')
     run_export(
@@ -350,6 +374,7 @@ def test_nms_is_ours(nc, conf_thres):
     assert len(detections) == 2 * 2 * nc, 'two pictures, two of each class'
 
 
+@pytest.mark.slow
 def test_nms_export(folder, weights):
     run_export('--weights', weights, '--nms', '--imgsz', 64, 96, '--conf-thres', 0.3, '--max-det', 20)
     session = onnxruntime.InferenceSession(str(folder / 'best_nms.onnx'))
@@ -393,6 +418,7 @@ def test_compare_sees_what_is_not_finite():
     assert compare(lambda _: (right,), lambda _: (shifted,), [None]) == OutputDifference(0.25, 0.5)
 
 
+@pytest.mark.slow
 def test_sizes(exports):
     fixed, free = load_detector(exports['onnx, 64x128'][0]), load_detector(exports['openvino'][0])
     assert [long_side(fixed, None), long_side(fixed, 128), long_side(free, None)] == [128, 128, 640]
@@ -405,7 +431,7 @@ def test_sizes(exports):
 
 
 def test_refused(exports, folder, tmp_path):
-    file, _ = exports['onnx, any size']
+    file, _ = exports['onnx, 64x128']
     assert default_device(file) == 'cpu' and default_device('best.pt') == ''
     with pytest.raises(UserError, match='runs on the CPU here'):
         load_detector(file, 'cuda')
@@ -439,9 +465,9 @@ def test_torchscript_of_others_is_not_run(exports, tmp_path, monkeypatch):
         load_detector(stripped)
 
 
-@pytest.mark.parametrize('package', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize('package', ['onnxruntime', pytest.param('openvino', marks=pytest.mark.slow)])
 def test_missing_package(exports, monkeypatch, package):
-    file, _ = exports['onnx, any size' if package == 'onnxruntime' else 'openvino']
+    file, _ = exports['onnx, 64x128' if package == 'onnxruntime' else 'openvino']
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=f'{package}: pip install -r requirements-export.txt'):
         load_detector(file)
