@@ -26,7 +26,7 @@ from utils.runtime.device import has_bfloat16
 from utils.runtime.hyp import DEFAULTS, read_yaml
 from utils.training.criterion import weighted_sum
 from utils.training.ema import ModelEMA
-from utils.training.loop import MAX_GRADIENT, build_optimizer
+from utils.training.optimizer import MAX_GRADIENT, build_optimizer
 
 CPU = torch.device('cpu')
 SIZE, BATCH = 192, 4
