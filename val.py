@@ -1,4 +1,4 @@
-"""Judge a detector on a split: precision, recall, mAP50, mAP50-95, and ICDAR2015's hmean where its ground truth is.
+"""Evaluate a detector on a split: precision, recall, mAP50, mAP50-95, and ICDAR2015's hmean where its ground truth is.
 
 python val.py --weights runs/distill/xn_maskdiff_PFI/weights/best.pt --data data/ICDAR.yaml --task test
 """
@@ -70,89 +70,58 @@ def parse_options() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_options()
-    from models.errors import UserError
-    from models.exported import default_device, is_exported, load_detector, long_side
-    from utils.evaluation.evaluate import evaluate
-    from utils.evaluation.report import choose_scale, choose_threshold, figures, print_scores, write_report
-    from utils.loading.config import load_data_config
-    from utils.loading.dataset import TextDataset
-    from utils.loading.loader import build_loader
-    from utils.runtime.device import describe, select_device
-    from utils.runtime.run_folder import command_line, make_run_folder, write_yaml
+    from models.exported import default_device
+    from utils.evaluation.report import evaluate_split
+    from utils.runtime.device import select_device
 
-    if options.half and is_exported(options.weights):
-        raise UserError(f'--half is for checkpoints: {options.weights} computes as it was exported')
     device = select_device(options.device or default_device(options.weights))
-    model = load_detector(options.weights, device)
-    options.imgsz = long_side(model, options.imgsz)
-    if model.input_size and model.input_size != (options.imgsz, options.imgsz):
-        raise UserError(f'{options.weights} takes no squares: val.py needs an export of a square or a dynamic one')
-    data = load_data_config(options.data)
-    if model.nc != data.nc:
-        raise UserError(f'{options.weights} knows {model.nc} classes, {options.data} names {data.nc}')
-    if model.nc > 1 and dict(model.names) != data.names:
-        raise UserError(f'{options.weights} has the classes {dict(model.names)}, {options.data} {data.names}')
-    rect = model.input_size is None  # an export of one size takes squares
-    dataset = TextDataset(data, options.task, options.imgsz, rect=rect, pad=0.5, batch_size=options.batch_size)
-    print(dataset.summary)
-    _check_icdar(options, dataset.files)
-    evaluation = evaluate(
+    model = load_model(options, device)
+    split = build_split(options, model)
+    report = evaluate_split(
         model,
-        build_loader(dataset, options.batch_size, options.workers),
+        split,
         device,
+        workers=options.workers,
+        choose=options.task == 'val' and model.conf_threshold is None,
+        threshold=options.icdar_conf,
+        scale=tuple(options.word_scale) if options.word_scale else None,
         amp=options.half,
         conf_thres=options.conf_thres,
         iou_thres=options.iou_thres,
         max_det=options.max_det,
     )
-    scale, threshold, origin = _choices(options, model, evaluation)
-    folder = make_run_folder(options.project, options.name, options.exist_ok)
-    context = {
-        'conf_threshold_from': origin,
-        'weights': options.weights,
-        'imgsz': options.imgsz,
-        'precision_of': 'bfloat16 where the processor has it' if options.half else model.precision,
-        'conf_thres': options.conf_thres,
-        'iou_thres': options.iou_thres,
-        'device': describe(device),
-        'command': command_line(),
-    }
-    write_yaml(folder / 'opt.yaml', vars(options))
-    if options.task == 'val' and evaluation.truths is not None:
-        context['best_word_scale'] = choose_scale(evaluation)
-        context['best_conf_threshold'] = choose_threshold(evaluation, context['best_word_scale'])
-    content = figures(evaluation, data, options.task, threshold, scale, **context)
-    write_report(folder, evaluation, content, data, plots=not options.noplots)
-    if options.save_icdar:
-        save_submission(folder / 'submit.zip', evaluation.images, threshold, scale)
-        print(f'submit.zip: words over {threshold:.2f}, boxes times {scale[0]:g} x {scale[1]:g}')
-    print_scores(content)
-    if 'best_conf_threshold' in context:
-        width, height = context['best_word_scale']
-        print(
-            f'highest hmean on these pictures at confidence {context["best_conf_threshold"]:.2f}, boxes times '
-            f'{width:g} x {height:g} (for --icdar-conf and --word-scale)'
-        )
-    speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
-    print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
-    print(f'results: {folder}')
+    write(options, model, report, device)
 
 
-def _choices(options: argparse.Namespace, model, evaluation) -> tuple[tuple[float, float], float, str]:
-    """The word scale and the threshold of the ICDAR figures, and where the threshold comes from."""
-    from utils.evaluation.report import choose_scale, choose_threshold
+def load_model(options: argparse.Namespace, device):
+    """The network of --weights, with --imgsz resolved to the size that it takes. Raises UserError."""
+    from models.errors import UserError
+    from models.exported import is_exported, load_detector, long_side
 
-    scale = tuple(options.word_scale or model.word_scale)
-    if options.word_scale is None and model.conf_threshold is None and options.task == 'val':
-        scale = choose_scale(evaluation)
-    if options.icdar_conf is not None:
-        return scale, options.icdar_conf, '--icdar-conf'
-    if model.conf_threshold is not None:
-        of_data = f' of {model.trained_on}' if model.trained_on else ''
-        return scale, model.conf_threshold, f'the checkpoint, chosen on val{of_data}'
-    if options.task == 'val':
-        return scale, choose_threshold(evaluation, scale), 'chosen on these pictures, the validation split'
-    return scale, 0.25, 'the default: the checkpoint holds none'
+    if options.half and is_exported(options.weights):
+        raise UserError(f'--half is for checkpoints: {options.weights} computes as it was exported')
+    model = load_detector(options.weights, device)
+    options.imgsz = long_side(model, options.imgsz)
+    if model.input_size and model.input_size != (options.imgsz, options.imgsz):
+        raise UserError(f'{options.weights} takes no squares: val.py needs an export of a square or a dynamic one')
+    return model
+
+
+def build_split(options: argparse.Namespace, model):
+    """The images of --task, which must be of the model's classes. Raises UserError."""
+    from models.errors import UserError
+    from utils.evaluation.split import EvaluationSplit, require_class_count
+    from utils.loading.config import load_data_config
+
+    data = load_data_config(options.data)
+    require_class_count(model, options.weights, data)
+    if model.nc > 1 and dict(model.names) != data.names:
+        raise UserError(f'{options.weights} has the classes {dict(model.names)}, {options.data} {data.names}')
+    squares = model.input_size is not None  # an export of one size
+    split = EvaluationSplit(data, options.task, options.imgsz, batch_size=options.batch_size, squares=squares)
+    print(split.summary)
+    _check_icdar(options, split.files)
+    return split
 
 
 def _check_icdar(options: argparse.Namespace, files: list) -> None:
@@ -175,17 +144,42 @@ def _check_icdar(options: argparse.Namespace, files: list) -> None:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
 
 
-def save_submission(file, images, threshold: float, scale: tuple[float, float]) -> None:
-    """The words over the threshold, scaled as they are judged, as the Robust Reading site takes them."""
-    from pathlib import Path
+def write(options: argparse.Namespace, model, report, device) -> None:
+    """Write the run's folder and print what a person wants to know of it."""
+    from utils.evaluation.report import choose_point, print_scores
+    from utils.runtime.device import describe
+    from utils.runtime.run_folder import command_line, make_run_folder, write_yaml
 
-    from utils.evaluation.icdar import write_submission
-
-    quads = {}
-    for image in images:
-        over = (image.words[:, 4] >= threshold).numpy()
-        quads[Path(image.path).name] = image.judged_quads(scale)[over]
-    write_submission(file, quads)
+    folder = make_run_folder(options.project, options.name, options.exist_ok)
+    write_yaml(folder / 'opt.yaml', vars(options))
+    evaluation, point = report.evaluation, report.point
+    context = {
+        'conf_threshold_from': point.origin,
+        'weights': options.weights,
+        'imgsz': options.imgsz,
+        'precision_of': 'bfloat16 where the processor has it' if options.half else model.precision,
+        'conf_thres': options.conf_thres,
+        'iou_thres': options.iou_thres,
+        'device': describe(device),
+        'command': command_line(),
+    }
+    best = choose_point(evaluation) if options.task == 'val' and evaluation.truths is not None else None
+    if best:
+        context |= {'best_word_scale': best.scale, 'best_conf_threshold': best.threshold}
+    metrics = report.metrics(**context)
+    report.write(folder, metrics, plots=not options.noplots)
+    if options.save_icdar:
+        report.write_submission(folder / 'submit.zip')
+        print(f'submit.zip: words over {point.threshold:.2f}, boxes times {point.scale[0]:g} x {point.scale[1]:g}')
+    print_scores(metrics)
+    if best:
+        print(
+            f'highest hmean on these pictures at confidence {best.threshold:.2f}, boxes times '
+            f'{best.scale[0]:g} x {best.scale[1]:g} (for --icdar-conf and --word-scale)'
+        )
+    speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
+    print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
+    print(f'results: {folder}')
 
 
 if __name__ == '__main__':

@@ -26,6 +26,7 @@ from utils.detection.detector import Detector
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import evaluate, to_network
+from utils.evaluation.split import EvaluationSplit
 from utils.loading.batches import collate
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
@@ -34,7 +35,8 @@ from utils.loading.loader import build_loader
 from utils.runtime.device import has_bfloat16, keep_freed_memory, select_device
 from utils.runtime.hyp import load_hyp, read_yaml
 from utils.training.criterion import DetectionCriterion
-from utils.training.loop import Progress, Trainer
+from utils.training.loop import Trainer
+from utils.training.state import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = {'x': 'recipes/xn_maskdiff_PFI.yaml', 'l': 'recipes/ln_4maskdiff.yaml'}
@@ -160,7 +162,7 @@ class Training:
 
     def round(self) -> dict:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            self.trainer.progress = Progress(self.epoch)
+            self.trainer.state.progress = Progress(self.epoch)
             means = self.trainer._train_epoch(self.epoch)
         self.epoch += 1
         return {name[6:]: value for name, value in means.items() if name.startswith('train/')}
@@ -262,14 +264,14 @@ class Validation:
         self.device, self.amp = select_device(settings.device), amp
         self.model = load_model(settings.weights, self.device)
         data = load_data_config(settings.data)
-        self.dataset = TextDataset(data, 'test', settings.imgsz, rect=True, pad=0.5, batch_size=32)
-        self.loader = build_loader(self.dataset, 32, settings.workers)
+        self.split = EvaluationSplit(data, 'test', settings.imgsz)
+        self.loader = self.split.loader(settings.workers)  # kept, so that its processes start once
 
     def round(self) -> dict:
         with contextlib.redirect_stderr(io.StringIO()):
             found = evaluate(self.model, self.loader, self.device, amp=self.amp)
         hmean = found.icdar().at(CONFIDENCE)['icdar_hmean'] if found.truths is not None else None
-        return {'pictures': len(self.dataset), 'map50': found.scores['map50'], 'hmean': hmean}
+        return {'pictures': len(self.split), 'map50': found.scores['map50'], 'hmean': hmean}
 
 
 class PlainValidation:

@@ -129,19 +129,17 @@ def count_same(expected, given) -> int:
     return same
 
 
-def judge(networks: dict, options: argparse.Namespace) -> dict[str, float]:
+def evaluate_all(networks: dict, options: argparse.Namespace) -> dict[str, float]:
     """{format: mAP50 on val}, of the networks for any size."""
     import torch
 
-    from utils.evaluation.evaluate import evaluate
+    from utils.evaluation.report import evaluate_split
+    from utils.evaluation.split import EvaluationSplit
     from utils.loading.config import load_data_config
-    from utils.loading.dataset import TextDataset
-    from utils.loading.loader import build_loader
 
-    dataset = TextDataset(load_data_config(options.data), 'val', 640, rect=True, pad=0.5)
-    loader = build_loader(dataset, 16)
+    split = EvaluationSplit(load_data_config(options.data), 'val', 640, batch_size=16)
     return {
-        name: evaluate(kinds['dynamic'], loader, torch.device('cpu'), title=name).scores['map50']
+        name: evaluate_split(kinds['dynamic'], split, torch.device('cpu'), title=name).scores['map50']
         for name, kinds in networks.items()
     }
 
@@ -214,7 +212,7 @@ def main() -> None:
     make_folder(options.out)
     files = export_all(options)
     networks = load_all(options, files)
-    boxes, map50 = compare_boxes(networks, options), judge(networks, options)
+    boxes, map50 = compare_boxes(networks, options), evaluate_all(networks, options)
     speed = measure_all(networks, options.rounds)
     rows = {}
     for name in networks:

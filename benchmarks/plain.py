@@ -25,7 +25,7 @@ from utils.loading.augment import random_projection
 from utils.loading.batches import Batch
 from utils.loading.labels import companion_file
 from utils.training.criterion import DetectionCriterion
-from utils.training.loop import MAX_GRADIENT, build_optimizer
+from utils.training.optimizer import MAX_GRADIENT, build_optimizer
 
 GREY = 114
 GRID = 1e-4  # cells; how far a box must reach into a cell to overlap it

@@ -73,21 +73,23 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
     """Run the detectors over the split."""
     import cv2
 
-    from utils.evaluation.icdar import boxes_to_quads, match_words
+    from utils.evaluation.icdar import match_words
 
     measures, found, curves = [], {name: [] for name in names}, {}
     false_alarms = dict.fromkeys(names, 0)
     for number, (name, weights) in enumerate(zip(names, options.weights, strict=True)):
-        evaluation, threshold, scale = detect(weights, options)
+        report = detect(weights, options)
+        evaluation, point = report.evaluation, report.point
         drawn = evaluation.details['curves']
         curves[name] = drawn['axis_recall'], drawn['pr'][0]
         for image, (words, dont_care) in zip(evaluation.images, evaluation.truths, strict=True):
             if number == 0:
                 grey = cv2.imread(image.path, cv2.IMREAD_GRAYSCALE)
                 measures += [measure_word(quad, grey) for quad in words[~dont_care]]
-            rows = image.words[image.words[:, 4] >= threshold].cpu().numpy()
-            rows = rows[np.argsort(-rows[:, 4], kind='stable')]
-            answers, counts = match_words(boxes_to_quads(rows[:, :4], scale), words, dont_care)
+            scores = image.words[:, 4].numpy()
+            order = np.argsort(-scores, kind='stable')
+            quads = image.judged_quads(point.scale)[order[scores[order] >= point.threshold]]
+            answers, counts = match_words(quads, words, dont_care)
             found[name].append(answers[~dont_care] >= 0)
             false_alarms[name] += int(counts.sum() - (answers >= 0).sum())
     return Words(
@@ -99,27 +101,22 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
 
 
 def detect(weights: str, options: argparse.Namespace):
-    """(the Evaluation, the checkpoint's threshold and word scale). Raises UserError where it has none."""
-    import torch
-
+    """The Report, at the checkpoint's threshold and word scale. Raises UserError where it has none."""
     from models.checkpoint import load_model
-    from utils.evaluation.evaluate import evaluate
+    from utils.evaluation.report import evaluate_split
+    from utils.evaluation.split import EvaluationSplit
     from utils.loading.config import load_data_config
-    from utils.loading.dataset import TextDataset
-    from utils.loading.loader import build_loader
     from utils.runtime.device import select_device
 
     device = select_device(options.device)
     model = load_model(weights, device)
     if model.conf_threshold is None:
         raise UserError(f'{weights} carries no threshold: only the best.pt of a run does')
-    data = load_data_config(options.data)
-    dataset = TextDataset(data, options.task, options.imgsz, rect=True, pad=0.5, batch_size=32)
-    with torch.no_grad():
-        evaluation = evaluate(model, build_loader(dataset, 32, 0), device, title=weights)
-    if evaluation.truths is None:
+    split = EvaluationSplit(load_data_config(options.data), options.task, options.imgsz)
+    report = evaluate_split(model, split, device, title=weights)
+    if report.evaluation.truths is None:
         raise UserError(f'{options.data}: pictures of {options.task} have no ICDAR ground truth (gt/)')
-    return evaluation, model.conf_threshold, model.word_scale
+    return report
 
 
 def table(words: Words) -> str:

@@ -277,7 +277,7 @@ def write_set(items: list[Item], out: Path, link: bool) -> None:
 
 def write_preview(out: Path) -> None:
     """Draw the first training pictures as training will see them, which also reads all labels once."""
-    from utils.evaluation.plots import plot_batch
+    from utils.evaluation.grids import plot_batch
     from utils.loading.config import load_data_config
     from utils.loading.dataset import TextDataset
     from utils.loading.loader import build_loader

@@ -82,34 +82,27 @@ def average(checkpoints: list, fractions: list[float]):
 def main() -> None:
     options = parse_options()
     from models.checkpoint import read_checkpoint, ready, save_checkpoint
-    from models.errors import UserError
-    from utils.evaluation.evaluate import evaluate
-    from utils.evaluation.report import choose_scale, choose_threshold, figures, print_scores
+    from utils.evaluation.report import checkpoint_entries, evaluate_split, print_scores
+    from utils.evaluation.split import EvaluationSplit, require_class_count
     from utils.loading.config import load_data_config
-    from utils.loading.dataset import TextDataset
-    from utils.loading.loader import build_loader
     from utils.runtime.device import select_device
     from utils.runtime.run_folder import command_line, make_folder, versions
-    from utils.training.run import chosen_on_val
 
     device = select_device(options.device)
     data = load_data_config(options.data)
     checkpoints = [read_checkpoint(file) for file in options.sources]
     model = average(checkpoints, options.shares)
-    if model.nc != data.nc:
-        raise UserError(f'{options.sources[0]} knows {model.nc} classes, {options.data} names {data.nc}')
-    dataset = TextDataset(data, 'val', options.imgsz, rect=True, pad=0.5, batch_size=32)
-    print(dataset.summary)
+    require_class_count(model, options.sources[0], data)
+    split = EvaluationSplit(data, 'val', options.imgsz)
+    print(split.summary)
     make_folder(options.out.parent)
-    evaluation = evaluate(ready(copy.deepcopy(model), device), build_loader(dataset, 32, 0), device)
-    scale = choose_scale(evaluation)
-    content = figures(evaluation, data, 'val', choose_threshold(evaluation, scale), scale)
+    metrics = evaluate_split(ready(copy.deepcopy(model), device), split, device, choose=True).metrics()
     kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
     epoch = max((c.meta['epoch'] for c in checkpoints if c.meta.get('epoch') is not None), default=None)
     entries = {'command': command_line(), 'options': kept, 'epoch': epoch, 'versions': versions()}
-    entries |= chosen_on_val(content)
+    entries |= checkpoint_entries(metrics)
     save_checkpoint(options.out, model, model.state_dict(), **entries)
-    print_scores(content)
+    print_scores(metrics)
     print(f'weights: {options.out}')
 
 

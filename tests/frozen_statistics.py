@@ -26,7 +26,7 @@ def main() -> None:
     steps, pause = [], Trainer._pause
 
     def noted(self):
-        steps.append({name: float(distributed.total(v)) for name, v in sorted(self.progress.sums.items())})
+        steps.append({name: float(distributed.total(v)) for name, v in sorted(self.state.progress.sums.items())})
         pause(self)
 
     Trainer._pause = noted

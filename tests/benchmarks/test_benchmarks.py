@@ -27,7 +27,7 @@ from utils.runtime import device
 from utils.runtime.hyp import DEFAULTS, read_yaml
 from utils.training.criterion import weighted_sum
 from utils.training.ema import ModelEMA
-from utils.training.loop import MAX_GRADIENT, build_optimizer
+from utils.training.optimizer import MAX_GRADIENT, build_optimizer
 
 CPU = torch.device('cpu')
 SIZE, BATCH = 192, 4

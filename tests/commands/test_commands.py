@@ -47,7 +47,9 @@ from utils.distillation import find_method, method_names
 from utils.distillation.distiller import Distiller
 from utils.distillation.methods.hint import Hint
 from utils.distillation.recipe import parse_recipe
+from utils.evaluation.evaluate import ImageResult
 from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
+from utils.evaluation.report import OperatingPoint, Report
 from utils.runtime.hyp import read_yaml
 from utils.training.criterion import DetectionCriterion
 from utils.training.run import TrainingRun, same_device
@@ -740,8 +742,10 @@ def test_a_val_that_is_the_test_split_is_told(fitted, world, tmp_path, capsys):
 
 
 def test_names_with_dots_in_a_submission(tmp_path):
-    images = [SimpleNamespace(path=f'shop.{number}.jpg', words=torch.zeros(0, 6)) for number in (1, 2)]
-    val.save_submission(tmp_path / 'submit.zip', images, 0.5, (1, 1))
+    none = torch.zeros(0, 6)
+    images = [ImageResult(f'shop.{number}.jpg', (9, 9), none, none, none[:, :5], none[:, :4]) for number in (1, 2)]
+    report = Report(SimpleNamespace(images=images), None, OperatingPoint(0.5, (1, 1), ''))
+    report.write_submission(tmp_path / 'submit.zip')
     with zipfile.ZipFile(tmp_path / 'submit.zip') as archive:
         assert archive.namelist() == ['res_shop.1.txt', 'res_shop.2.txt']
 

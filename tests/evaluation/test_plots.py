@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.errors import UserError
-from utils.evaluation import plots
+from utils.evaluation import grids, plots
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
 
 WORD = torch.tensor([[0.0, 10, 10, 60, 30]])
@@ -108,7 +108,7 @@ def test_labels(tmp_path, count):
     rows = np.column_stack((np.arange(count) % 2, rng.random((count, 2)), rng.lognormal(-3, 0.5, (count, 2))))
     plots.plot_labels(rows, tmp_path / 'labels.png', ['text', 'sign'])
     image = read(tmp_path / 'labels.png', (600, 600))
-    assert bool(near(image, plots.PALETTE[0], 10).sum() > 1000) == bool(count)
+    assert bool(near(image, grids.PALETTE[0], 10).sum() > 1000) == bool(count)
 
 
 def test_figures_in_many_threads(tmp_path):
@@ -136,7 +136,7 @@ def test_figures_in_many_threads(tmp_path):
 
 def test_boxes_are_drawn_where_they_are():
     image = np.zeros((200, 300, 3), np.uint8)
-    drawn = plots.draw_boxes(image, np.array([[50, 60, 120, 90.0]]), [''], (225, 60, 50))
+    drawn = grids.draw_boxes(image, np.array([[50, 60, 120, 90.0]]), [''], (225, 60, 50))
     inked = np.argwhere(near(drawn, (225, 60, 50)))
     assert inked.min(0) == pytest.approx((60, 50), abs=1)
     assert inked.max(0) == pytest.approx((90, 120), abs=1)
@@ -146,7 +146,7 @@ def test_boxes_are_drawn_where_they_are():
 
 def test_hatching_marks_its_region_alone():
     image = np.full((200, 300, 3), 20, np.uint8)
-    hatched = plots.hatch_boxes(image, [[50, 60, 120, 90], [290, 190, 400, 300]])
+    hatched = grids.hatch_boxes(image, [[50, 60, 120, 90], [290, 190, 400, 300]])
     changed = (hatched != image).any(-1)
     assert changed[60:90, 50:120].all()
     assert changed[195:, 295:].all()
@@ -163,23 +163,23 @@ def test_batch(tmp_path, suffix):
     targets = torch.tensor([[1, 0, 0.5, 0.5, 0.5, 0.25], [2, 1, 0.25, 0.5, 0.25, 0.5]])
     ignore = torch.tensor([[0, 0, 0.5, 0.5, 0.5, 0.5]])
     file = tmp_path / f'batch{suffix}'
-    plots.plot_batch(images, targets, ignore, file, {0: 'text', 1: 'sign'})
+    grids.plot_batch(images, targets, ignore, file, {0: 'text', 1: 'sign'})
     image = read(file, (96 * 2, 128 * 2))
     assert image.shape == (96 * 2 + 4, 128 * 2 + 4, 3)  # two by two
     first, second, third = image[:96, :128], image[:96, 132:], image[100:, :128]
     assert near(second[2:8, 2:8], (200, 30, 30), 15).all()  # RGB all the way
-    assert near(second[36, 40:90], plots.PALETTE[0]).mean() > 0.7  # the upper side: 96 * (.5 - .125)
-    assert near(third[30:70, 16], plots.PALETTE[1]).mean() > 0.7  # the left side: 128 * (.25 - .125)
+    assert near(second[36, 40:90], grids.PALETTE[0]).mean() > 0.7  # the upper side: 96 * (.5 - .125)
+    assert near(third[30:70, 16], grids.PALETTE[1]).mean() > 0.7  # the left side: 128 * (.25 - .125)
     assert first[30:60, 40:90].mean() > 60  # grey
     assert first[2:18].mean() < 40
 
 
 def test_batch_shows_the_first_pictures_and_takes_none(tmp_path):
     images = torch.zeros(20, 3, 32, 64, dtype=torch.uint8)
-    plots.plot_batch(images, torch.zeros(0, 6), None, tmp_path / 'few.png', max_images=4)
+    grids.plot_batch(images, torch.zeros(0, 6), None, tmp_path / 'few.png', max_images=4)
     assert read(tmp_path / 'few.png', (60, 60)).shape == (68, 132, 3)
     (tmp_path / 'few.png').unlink()
-    plots.plot_batch(images[:0], torch.zeros(0, 6), torch.zeros(0, 6), tmp_path / 'none.png')
+    grids.plot_batch(images[:0], torch.zeros(0, 6), torch.zeros(0, 6), tmp_path / 'none.png')
     read(tmp_path / 'none.png')
 
 
@@ -189,26 +189,26 @@ def test_predictions(tmp_path):
     ignore = [torch.tensor([[400, 100, 500, 200.0]]), torch.zeros(0, 4)]
     detections = [torch.tensor([[100, 100, 300, 160, 0.9, 0.0]]), torch.zeros(0, 6)]
     file = tmp_path / 'predictions.jpg'
-    plots.plot_predictions(images, labels, ignore, detections, file, {0: 'text'})
+    grids.plot_predictions(images, labels, ignore, detections, file, {0: 'text'})
     image = read(file, (1000, 1900))
     half = image.shape[1] // 2
     left, right = image[:560, :half], image[:560, half:]
-    assert near(left, plots.PALETTE[0]).sum() > 500
-    assert near(right, plots.PALETTE[0]).sum() == 0
-    assert near(right, plots.PREDICTION_COLOR).sum() > 500
-    assert near(left, plots.PREDICTION_COLOR).sum() == 0
+    assert near(left, grids.PALETTE[0]).sum() > 500
+    assert near(right, grids.PALETTE[0]).sum() == 0
+    assert near(right, grids.PREDICTION_COLOR).sum() > 500
+    assert near(left, grids.PREDICTION_COLOR).sum() == 0
     scale = 956 / 640
-    where = np.argwhere(near(left, plots.PALETTE[0]))
+    where = np.argwhere(near(left, grids.PALETTE[0]))
     assert where.min(0) == pytest.approx((30 + 100 * scale, 100 * scale), abs=4)
     assert where.max(0) == pytest.approx((30 + 160 * scale, 300 * scale), abs=4)
     file.unlink()
-    plots.plot_predictions([], [], [], [], file)
+    grids.plot_predictions([], [], [], [], file)
     read(file)
 
 
 def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     file = tmp_path / 'picture.png'
-    plots.save_image(np.zeros((120, 120, 3), np.uint8), file)
+    grids.save_image(np.zeros((120, 120, 3), np.uint8), file)
     before = file.read_bytes()
 
     def fail(*_):
@@ -216,6 +216,6 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr('models.files.os.replace', fail)
     with pytest.raises(UserError, match='disk'):
-        plots.save_image(np.ones((120, 120, 3), np.uint8), file)
+        grids.save_image(np.ones((120, 120, 3), np.uint8), file)
     assert file.read_bytes() == before
     read(file)  # and nothing beside it

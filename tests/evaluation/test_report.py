@@ -7,7 +7,8 @@ from torch._subclasses import FakeTensorMode
 
 from utils.evaluation.evaluate import Evaluation, ImageResult
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
-from utils.evaluation.report import anchor_recall, choose_scale, choose_threshold
+from utils.evaluation.report import choose_scale, choose_threshold
+from utils.training.anchors import anchor_recall
 
 LABELS = [np.array([[0, 0.5, 0.5, 0.1, 0.2], [0, 0.5, 0.5, 0.001, 0.9]], np.float32)]
 SHAPES = np.array([[1280, 640]])

@@ -8,7 +8,7 @@ import torch
 from models.yolo import DetectionModel
 from tests.support import small_cfg
 from utils.loading.batches import Batch
-from utils.training import loop as trainer
+from utils.training import prefetch
 from utils.training.ema import ModelEMA
 
 
@@ -25,22 +25,22 @@ def test_batches_arrive_whole_and_in_order_on_a_gpu(monkeypatch):
         def wait_event(self, event):
             log.append(f'wait {event}')
 
-    trainer.side_stream.cache_clear()
+    prefetch.side_stream.cache_clear()
     monkeypatch.setattr(torch.cuda, 'Stream', lambda device: Stream())
     monkeypatch.setattr(torch.cuda, 'stream', lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, 'current_stream', lambda device: Stream())
     monkeypatch.setattr(torch.Tensor, 'record_stream', lambda self, stream: log.append(self.shape[0]))
-    monkeypatch.setattr(trainer, 'to_device', lambda batch, device: log.append(f'copy {batch.paths}') or batch)
+    monkeypatch.setattr(prefetch, 'to_device', lambda batch, device: log.append(f'copy {batch.paths}') or batch)
     batches = [Batch(torch.zeros(2, 3, 4, 4), torch.zeros(5, 6), torch.zeros(1, 6), [], n, [], []) for n in (1, 2, 3)]
     found = []
-    for batch in trainer.ahead(iter(batches), torch.device('cuda')):
+    for batch in prefetch.ahead(iter(batches), torch.device('cuda')):
         log.append(f'use {batch.paths}')
         found.append(batch)
     assert found == batches
     one, two, three = ([f'wait {event}', 2, 5, 1] for event in (1, 2, 3))
     assert log == ['copy 1', 'copy 2', *one, 'use 1', 'copy 3', *two, 'use 2', *three, 'use 3']
-    assert list(trainer.ahead(iter([]), torch.device('cuda'))) == []
-    trainer.side_stream.cache_clear()  # of the one that is none
+    assert list(prefetch.ahead(iter([]), torch.device('cuda'))) == []
+    prefetch.side_stream.cache_clear()  # of the one that is none
 
 
 def test_ema_by_hand():

@@ -15,7 +15,7 @@ from utils.comparison.runs import Job, read_figures
 from utils.comparison.statistics import COMPARED, FIGURES
 from utils.runtime.distributed import RUNS_AT_ONCE
 from utils.runtime.run_folder import write_json
-from utils.training.loop import duration
+from utils.training.log import duration
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL, GRACE = 0.2, 60  # seconds between looks at the processes; that they get to end

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.comparison.statistics import COMPARED, FIGURES, Difference, mean_sd, paired_difference
 from utils.runtime.run_folder import write_bytes
-from utils.training.loop import duration
+from utils.training.log import duration
 
 # mAP50, mAP50-95 on ICDAR2015's test pictures, published with these recipes and teachers.
 PUBLISHED = {

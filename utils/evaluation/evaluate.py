@@ -1,4 +1,4 @@
-"""Run a detector over a split and judge it: losses, mAP, ICDAR hmean, speed."""
+"""One pass of a detector over a split: losses, mAP, ICDAR hmean, speed."""
 
 import itertools
 import time
@@ -28,6 +28,9 @@ from utils.training.loss import DetectionLoss
 CONFIDENCE, NMS_IOU, MAX_DETECTIONS = 0.001, 0.6, 300
 # hmean is for the boxes that a user gets: detect.py's NMS, down to the lowest threshold that ICDARMetrics keeps.
 WORD_CONFIDENCE, WORD_NMS_IOU = LOWEST_THRESHOLD, 0.45
+
+SCORES = ('precision', 'recall', 'map50', 'map50_95')
+QUAD_SCORES = ('quad_map50', 'quad_map50_95')  # of a network with quads, too
 
 
 @dataclass
@@ -111,7 +114,7 @@ def evaluate(
     loss: DetectionLoss | None = None,
     title: str = 'validating',
 ) -> Evaluation:
-    """Judge a detector by YOLOv5's protocol.
+    """Evaluate a detector by YOLOv5's protocol.
 
     Args:
         model: in eval mode, on `device`, fused or not; or an exported file's.
@@ -120,7 +123,7 @@ def evaluate(
         loss: also compute the losses on the raw maps.
 
     Returns:
-        An Evaluation; boxes are judged in the pictures' own pixels.
+        An Evaluation; boxes are compared in the pictures' own pixels.
     """
     batches: list[tuple[list[ImageResult], dict[str, float]]] = []
     clock = dict.fromkeys(('load', 'network', 'nms'), 0.0)
@@ -128,9 +131,9 @@ def evaluate(
     for batch in tqdm(loader, title, unit='batch', leave=False, delay=2, disable=None):
         clock['load'] += time.perf_counter() - start
         start = time.perf_counter()
-        images = to_network(batch.images, device, amp)
+        inputs = to_network(batch.images, device, amp)
         with autocast(device, amp):
-            decoded, maps = model(images)
+            decoded, maps = model(inputs)
         terms = loss(maps, batch.targets, batch.ignore, edges=batch.edges) if loss is not None else {}
         _wait(device)
         clock['network'] += time.perf_counter() - start
@@ -139,30 +142,30 @@ def evaluate(
         words = non_max_suppression(decoded, WORD_CONFIDENCE, WORD_NMS_IOU, max_det, nc=model.nc, by_quads=True)
         _wait(device)
         clock['nms'] += time.perf_counter() - start
-        batches.append((_images(batch, found, words), {k: float(v) * len(images) for k, v in terms.items()}))
+        batches.append((_images(batch, found, words), {k: float(v) * len(inputs) for k, v in terms.items()}))
         start = time.perf_counter()
     batches, clock = _gathered(batches, clock) if loader.batch_sampler.world > 1 else (batches, clock)
-    pictures = [image for found, _ in batches for image in found]
+    images = [image for found, _ in batches for image in found]
     sums = {name: sum(terms[name] for _, terms in batches) for name in batches[0][1]}
     metrics, quad_metrics, confusion = DetectionMetrics(model.nc), DetectionMetrics(model.nc), ConfusionMatrix(model.nc)
-    for image in pictures:
+    for image in images:
         metrics.update(image.detections, image.labels, image.ignore)
         confusion.update(image.detections, image.labels, image.ignore)
         if image.detection_quads is not None:
             overlaps = pairwise_quad_iou(image.detection_quads, image.label_quads, IOU_THRESHOLDS[0] - 0.01)
             quad_metrics.update(image.detections, image.labels, image.ignore, overlaps)
     details = metrics.compute()
-    scores = {name: float(details[name]) for name in ('precision', 'recall', 'map50', 'map50_95')}
-    if pictures and pictures[0].detection_quads is not None:
+    scores = {name: float(details[name]) for name in SCORES}
+    if images and images[0].detection_quads is not None:
         of_quads = quad_metrics.compute()
         scores |= {f'quad_{name}': float(of_quads[name]) for name in ('map50', 'map50_95')}
     return Evaluation(
         scores=scores,
-        losses={name: value / len(pictures) for name, value in sums.items()},
+        losses={name: value / len(images) for name, value in sums.items()},
         details=details,
         confusion=confusion,
-        speed={name: 1000 * seconds / len(pictures) for name, seconds in clock.items()},
-        images=pictures,
+        speed={name: 1000 * seconds / len(images) for name, seconds in clock.items()},
+        images=images,
         protocol=f'YOLOv5 mAP: confidence {conf_thres:g}, NMS IoU {iou_thres:g}, {max_det} boxes, 101 points; '
         'precision and recall at the best F1',
         seconds=time.perf_counter() - begin,

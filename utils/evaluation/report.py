@@ -1,17 +1,173 @@
-"""Turn an Evaluation into a run's files: metrics.json, curves, pictures."""
+"""Evaluate a model on a split, and write down what came out: metrics.json, curves, images."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from utils.evaluation.evaluate import WORD_NMS_IOU, Evaluation, ImageResult
-from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, UNSCALED, WIDTH_SCALES
-from utils.loading.config import DataConfig
+from models.exported import ExportedModel
+from models.yolo import DetectionModel
+from utils.evaluation.evaluate import QUAD_SCORES, SCORES, WORD_NMS_IOU, Evaluation, evaluate
+from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, UNSCALED, WIDTH_SCALES, write_submission
+from utils.evaluation.split import EvaluationSplit
 from utils.loading.images import load_image
 from utils.runtime.run_folder import write_json
 
-SHOWN = 8  # pictures in a grid
+SHOWN = 8  # images in a grid
+DEFAULT_THRESHOLD = 0.25
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Where the ICDAR scores are taken.
+
+    Attributes:
+        threshold: confidence.
+        scale: of the words' width and height, see boxes_to_quads.
+        origin: of the threshold, in words.
+    """
+
+    threshold: float
+    scale: tuple[float, float]
+    origin: str
+
+
+@dataclass
+class Report:
+    """What a model reached on a split.
+
+    Attributes:
+        evaluation: scores, curves, and what was found in every image.
+        split: that it is for.
+        point: where its ICDAR scores are taken.
+    """
+
+    evaluation: Evaluation
+    split: EvaluationSplit
+    point: OperatingPoint
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """precision, recall, map50, map50_95; of a network with quads also quad_map50, quad_map50_95."""
+        return self.evaluation.scores
+
+    def metrics(self, **context) -> dict:
+        """The content of metrics.json: scores, with the protocol they are for.
+
+        Args:
+            context: more entries (weights, imgsz, precision of the arithmetic ...).
+        """
+        evaluation, data = self.evaluation, self.split.data
+        icdar = evaluation.icdar(self.point.scale)
+        shapes = 'quads' if evaluation.quads else 'boxes times word_scale (width, height) about their centres'
+        protocol = f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}, {shapes}'
+        return {
+            **evaluation.scores,
+            **(icdar.at(self.point.threshold) if icdar else {}),
+            'conf_threshold': self.point.threshold,
+            'word_scale': list(self.point.scale),
+            'split': self.split.name,
+            'pictures': len(evaluation.images),
+            'data': str(data.file),
+            'dont_care': data.dont_care,
+            'selected_on_test': data.selected_on_test,
+            'protocol': evaluation.protocol + (protocol if icdar else ''),
+            'speed_ms': {name: round(value, 2) for name, value in evaluation.speed.items()},
+            **context,
+        }
+
+    def write(self, folder: Path, metrics: dict, plots: bool = True) -> None:
+        """Write metrics.json and, with `plots`, curves and grids of labels beside predictions."""
+        if plots:
+            self._draw(folder, metrics)
+        write_json(folder / 'metrics.json', metrics)  # last: a run that has it is complete
+
+    def _draw(self, folder: Path, metrics: dict) -> None:
+        from utils.evaluation.grids import plot_predictions
+        from utils.evaluation.plots import plot_confusion, plot_f1_curve, plot_icdar_curve, plot_pr_curve
+
+        evaluation, data = self.evaluation, self.split.data
+        curves = evaluation.details['curves']
+        subject = f'{self.split.name} of {data.file.name}, {len(evaluation.images)} pictures'
+        regions = f'{subject}, dont_care: {data.dont_care}'  # which hmean ignores always
+        plot_pr_curve(curves, folder / 'pr_curve.png', data.names, regions)
+        plot_f1_curve(curves, folder / 'f1_curve.png', data.names, regions)
+        plot_confusion(evaluation.confusion.matrix, data.names, folder / 'confusion.png')
+        icdar = evaluation.icdar(self.point.scale)
+        if icdar:
+            chosen = self.point.threshold, metrics['icdar_hmean']
+            plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png', *chosen, subject)
+        shown = evaluation.images[:SHOWN]
+        plot_predictions(
+            [load_image(image.path) for image in shown],
+            [image.labels for image in shown],
+            [image.ignore for image in shown],
+            [image.words[image.words[:, 4] >= self.point.threshold] for image in shown],
+            folder / 'predictions.jpg',
+            data.names,
+        )
+
+    def write_submission(self, file: Path) -> None:
+        """The words over the threshold, as hmean takes them, in the form that the Robust Reading site takes."""
+        quads = {}
+        for image in self.evaluation.images:
+            over = (image.words[:, 4] >= self.point.threshold).numpy()
+            quads[Path(image.path).name] = image.judged_quads(self.point.scale)[over]
+        write_submission(file, quads)
+
+
+def evaluate_split(
+    model: DetectionModel | ExportedModel,
+    split: EvaluationSplit,
+    device: torch.device,
+    *,
+    workers: int = 0,
+    part: tuple[int, int] = (0, 1),
+    choose: bool = False,
+    threshold: float | None = None,
+    scale: tuple[float, float] | None = None,
+    **options,
+) -> Report:
+    """Evaluate a model on a split.
+
+    Args:
+        model: in eval mode, on `device`; or an exported file's.
+        workers: loading processes.
+        part: (rank, world) of the processes that share the split; all get the whole's report.
+        choose: choose the threshold and the word scale on these images, for val only; otherwise they are the model's.
+        threshold: in place of both.
+        scale: the same.
+        options: of evaluate().
+
+    Raises:
+        ValueError: a choice on another split than val.
+    """
+    if choose and split.name != 'val':
+        raise ValueError(f'threshold and word scale are chosen on val, never on {split.name}')
+    evaluation = evaluate(model, split.loader(workers, part), device, **options)
+    if choose:
+        point = choose_point(evaluation, scale)
+    else:
+        point = point_of(model, scale)
+    if threshold is not None:
+        point = OperatingPoint(threshold, point.scale, '--icdar-conf')
+    return Report(evaluation, split, point)
+
+
+def point_of(model: DetectionModel | ExportedModel, scale: tuple[float, float] | None = None) -> OperatingPoint:
+    """The operating point that a model carries, or the default."""
+    scale = scale or model.word_scale
+    if model.conf_threshold is None:
+        return OperatingPoint(DEFAULT_THRESHOLD, scale, 'the default: the checkpoint holds none')
+    of_data = f' of {model.trained_on}' if model.trained_on else ''
+    return OperatingPoint(model.conf_threshold, scale, f'the checkpoint, chosen on val{of_data}')
+
+
+def choose_point(evaluation: Evaluation, scale: tuple[float, float] | None = None) -> OperatingPoint:
+    """The operating point of the best hmean, with this scale if one is given. For val only."""
+    scale = scale or choose_scale(evaluation)
+    threshold = choose_threshold(evaluation, scale)
+    return OperatingPoint(threshold, scale, 'chosen on these pictures, the validation split')
 
 
 def choose_scale(evaluation: Evaluation) -> tuple[float, float]:
@@ -35,115 +191,31 @@ def choose_threshold(evaluation: Evaluation, scale: tuple[float, float]) -> floa
     return max(float(evaluation.details['best_f1_conf']), LOWEST_THRESHOLD)  # hmean on other data must be possible
 
 
-def figures(
-    evaluation: Evaluation, data: DataConfig, split: str, threshold: float, scale: tuple[float, float], **context
-) -> dict:
-    """The content of metrics.json: scores, with the protocol they are for.
-
-    Args:
-        threshold: confidence that the ICDAR figures are for, chosen on val.
-        scale: of the words that they are for, chosen on val; see boxes_to_quads.
-        context: more entries (weights, imgsz, precision of the arithmetic ...).
-    """
-    icdar = evaluation.icdar(scale)
-    return {
-        **evaluation.scores,
-        **(icdar.at(threshold) if icdar else {}),
-        'conf_threshold': threshold,
-        'word_scale': list(scale),
-        'split': split,
-        'pictures': len(evaluation.images),
-        'data': str(data.file),
-        'dont_care': data.dont_care,
-        'selected_on_test': data.selected_on_test,
-        'protocol': evaluation.protocol
-        + (
-            f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}, '
-            + ('quads' if evaluation.quads else 'boxes times word_scale (width, height) about their centres')
-            if icdar
-            else ''
-        ),
-        'speed_ms': {name: round(value, 2) for name, value in evaluation.speed.items()},
-        **context,
-    }
+def checkpoint_entries(metrics: dict) -> dict:
+    """What a checkpoint keeps of its metrics.json: threshold, word scale, scores."""
+    names = SCORES + QUAD_SCORES
+    scores = {name: value for name, value in metrics.items() if name in names or name.startswith('icdar_')}
+    return {'conf_threshold': metrics['conf_threshold'], 'word_scale': metrics['word_scale'], 'metrics': scores}
 
 
-def write_report(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig, plots: bool = True) -> None:
-    """Write metrics.json and, with `plots`, curves and grids of labels beside predictions."""
-    if plots:
-        _draw(folder, evaluation, content, data)
-    write_json(folder / 'metrics.json', content)  # last: a run that has it is complete
-
-
-def _draw(folder: Path, evaluation: Evaluation, content: dict, data: DataConfig) -> None:
-    """Curves, the confusion matrix, and a grid of labels beside predictions."""
-    from utils.evaluation.plots import plot_confusion, plot_f1_curve, plot_icdar_curve, plot_pr_curve
-
-    curves = evaluation.details['curves']
-    subject = f'{content["split"]} of {data.file.name}, {content["pictures"]} pictures'
-    regions = f'{subject}, dont_care: {data.dont_care}'  # which hmean ignores always
-    plot_pr_curve(curves, folder / 'pr_curve.png', data.names, regions)
-    plot_f1_curve(curves, folder / 'f1_curve.png', data.names, regions)
-    plot_confusion(evaluation.confusion.matrix, data.names, folder / 'confusion.png')
-    icdar = evaluation.icdar(tuple(content['word_scale']))
-    if icdar:
-        chosen = content['conf_threshold'], content['icdar_hmean']
-        plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png', *chosen, subject)
-    draw_predictions(evaluation.images[:SHOWN], content['conf_threshold'], folder / 'predictions.jpg', data)
-
-
-def draw_predictions(images: list[ImageResult], threshold: float, file: Path, data: DataConfig) -> None:
-    """Labels beside the predictions over the threshold."""
-    from utils.evaluation.plots import plot_predictions
-
-    plot_predictions(
-        [load_image(image.path) for image in images],
-        [image.labels for image in images],
-        [image.ignore for image in images],
-        [image.words[image.words[:, 4] >= threshold] for image in images],
-        file,
-        data.names,
-    )
-
-
-def print_scores(content: dict) -> None:
-    """The figures as a person reads them, with their protocol."""
+def print_scores(metrics: dict) -> None:
+    """The scores as a person reads them, with their protocol."""
     print(
-        f'{content["split"]} of {content["data"]}, {content["pictures"]} pictures, dont_care: {content["dont_care"]}: '
-        f"YOLOv5's mAP50 {content['map50']:.4f}, mAP50-95 {content['map50_95']:.4f}, "
-        f'precision {content["precision"]:.4f}, recall {content["recall"]:.4f} (at the best F1)'
+        f'{metrics["split"]} of {metrics["data"]}, {metrics["pictures"]} pictures, dont_care: {metrics["dont_care"]}: '
+        f"YOLOv5's mAP50 {metrics['map50']:.4f}, mAP50-95 {metrics['map50_95']:.4f}, "
+        f'precision {metrics["precision"]:.4f}, recall {metrics["recall"]:.4f} (at the best F1)'
     )
-    if 'quad_map50' in content:
-        print(f'quads: mAP50 {content["quad_map50"]:.4f}, mAP50-95 {content["quad_map50_95"]:.4f}')
-    if 'icdar_hmean' in content:
-        origin = content.get('conf_threshold_from')
-        width, height = content['word_scale']
+    if 'quad_map50' in metrics:
+        print(f'quads: mAP50 {metrics["quad_map50"]:.4f}, mAP50-95 {metrics["quad_map50_95"]:.4f}')
+    if 'icdar_hmean' in metrics:
+        origin = metrics.get('conf_threshold_from')
+        width, height = metrics['word_scale']
         scaled = f', boxes times {width:g} x {height:g}' if (width, height) != UNSCALED else ''
         print(
-            f'ICDAR2015 task 4.1 at confidence {content["conf_threshold"]:.2f}{f" ({origin})" if origin else ""}'
+            f'ICDAR2015 task 4.1 at confidence {metrics["conf_threshold"]:.2f}{f" ({origin})" if origin else ""}'
             f'{scaled}: '
-            f'precision {content["icdar_precision"]:.4f}, recall {content["icdar_recall"]:.4f}, '
-            f'hmean {content["icdar_hmean"]:.4f}'
+            f'precision {metrics["icdar_precision"]:.4f}, recall {metrics["icdar_recall"]:.4f}, '
+            f'hmean {metrics["icdar_hmean"]:.4f}'
         )
-    if content['selected_on_test']:
+    if metrics['selected_on_test']:
         print('val is the test split here: what is chosen on val is selected on test, too good by an unknown amount')
-
-
-def anchor_recall(
-    labels: list[np.ndarray], shapes: np.ndarray, anchors: torch.Tensor, imgsz: int, limit: float
-) -> float:
-    """Share of targets that some anchor can answer for.
-
-    Args:
-        labels: per picture (n, 5) class, x, y, w, h (0..1).
-        shapes: (pictures, 2) width, height.
-        anchors: (levels, 3, 2) pixels.
-        imgsz: longer side of the network's input.
-        limit: anchor_t, the greatest factor between a target's and an anchor's side.
-    """
-    sizes = [rows[:, 3:5] * shape * (imgsz / shape.max()) for rows, shape in zip(labels, shapes, strict=True)]
-    sizes = torch.from_numpy(np.concatenate(sizes)).float()
-    if not len(sizes):
-        return 1.0
-    ratio = sizes[:, None] / anchors.detach().cpu().view(1, -1, 2)
-    return float((torch.maximum(ratio, 1 / ratio).amax(2).amin(1) < limit).float().mean())

@@ -96,7 +96,7 @@ class ExportJob:
             graph = quantiser.quantise(graph)
         save_openvino(graph, file, self.metadata, self.options.half)
         if self.options.int8:
-            self.facts['mAP50 on val'] = quantiser.judge(load_detector(file))
+            self.facts['mAP50 on val'] = quantiser.evaluate(load_detector(file))
             self._time(load_detector(file))
         else:
             self._check(load_detector(file))

@@ -6,20 +6,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from models.errors import UserError
 from models.exported import ExportedModel, import_package
 from models.yolo import DetectionModel
-from utils.evaluation.evaluate import evaluate
+from utils.evaluation.report import evaluate_split
+from utils.evaluation.split import EvaluationSplit, require_class_count
 from utils.export.network import quiet
 from utils.loading.config import load_data_config
-from utils.loading.dataset import TextDataset
-from utils.loading.loader import build_loader
 
+BATCH_SIZE = 16
 TARGET = 1.0  # points of mAP50 that may be lost
 
 
 class Quantiser:
-    """Quantises a network on the training pictures and judges it on the validation split.
+    """Quantises a network on the training pictures and evaluates it on the validation split.
 
     Args:
         options: data, imgsz, dynamic, calibration of export.py.
@@ -31,37 +30,36 @@ class Quantiser:
 
     def __init__(self, options: argparse.Namespace, model: DetectionModel):
         data = load_data_config(options.data)
-        if data.nc != model.nc:
-            raise UserError(f'{options.weights} knows {model.nc} classes, {options.data} names {data.nc}')
+        require_class_count(model, options.weights, data)
         self.options, self.model, self.data = options, model, data
 
     def quantise(self, graph):
         """openvino.Model in float32 -> its quantised copy."""
-        dataset = self._dataset('train')
-        count = min(self.options.calibration, len(dataset))
-        chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()  # spread over the split
+        images = self._split('train')
+        count = min(self.options.calibration, len(images))
+        chosen = np.linspace(0, len(images) - 1, count).round().astype(int).tolist()  # spread over the split
         print(f'calibrating 8-bit ranges on {count} pictures of {self.data.file}: train')
-        return quantise(graph, chosen, lambda i: dataset[0, i].image[None].numpy() / np.float32(255))
+        return quantise(graph, chosen, lambda i: images[0, i].image[None].numpy() / np.float32(255))
 
-    def judge(self, exported: ExportedModel) -> str:
+    def evaluate(self, exported: ExportedModel) -> str:
         """mAP50 of the export and of the float32 network on val, printed and returned as one line."""
-        dataset = self._dataset('val')
-        print(dataset.summary)
+        split = self._split('val')
+        print(split.summary)
         reference, found = (
-            evaluate(network, build_loader(dataset, 16), torch.device('cpu'), title=title).scores['map50']
+            evaluate_split(network, split, torch.device('cpu'), title=title).scores['map50']
             for network, title in ((self.model, 'float32'), (exported, 'int8'))
         )
         lost = 100 * (reference - found)
         text = f'{found:.4f}, in float32 {reference:.4f}: a loss of {lost:.2f} points '
-        text += f'({len(dataset)} pictures of {self.data.file}: val)'
+        text += f'({len(split)} pictures of {self.data.file}: val)'
         print(f'mAP50 {text}')
         if lost > TARGET:
             print(f'warning: int8 loses {lost:.1f} points of mAP50, more than {TARGET:g}')
         return text
 
-    def _dataset(self, split: str) -> TextDataset:
-        rect = self.options.dynamic  # otherwise the network takes squares
-        return TextDataset(self.data, split, self.options.imgsz[0], rect=rect, pad=0.5)
+    def _split(self, name: str) -> EvaluationSplit:
+        squares = not self.options.dynamic
+        return EvaluationSplit(self.data, name, self.options.imgsz[0], batch_size=BATCH_SIZE, squares=squares)
 
 
 def quantise(graph, numbers: list[int], load: Callable[[int], np.ndarray]):

@@ -65,6 +65,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def part() -> tuple[int, int]:
+    """(rank, world): this process's part of what all share."""
+    return rank(), world()
+
+
 def total(value: Tensor) -> Tensor:
     """The sum over all processes, without gradient."""
     if world() == 1:

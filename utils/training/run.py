@@ -12,20 +12,22 @@ import torch
 from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint, transfer
 from models.errors import UserError
 from models.yolo import DetectionModel
-from utils.evaluation.evaluate import evaluate, read_truths
-from utils.evaluation.report import anchor_recall, choose_scale, choose_threshold, figures, print_scores, write_report
+from utils.evaluation.evaluate import read_truths
+from utils.evaluation.report import Report, checkpoint_entries, evaluate_split, print_scores
+from utils.evaluation.split import EvaluationSplit
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.listing import shared_images
-from utils.loading.loader import BatchLoader, build_loader
+from utils.loading.loader import build_loader
 from utils.runtime import distributed
 from utils.runtime.device import describe, has_bfloat16, select_device
 from utils.runtime.hyp import hyp_of
 from utils.runtime.options import find_resumable, resume_after_restart
 from utils.runtime.run_folder import command_line, make_run_folder, sole_writer, write_yaml
+from utils.training.anchors import anchor_recall
 from utils.training.autobatch import fit_batch_size
 from utils.training.criterion import DetectionCriterion
-from utils.training.loop import QUAD_SCORES, SCORES, Trainer
+from utils.training.loop import Trainer
 
 VAL_BATCH = 32  # of a run whose --batch-size is -1
 
@@ -101,10 +103,8 @@ class TrainingRun:
         """Longer side in pixels of what the teacher sees of it."""
         return self.input_size * self.teacher_imgsz // self.options.imgsz
 
-    def _val_set(self, imgsz: int) -> TextDataset:
-        return TextDataset(
-            self.data, 'val', imgsz, rect=True, pad=0.5, batch_size=self.val_batch, cache=self.options.cache
-        )
+    def _val_set(self, imgsz: int) -> EvaluationSplit:
+        return EvaluationSplit(self.data, 'val', imgsz, batch_size=self.val_batch, cache=self.options.cache)
 
     def _read_resumed(self, path: Path) -> Checkpoint:
         checkpoint = read_checkpoint(path)
@@ -124,20 +124,11 @@ class TrainingRun:
         model.names = dict(self.data.names)
         return model.to(self.device, memory_format=torch.channels_last)
 
-    def evaluate_val(
-        self, model: DetectionModel, title: str, imgsz: int | None = None, part: tuple[int, int] | None = None
-    ):
-        """Judge a model on the validation split, float32.
-
-        Args:
-            imgsz: in place of the training's.
-            part: (0, 1): by this process alone, not by all together.
-        """
-        dataset = self.val_set if imgsz in (None, self.options.imgsz) else self._val_set(imgsz)
-        return evaluate(model, self._val_loader(dataset, part), self.device, title=title)
-
-    def _val_loader(self, dataset: TextDataset, part: tuple[int, int] | None, workers: int = 0) -> BatchLoader:
-        return build_loader(dataset, self.val_batch, workers, part=part or (distributed.rank(), distributed.world()))
+    def evaluate_val(self, model: DetectionModel, title: str, imgsz: int | None = None) -> Report:
+        """Evaluate a model on the validation split, float32, by all processes together; imgsz: in place of the
+        training's."""
+        split = self.val_set if imgsz in (None, self.options.imgsz) else self._val_set(imgsz)
+        return evaluate_split(model, split, self.device, part=distributed.part(), title=title)
 
     def train(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
         """Train and report; returns the run's folder.
@@ -167,9 +158,9 @@ class TrainingRun:
                 options.workers,
                 shuffle=True,
                 seed=options.seed,
-                part=(distributed.rank(), distributed.world()),
+                part=distributed.part(),
             ),
-            self._val_loader(self.val_set, None, min(options.workers, 2)),
+            self.val_set.loader(min(options.workers, 2), distributed.part()),
         )
         if self.checkpoint is None:
             project = options.project or f'runs/{self.kind}'
@@ -196,7 +187,7 @@ class TrainingRun:
                 self._draw_data()
         if self.checkpoint is not None:
             trainer.restore(self.checkpoint)
-            done = trainer.progress
+            done = trainer.state.progress
             within = f' and {done.batches} of {len(loaders[0])} batches' if done.batches else ''
             print(f'resuming {self.folder} after epoch {done.epoch}{within}')
         print(f'writing to {self.folder}')
@@ -219,7 +210,8 @@ class TrainingRun:
 
     def _draw_data(self) -> None:
         """What the network is about to see: statistics of the labels, and two augmented batches."""
-        from utils.evaluation.plots import plot_batch, plot_labels
+        from utils.evaluation.grids import plot_batch
+        from utils.evaluation.plots import plot_labels
 
         plot_labels(np.concatenate(self.train_set.labels), self.folder / 'labels.png', self.data.names)
         loader = build_loader(self.train_set, min(self.options.batch_size, 16), shuffle=True, seed=self.options.seed)
@@ -229,29 +221,20 @@ class TrainingRun:
             )
 
     def _report(self, trainer: Trainer) -> None:
-        """Judge best.pt in float32 on val, choose its threshold and word scale there, and draw."""
-        best = load_model(trainer.best, self.device)
-        evaluation = self.evaluate_val(best, 'judging best.pt', part=(0, 1))
-        scale = choose_scale(evaluation)
-        content = figures(
-            evaluation,
-            self.data,
-            'val',
-            choose_threshold(evaluation, scale),
-            scale,
-            weights=str(trainer.best),
-            imgsz=self.options.imgsz,
-            precision_of='float32',
-            epoch=trainer.best_epoch,
+        """Evaluate best.pt in float32 on val, choose its threshold and word scale there, and draw."""
+        best, best_epoch = load_model(trainer.best, self.device), trainer.state.best_epoch
+        report = evaluate_split(best, self.val_set, self.device, choose=True, title='evaluating best.pt')
+        metrics = report.metrics(
+            weights=str(trainer.best), imgsz=self.options.imgsz, precision_of='float32', epoch=best_epoch
         )
-        store_figures(trainer.best, content)
+        store_metrics(trainer.best, metrics)
         if not self.options.noplots:
             from utils.evaluation.plots import plot_results
 
             plot_results(self.folder / 'results.csv')
-        write_report(self.folder, evaluation, content, self.data, plots=not self.options.noplots)
-        print(f'best epoch {trainer.best_epoch + 1}:')
-        print_scores(content)
+        report.write(self.folder, metrics, plots=not self.options.noplots)
+        print(f'best epoch {best_epoch + 1}:')
+        print_scores(metrics)
         print(f'weights: {trainer.best}\nall results: {self.folder}')
 
 
@@ -269,21 +252,13 @@ def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
         raise UserError(f'{checkpoint.path} is of another architecture than the model: only {report}')
 
 
-def store_figures(path: Path, content: dict) -> None:
+def store_metrics(path: Path, metrics: dict) -> None:
     """Write what metrics.json says of val into a checkpoint: what was chosen there, and the final scores."""
     checkpoint = read_checkpoint(path)
     model = DetectionModel(checkpoint.yaml)
     model.names = checkpoint.names
     entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
-    save_checkpoint(path, model, checkpoint.state, **(entries | chosen_on_val(content)))
-
-
-def chosen_on_val(content: dict) -> dict:
-    """What a checkpoint keeps of its metrics.json: threshold, word scale, scores."""
-    scores = {
-        name: value for name, value in content.items() if name in SCORES + QUAD_SCORES or name.startswith('icdar_')
-    }
-    return {'conf_threshold': content['conf_threshold'], 'word_scale': content['word_scale'], 'metrics': scores}
+    save_checkpoint(path, model, checkpoint.state, **(entries | checkpoint_entries(metrics)))
 
 
 def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:
