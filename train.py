@@ -3,47 +3,25 @@
 python train.py --cfg models/yolov5x.yaml --data data/ICDAR.yaml --name x
 """
 
-import argparse
-
 from utils.runtime.cli import run_command
-from utils.runtime.options import add_training_options, check_training_options
-
-
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--cfg',
-        default='',
-        metavar='YAML',
-        help="model yaml (default: the weights' own, without weights models/yolov5n.yaml)",
-    )
-    parser.add_argument(
-        '--weights',
-        default='',
-        metavar='PT',
-        help='checkpoint to start from, ours or a public YOLOv5 .pt (default: from scratch)',
-    )
-    add_training_options(parser)
-    options = parser.parse_args()
-    check_training_options(parser, options)
-    options.name = options.name or 'exp'
-    return options
+from utils.runtime.options import parse
+from utils.training.options import TrainOptions
 
 
 def main() -> None:
-    options = parse_options()
+    options = parse(TrainOptions, __doc__)
     from utils.training.criterion import DetectionCriterion
+    from utils.training.resolve import resolve
     from utils.training.run import TrainingRun, seed_everything
 
-    run = TrainingRun('train', options)
-    options = run.options
-    seed_everything(options.seed)
-    model = run.name_classes(build_model(options, run.data.nc, run.checkpoint))
-    criterion = DetectionCriterion(model, run.hyp, run.input_size, options.amp)
+    run = TrainingRun(resolve(options))
+    seed_everything(run.options.seed)
+    model = run.name_classes(build_model(run.options, run.data.nc, run.checkpoint))
+    criterion = DetectionCriterion(model, run.hyp, run.input_size, run.options.amp)
     run.train(model, criterion)
 
 
-def build_model(options: argparse.Namespace, nc: int, resumed):
+def build_model(options: TrainOptions, nc: int, resumed):
     """The model of --cfg and --weights, with the entries of the weights that fit it; or that of the resumed run."""
     from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
     from models.errors import UserError

@@ -3,69 +3,13 @@
 python val.py --weights runs/distill/xn_maskdiff_PFI/weights/best.pt --data data/ICDAR.yaml --task test
 """
 
-import argparse
-
+from utils.evaluation.options import ValOptions
 from utils.runtime.cli import run_command
+from utils.runtime.options import parse
 
 
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--weights', required=True, metavar='FILE', help='checkpoint (.pt) or exported file')
-    parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='data yaml (%(default)s)')
-    parser.add_argument('--task', choices=('train', 'val', 'test'), default='val', help='the split (%(default)s)')
-    parser.add_argument(
-        '--imgsz',
-        '--img',
-        '--img-size',
-        type=int,
-        metavar='PX',
-        help='longer side, pixels (640; or what an export is for)',
-    )
-    parser.add_argument('--batch-size', type=int, default=32, metavar='N', help='(%(default)s)')
-    parser.add_argument('--workers', type=int, default=2, help='loading processes (%(default)s)')
-    parser.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
-    parser.add_argument(
-        '--half', action='store_true', help='bfloat16 where the processor has it; published figures are float32'
-    )
-    parser.add_argument(
-        '--conf-thres', type=float, default=0.001, help='confidence that a box must exceed (%(default)s)'
-    )
-    parser.add_argument(
-        '--iou-thres', type=float, default=0.6, help='overlap at which NMS drops the weaker box (%(default)s)'
-    )
-    parser.add_argument('--max-det', type=int, default=300, help='boxes a picture at most (%(default)s)')
-    parser.add_argument(
-        '--icdar-conf',
-        type=float,
-        metavar='CONF',
-        help="threshold of the ICDAR figures (default: the checkpoint's, chosen on val)",
-    )
-    parser.add_argument(
-        '--word-scale',
-        type=float,
-        nargs=2,
-        metavar=('W', 'H'),
-        help="factors of the boxes' width and height about their centres in the ICDAR figures and --save-icdar "
-        "(default: the checkpoint's, chosen on val; where it has none: chosen here with --task val, else 1 1, which is "
-        'boxes as they are)',
-    )
-    parser.add_argument('--save-icdar', action='store_true', help='write submit.zip for the Robust Reading site')
-    parser.add_argument('--project', default='runs/val', help='folder of the runs (%(default)s)')
-    parser.add_argument('--name', default='exp', help='folder of this run in it, numbered if it exists (%(default)s)')
-    parser.add_argument('--exist-ok', action='store_true', help='write into an existing folder')
-    parser.add_argument('--noplots', action='store_true', help='draw no pictures')
-    options = parser.parse_args()
-    if options.imgsz is not None and (options.imgsz < 32 or options.imgsz % 32):
-        parser.error('--imgsz: a multiple of 32')
-    if options.batch_size < 1 or options.max_det < 1 or options.workers < 0:
-        parser.error('--batch-size and --max-det: at least 1; --workers: 0 or more')
-    if not (0 <= options.conf_thres <= 1 and 0 <= options.iou_thres <= 1):
-        parser.error('--conf-thres and --iou-thres: 0 to 1')
-    if options.icdar_conf is not None and not 0.05 <= options.icdar_conf <= 1:
-        parser.error('--icdar-conf: 0.05 to 1')
-    if options.word_scale is not None and not all(0 < factor <= 2 for factor in options.word_scale):
-        parser.error('--word-scale: over 0, and 2 at most')
-    return options
+def parse_options() -> ValOptions:
+    return parse(ValOptions, __doc__)
 
 
 def main() -> None:
@@ -93,7 +37,7 @@ def main() -> None:
     write(options, model, report, device)
 
 
-def load_model(options: argparse.Namespace, device):
+def load_model(options: ValOptions, device):
     """The network of --weights, with --imgsz resolved to the size that it takes. Raises UserError."""
     from models.errors import UserError
     from models.exported import is_exported, load_detector, long_side
@@ -107,7 +51,7 @@ def load_model(options: argparse.Namespace, device):
     return model
 
 
-def build_split(options: argparse.Namespace, model):
+def build_split(options: ValOptions, model):
     """The images of --task, which must be of the model's classes. Raises UserError."""
     from models.errors import UserError
     from utils.evaluation.split import EvaluationSplit, require_class_count
@@ -124,7 +68,7 @@ def build_split(options: argparse.Namespace, model):
     return split
 
 
-def _check_icdar(options: argparse.Namespace, files: list) -> None:
+def _check_icdar(options: ValOptions, files: list) -> None:
     """Say why there will be no ICDAR figures where only some pictures have ground truth. Raises UserError where
     --icdar-conf or --save-icdar would have no use, or where the ground truth cannot be read."""
     from collections import Counter
@@ -144,7 +88,7 @@ def _check_icdar(options: argparse.Namespace, files: list) -> None:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
 
 
-def write(options: argparse.Namespace, model, report, device) -> None:
+def write(options: ValOptions, model, report, device) -> None:
     """Write the run's folder and print what a person wants to know of it."""
     from utils.evaluation.report import choose_point, print_scores
     from utils.runtime.device import describe

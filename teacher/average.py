@@ -6,41 +6,55 @@ For runs that began from the same weights: only then does what lies between them
 chosen anew on the validation split, whose figures are printed; compare them with those of the parts.
 """
 
-import argparse
 import copy
 import math
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.runtime.cli import run_command
+from utils.runtime.options import Options, option, parse
 
 
-def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('sources', nargs='+', metavar='PT', help='checkpoints of one network, two or more')
-    parser.add_argument('--out', type=Path, required=True, metavar='PT', help='file to write')
-    parser.add_argument(
-        '--shares', type=float, nargs='+', metavar='SHARE', help='of each in the average, in their order (equal ones)'
+@dataclass(kw_only=True)
+class AverageOptions(Options):
+    """Of this command."""
+
+    sources: list[str] = option(
+        help='checkpoints of one network, two or more', flags=('sources',), metavar='PT', nargs='+'
     )
-    parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='its val chooses (%(default)s)')
-    parser.add_argument('--imgsz', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
-    parser.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
-    options = parser.parse_args()
-    if len(options.sources) < 2:
-        parser.error('two checkpoints at least')
+    out: Path = option(help='file to write', metavar='PT')
+    shares: list[float] | None = option(
+        None,
+        'of each in the average, in their order (equal ones)',
+        metavar='SHARE',
+        nargs='+',
+        min=0,
+        below=math.inf,
+    )
+    data: str = option('data/ICDAR.yaml', 'its val chooses ({default})', metavar='YAML')
+    imgsz: int = option(640, 'longer side, pixels ({default})', metavar='PX', min=32, multiple=32)
+    device: str = option('', "'cpu' or the number of a GPU (default: a GPU if there is one)")
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        if len(self.sources) < 2:
+            yield 'two checkpoints at least'
+        if self.shares is not None and len(self.shares) != len(self.sources):
+            yield f'--shares: {len(self.sources)} of them, one for each checkpoint'
+        if self.shares is not None and not 0 < sum(self.shares) < math.inf:
+            yield '--shares: 0 or more, and not all 0'
+        if self.out.is_dir():
+            yield f'--out: {self.out} is a folder'
+        if self.out.resolve() in [Path(source).resolve() for source in self.sources]:
+            yield f'--out: {self.out} is one of the parts'
+
+
+def parse_options() -> AverageOptions:
+    options = parse(AverageOptions, __doc__)
     options.shares = options.shares or [1.0] * len(options.sources)
-    if len(options.shares) != len(options.sources):
-        parser.error(f'--shares: {len(options.sources)} of them, one for each checkpoint')
-    if not all(fraction >= 0 for fraction in options.shares) or not 0 < sum(options.shares) < math.inf:
-        parser.error('--shares: 0 or more, and not all 0')
-    if options.out.is_dir():
-        parser.error(f'--out: {options.out} is a folder')
-    if options.out.resolve() in [Path(source).resolve() for source in options.sources]:
-        parser.error(f'--out: {options.out} is one of the parts')
-    if options.imgsz < 32 or options.imgsz % 32:
-        parser.error('--imgsz: a multiple of 32')
     return options
 
 

@@ -52,7 +52,8 @@ from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
 from utils.evaluation.report import OperatingPoint, Report
 from utils.runtime.hyp import read_yaml
 from utils.training.criterion import DetectionCriterion
-from utils.training.run import TrainingRun, same_device
+from utils.training.resolve import same_device
+from utils.training.run import TrainingRun
 
 LAYERS = {  # the published combinations
     'ln_4maskdiff': {'mask': [13, 17, 20, 23]},

@@ -21,11 +21,15 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 from tests.support import ROOT, small_cfg
 from utils.comparison.comparison import Comparison
+from utils.comparison.options import CompareOptions, seed_list, training_flags
+from utils.comparison.plan import plan
 from utils.comparison.runner import Runner, last_error
 from utils.comparison.runs import Job, unlike
 from utils.comparison.settings import fingerprint, first_difference
 from utils.comparison.statistics import mean_sd, paired_difference
 from utils.comparison.table import summarise, table_lines
+from utils.loading.config import load_data_config
+from utils.runtime.options import parse
 from utils.runtime.run_folder import sole_writer
 
 SMALL = ('--imgsz', 64, '--epochs', 1, '--batch-size', 8, '--nominal-batch', 8, '--workers', 0)
@@ -69,8 +73,8 @@ def test_too_few_pairs():
 
 
 def test_seed_lists():
-    assert compare.seed_list('3') == [0, 1, 2]
-    assert compare.seed_list('0,3,5') == [0, 3, 5] and compare.seed_list('4,') == [4]
+    assert seed_list('3') == [0, 1, 2]
+    assert seed_list('0,3,5') == [0, 3, 5] and seed_list('4,') == [4]
 
 
 @pytest.mark.parametrize(
@@ -97,11 +101,18 @@ def test_flags_that_cannot_be_meant(flags, words, monkeypatch, capsys):
 
 def test_training_flags_are_handed_on():
     given = ['--no-amp', '--epochs', '7', '--cos-lr', '--hyp', 'a.yaml', '--lr0', '0.1', '--name', 'x', '--seeds', '2']
-    flags = compare.training_flags(compare.build_parser().parse_args(given))
+    flags = training_flags(parse(CompareOptions, None, given))
     assert flags == ['--hyp', 'a.yaml', '--epochs', '7', '--lr0', '0.1', '--cos-lr', '--no-amp']
 
 
 # --- fabricated comparisons -------------------------------------------------------------------------------------------
+
+
+def planned(flags: list[str]) -> Comparison:
+    options = parse(CompareOptions, None, flags)
+    comparison = Comparison(options, load_data_config(options.data))
+    plan(comparison)
+    return comparison
 
 
 class Made:
@@ -130,15 +141,12 @@ class Made:
         return [str(flag) for flag in (*shared, *models, '--seeds', 2, *SMALL, *more)]
 
     def plan(self, *more) -> Comparison:
-        options = compare.build_parser().parse_args(self.flags(*more))
-        comparison = Comparison(options, compare.training_flags(options))
-        compare.plan(comparison, options, 1)
-        return comparison
+        return planned(self.flags(*more))
 
 
 def fabricate(run, map50: float, hmean: float, by_hand: bool = False) -> None:
     """A finished run's folder as train.py or distill.py and val.py leave it."""
-    options = vars(compare.build_parser().parse_args([]))
+    options = vars(CompareOptions())
     metrics = {'precision': 0.6, 'recall': 0.5, 'map50': map50, 'map50_95': map50 / 2, 'icdar_hmean': hmean}
     metrics |= {'conf_threshold': 0.3, 'pictures': 6, 'protocol': 'of a test'}
     run.evaluation.parent.mkdir(parents=True)
@@ -188,9 +196,9 @@ def test_the_control_is_added_and_paired(place, capsys):
     assert [run.name for run in comparison.runs] == names
     jobs = comparison.jobs()
     assert [job.name.split('-')[0] for job in jobs] == ['teacher', 'control', 'xn_maskdiff', 'control', 'xn_maskdiff']
-    train, judge = jobs[3].steps
+    train, evaluate = jobs[3].steps
     assert train[0] == 'train.py' and train[train.index('--seed') + 1] == '1' and '--exist-ok' in train
-    assert judge[0] == 'val.py' and judge[judge.index('--task') + 1] == 'test'
+    assert evaluate[0] == 'val.py' and evaluate[evaluate.index('--task') + 1] == 'test'
     assert jobs[2].steps[0][0] == 'distill.py'
     shared = [step[step.index('--data') : step.index('--name')] for step in (jobs[1].steps[0], jobs[2].steps[0])]
     assert shared[0] == shared[1] and {'--imgsz', '--nominal-batch', '--seed', '--project'} <= set(shared[0])
@@ -269,9 +277,8 @@ def test_different_students_are_refused(place):
     file = place.write('other.yaml', recipe)
     flags = place.flags('--recipes', f'xn_maskdiff,{file}')
     at = flags.index('--cfg_student')
-    options = compare.build_parser().parse_args(flags[:at] + flags[at + 2 :])
     with pytest.raises(UserError, match="'models/yolov5n.yaml' and 'models/yolov5s.yaml': choose with --cfg_student"):
-        compare.plan(Comparison(options, []), options, 1)
+        planned(flags[:at] + flags[at + 2 :])
 
 
 # --- skipping, resuming, refusing -------------------------------------------------------------------------------------
@@ -296,15 +303,15 @@ def test_finished_runs_are_skipped_and_unfinished_ones_resumed(place):
     assert '--resume' not in comparison.job(fresh).steps[0]
 
 
-def test_a_judgement_of_another_checkpoint_does_not_count(place):
+def test_an_evaluation_of_another_checkpoint_does_not_count(place):
     run = place.plan().runs[0]
     fabricate(run, 0.4, 0.3)
     assert run.evaluated
     run.evaluation.write_text(run.evaluation.read_text().replace('"conf_threshold": 0.3', '"conf_threshold": 0.31'))
-    assert not run.evaluated and run.figures() is None
+    assert not run.evaluated and run.metrics() is None
 
 
-def test_a_judgement_at_another_word_scale_does_not_count(place):
+def test_an_evaluation_at_another_word_scale_does_not_count(place):
     run = place.plan().runs[0]
     fabricate(run, 0.4, 0.3)
 
@@ -350,9 +357,9 @@ def test_what_changes_no_figure_is_not_refused(place):
 
 
 def test_flags_that_the_runs_get():
-    options = compare.build_parser().parse_args(['--no-cache', '--noval', '--epochs', '3', '--seeds', '2'])
-    assert compare.training_flags(options) == ['--no-cache', '--epochs', '3', '--noval']
-    assert compare.training_flags(compare.build_parser().parse_args(['--cache'])) == []
+    options = parse(CompareOptions, None, ['--no-cache', '--noval', '--epochs', '3', '--seeds', '2'])
+    assert training_flags(options) == ['--no-cache', '--epochs', '3', '--noval']
+    assert training_flags(parse(CompareOptions, None, ['--cache'])) == []
 
 
 def test_runs_by_hand_are_taken_and_held_to_their_settings(place):

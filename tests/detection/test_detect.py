@@ -21,8 +21,10 @@ from models.yolo import DetectionModel
 from tests.support import ROOT
 from utils.detection.detector import Detector
 from utils.detection.drawing import draw_boxes
+from utils.detection.options import DetectOptions
 from utils.detection.reading_order import reading_order
 from utils.loading.images import read_image
+from utils.runtime.options import parse
 
 
 @pytest.fixture(scope='module')
@@ -382,7 +384,7 @@ def test_user_errors(run, tmp_path, noise, monkeypatch):
 )
 def test_useless_flags_are_refused(flags, capsys):
     with pytest.raises(SystemExit) as end:
-        detect.parse_args(['--weights', 'w.pt', '--source', 'x', *flags])
+        parse(DetectOptions, None, ['--weights', 'w.pt', '--source', 'x', *flags])
     assert end.value.code == 2
     flag = [text for text in flags if text.startswith('--')][-1]
     assert flag in capsys.readouterr().err
@@ -406,7 +408,8 @@ def test_labels_stay_inside_the_picture():
 def test_help_needs_no_torch():
     code = (
         'import sys, detect\n'
-        'try: detect.parse_args(["--help"])\n'
+        'sys.argv = ["detect.py", "--help"]\n'
+        'try: detect.main()\n'
         'except SystemExit as end: assert end.code == 0\n'
         'heavy = {"torch", "cv2", "numpy", "matplotlib"} & sys.modules.keys(); assert not heavy, heavy'
     )

@@ -1,17 +1,20 @@
 """A comparison as a whole: its rows, its runs, its folder."""
 
-import argparse
 import shlex
 from functools import cached_property
 from pathlib import Path
 
-from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_figures, read_json
-from utils.comparison.settings import fingerprint, machine, settings_of, shared_options
-from utils.comparison.statistics import FIGURES
+from models.errors import UserError
+from utils.comparison.options import CompareOptions, training_flags
+from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_json, read_metrics, unlike
+from utils.comparison.settings import AGREED, fingerprint, machine, settings_of
+from utils.comparison.statistics import METRICS
 from utils.comparison.table import OTHER_PROTOCOL, PUBLISHED, draw_table, summarise, table_lines
-from utils.loading.config import DataConfig, load_data_config
+from utils.loading.config import DataConfig
 from utils.runtime.hyp import hyp_of, read_yaml
+from utils.runtime.options import options_of
 from utils.runtime.run_folder import command_line, versions, write_json, write_rows, write_text, write_yaml
+from utils.training.options import TrainingOptions
 
 UNLABELLED = (
     ' But the recipes alone saw the unlabelled pictures, so that their epochs have more steps and another order: a '
@@ -27,14 +30,14 @@ class Comparison:
 
     Args:
         options: of compare.py.
-        flags: the training options, as train.py and distill.py take them.
+        data: the data yaml of the options.
     """
 
-    def __init__(self, options: argparse.Namespace, flags: list[str]):
-        self.options, self.flags = options, flags
+    def __init__(self, options: CompareOptions, data: DataConfig):
+        self.options, self.data = options, data
+        self.flags = training_flags(options)
         self.folder = Path(options.project) / options.name
         self.place = self.folder / 'runs'
-        self.data: DataConfig = load_data_config(options.data)
         self.hyp = hyp_of(options)
         self.entries: list[Entry] = []
         self.teachers: list[Teacher] = []
@@ -45,7 +48,7 @@ class Comparison:
         self.entries.append(Entry(label, kind, flags, opt))
 
     def add_teacher(self, cfg: str, weights: str, imgsz: int | None) -> None:
-        """Add a teacher to judge, at the size in pixels that it sees (None: the students')."""
+        """Add a teacher to evaluate, at the size in pixels that it sees (None: the students')."""
         label = f'teacher {Path(cfg).stem}' + (f', {imgsz} pixels' if imgsz else '')
         size = imgsz or self.options.imgsz
         teacher = Teacher(label, cfg, weights, self.options.data, size, self.place, self.options.task)
@@ -58,8 +61,16 @@ class Comparison:
         return [self.run(entry, seed) for seed in self.options.seeds for entry in self.entries]
 
     def run(self, entry: Entry, seed: int) -> Run:
-        settings = settings_of(vars(self.options) | {'seed': seed} | entry.opt, self.hyp)
+        settings = settings_of(self.options.as_dict() | {'seed': seed} | entry.opt, self.hyp)
         return Run(entry, seed, self.place, settings, self.options.task)
+
+    def refuse_other_settings(self) -> None:
+        """Raise a UserError where what is on disk was run with other settings, or a table would have no rows."""
+        for run in self.runs:
+            if difference := unlike(run):
+                raise UserError(f'{run.folder} was run with other settings: {difference}; choose another --name')
+        if self.options.table and not any(run.trained for run in self.runs):
+            raise UserError(f'--table: there are no finished runs in {self.place}')
 
     def save(self) -> None:
         """Write comparison.yaml, and the settings of runs that were made by hand, as of now."""
@@ -67,7 +78,7 @@ class Comparison:
             'command': self.command,
             'versions': versions(),
             'machine': machine(self.options.device),
-            'options': {key: value for key, value in vars(self.options).items() if key != 'table'},
+            'options': self.options.as_dict(),
             'rows': {entry.label: {'kind': entry.kind, 'flags': entry.flags} for entry in self.entries},
             'teachers': {teacher.weights: fingerprint(teacher.weights) for teacher in self.teachers},
         }
@@ -80,7 +91,7 @@ class Comparison:
     def jobs(self) -> list[Job]:
         """What is left to do, the teachers first."""
         jobs = [
-            Job(teacher.name, [self.judge(teacher)], self.place / f'{teacher.name}.log', teacher.evaluation)
+            Job(teacher.name, [self.evaluate(teacher)], self.place / f'{teacher.name}.log', teacher.evaluation)
             for teacher in self.teachers
             if not teacher.evaluation.is_file()
         ]
@@ -92,26 +103,27 @@ class Comparison:
 
     def job(self, run: Run) -> Job:
         """The commands that complete a run."""
-        job = Job(run.name, [], run.place / f'{run.name}.log', run.evaluation)
-        if not run.trained:
-            resumed = run.last.is_file()
-            results = run.folder / 'results.csv'
-            if resumed:
-                device = ['--device', self.options.device] if self.options.device else []
-                skip = ['--skip-nonfinite', str(self.options.skip_nonfinite)] if self.options.skip_nonfinite else []
-                step = [run.entry.script, '--resume', str(run.last), *device, *skip]
-            else:
-                where = ['--seed', str(run.seed), '--project', str(run.place), '--name', run.name, '--exist-ok']
-                step = [run.entry.script, *run.entry.flags, *self.flags, *where]
-            epochs = self.options.epochs - (len(column(results, 'epoch')) if resumed else 0)
-            content = {'command': shlex.join(['python', *step]), 'settings': run.settings, 'versions': versions()}
-            content['machine'] = machine(self.options.device)
-            record = None if resumed else (run.record, content)
-            job = Job(run.name, [step], job.log, run.evaluation, results, epochs, record)
-        job.steps.append(self.judge(run))
-        return job
+        log, evaluate = run.place / f'{run.name}.log', self.evaluate(run)
+        if run.trained:
+            return Job(run.name, [evaluate], log, run.evaluation)
+        results = run.folder / 'results.csv'
+        if run.last.is_file():
+            step, epochs = self.resume(run), self.options.epochs - len(column(results, 'epoch'))
+            return Job(run.name, [step, evaluate], log, run.evaluation, results, epochs)
+        where = ['--seed', str(run.seed), '--project', str(run.place), '--name', run.name, '--exist-ok']
+        step = [run.entry.script, *run.entry.flags, *self.flags, *where]
+        content = {'command': shlex.join(['python', *step]), 'settings': run.settings, 'versions': versions()}
+        record = (run.record, content | {'machine': machine(self.options.device)})
+        return Job(run.name, [step, evaluate], log, run.evaluation, results, self.options.epochs, record)
 
-    def judge(self, of: Run | Teacher) -> list[str]:
+    def resume(self, run: Run) -> list[str]:
+        """The command that continues a run."""
+        known = options_of(TrainingOptions).values()
+        anew = [each for each in known if each.resume and each.name != 'resume']
+        flags = [part for each in anew for part in each.as_flags(getattr(self.options, each.name))]
+        return [run.entry.script, '--resume', str(run.last), *flags]
+
+    def evaluate(self, of: Run | Teacher) -> list[str]:
         """val.py's command for a run's best.pt or a teacher."""
         options = self.options
         weights, size = (of.weights, of.imgsz) if isinstance(of, Teacher) else (str(of.best), options.imgsz)
@@ -123,7 +135,7 @@ class Comparison:
     # The table
 
     def rows(self) -> list[dict]:
-        """The table, a dict a row; None where there is no figure."""
+        """The table, a dict a row; None where there is no metric."""
         found = {entry.label: self._found(entry) for entry in self.entries}
         control = found[next(entry.label for entry in self.entries if entry.kind == 'control')]
         rows = [
@@ -131,18 +143,18 @@ class Comparison:
             for entry in self.entries
         ]
         for teacher in self.teachers:
-            figures = {0: read_figures(teacher.evaluation)} if teacher.evaluation.is_file() else {}
-            rows.append(summarise(teacher.label, 'teacher', figures, {}) | {'seeds': None})
+            metrics = {0: read_metrics(teacher.evaluation)} if teacher.evaluation.is_file() else {}
+            rows.append(summarise(teacher.label, 'teacher', metrics, {}) | {'seeds': None})
         if self.data.path.name == 'ICDAR2015' and self.options.task == 'test':
             for label, (map50, map50_95) in PUBLISHED.items():
-                figures = {0: {'map50': map50, 'map50_95': map50_95}}
-                rows.append(summarise(f'published: {label}', 'published, other protocol', figures, {}))
+                metrics = {0: {'map50': map50, 'map50_95': map50_95}}
+                rows.append(summarise(f'published: {label}', 'published, other protocol', metrics, {}))
         return rows
 
     def _found(self, entry: Entry) -> dict[int, dict[str, float]]:
-        """{seed: figures} of the runs that are judged."""
-        found = {run.seed: run.figures() for run in self.runs if run.entry is entry}
-        return {seed: figures for seed, figures in found.items() if figures}
+        """{seed: metrics} of the runs that are evaluated."""
+        found = {run.seed: run.metrics() for run in self.runs if run.entry is entry}
+        return {seed: metrics for seed, metrics in found.items() if metrics}
 
     def write_table(self) -> None:
         """Write table.md, table.csv, table.png and runs.csv of what is there."""
@@ -153,17 +165,17 @@ class Comparison:
         draw_table(rows, self.folder / 'table.png', self.options.task)
 
     def run_rows(self) -> list[dict]:
-        """A row per run; figures are None where it is missing."""
+        """A row per run; metrics are None where it is missing."""
         rows = []
         for run in self.runs:
-            figures = run.figures() or {}
-            names = (*FIGURES, 'conf_threshold', 'seconds')
+            metrics = run.metrics() or {}
+            names = (*METRICS, 'conf_threshold', 'seconds')
             row = {'recipe': run.entry.label, 'kind': run.entry.kind, 'seed': run.seed, 'folder': str(run.folder)}
-            rows.append(row | {name: figures.get(name) for name in names})
+            rows.append(row | {name: metrics.get(name) for name in names})
         return rows
 
     def markdown(self) -> str:
-        """The table with all that a reader needs to judge it."""
+        """The table with all that a reader needs to weigh it."""
         rows = self.rows()
         missing = [run.name for run in self.runs if not run.evaluated]
         missing += [teacher.label for teacher in self.teachers if not teacher.evaluation.is_file()]
@@ -204,8 +216,8 @@ class Comparison:
 
     def describe_settings(self) -> str:
         """The options and models, in one line."""
-        options = vars(self.options)
-        shared = {name: options[name] for name in options if name in shared_options() - {'data', 'seed'}}
+        options = self.options.as_dict()
+        shared = {name: options[name] for name in options if name in AGREED.keys() - {'data', 'seed'}}
         own = {name: options.get(name) for name in ('kd_warmup', 'kd_decay', 'teacher_imgsz', 'unlabelled')}
         start = self.entries[0].opt
         shared |= {'lr0': self.hyp['lr0'], 'label_smoothing': self.hyp['label_smoothing'], 'hyp': options['hyp']}

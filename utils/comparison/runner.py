@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.comparison.runs import Job, read_figures
-from utils.comparison.statistics import COMPARED, FIGURES
+from utils.comparison.runs import Job, read_metrics
+from utils.comparison.statistics import COMPARED, METRICS
 from utils.runtime.distributed import RUNS_AT_ONCE
 from utils.runtime.run_folder import write_json
 from utils.training.log import duration
@@ -77,7 +77,7 @@ class Runner:
                     file.unlink(missing_ok=True)
                 write_json(*job.record)
             job.log.parent.mkdir(parents=True, exist_ok=True)
-            how = 'goes on' if '--resume' in job.steps[0] else 'starts' if job.epochs else 'is judged'
+            how = 'goes on' if '--resume' in job.steps[0] else 'starts' if job.epochs else 'is evaluated'
             self._say(f'{job.name} {how} ({job.log})')
             self._step(job)
 
@@ -111,13 +111,13 @@ class Runner:
         left = f'{len(self.waiting) + len(self.active)} of {self.number} left'
         left += (
             f', about {duration(passed / fraction - passed)}' if fraction < 1 and job.epochs else ''
-        )  # a judging alone tells nothing
+        )  # an evaluation alone tells nothing
         if status:
             self.failed.append(job.name)
             self._say(f'{job.name} FAILED with status {status}: {last_error(job.log)} ({left})')
             return
-        figures = read_figures(job.evaluation)
-        scores = ', '.join(f'{FIGURES[key]} {figures[key]:.4f}' for key in COMPARED if key in figures)
+        metrics = read_metrics(job.evaluation)
+        scores = ', '.join(f'{METRICS[key]} {metrics[key]:.4f}' for key in COMPARED if key in metrics)
         self._say(f'{job.name} done in {duration(time.monotonic() - job.began)}: {scores} ({left})')
         self.report()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.comparison.settings import fingerprint, first_difference, settings_of
-from utils.comparison.statistics import FIGURES
+from utils.comparison.statistics import METRICS
 from utils.evaluation.icdar import UNSCALED
 from utils.runtime.hyp import read_yaml
 
@@ -28,12 +28,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of an entry, and the judging of its best.pt.
+    """One training of an entry, and the evaluation of its best.pt.
 
     Attributes:
         place: the folder of the comparison's runs.
         settings: that it must have; see settings_of.
-        task: the split that it is judged on.
+        task: the split that it is evaluated on.
     """
 
     entry: Entry
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def evaluated(self) -> bool:
-        """Whether there is a judgement of this best.pt: at its threshold and word scale, not of one before it."""
+        """Whether this best.pt is evaluated: at its threshold and word scale, and not one before it."""
         if not (self.trained and self.evaluation.is_file()):
             return False
         files = (self.folder / 'metrics.json', self.evaluation)
@@ -90,11 +90,11 @@ class Run:
             return read_json(self.record)['settings']
         return settings_of(read_yaml(self.folder / 'opt.yaml'), read_yaml(self.folder / 'hyp.yaml'))
 
-    def figures(self) -> dict[str, float] | None:
-        """The figures of its row in runs.csv, with the training's seconds; None before it is judged."""
+    def metrics(self) -> dict[str, float] | None:
+        """The metrics of its row in runs.csv, with the training's seconds; None before it is evaluated."""
         if not self.evaluated:
             return None
-        return read_figures(self.evaluation) | {'seconds': sum(column(self.folder / 'results.csv', 'seconds'))}
+        return read_metrics(self.evaluation) | {'seconds': sum(column(self.folder / 'results.csv', 'seconds'))}
 
 
 def unlike(run: Run) -> str | None:
@@ -107,10 +107,10 @@ def read_json(file: Path) -> dict:
     return json.loads(file.read_text(encoding='utf-8'))
 
 
-def read_figures(metrics: Path) -> dict[str, float]:
-    """The table's figures of a metrics.json, and the threshold."""
-    content = read_json(metrics)
-    return {key: content[key] for key in (*FIGURES, 'conf_threshold') if key in content}
+def read_metrics(file: Path) -> dict[str, float]:
+    """The table's metrics of a metrics.json, and the threshold."""
+    content = read_json(file)
+    return {key: content[key] for key in (*METRICS, 'conf_threshold') if key in content}
 
 
 def column(file: Path, name: str) -> list[float]:
@@ -122,7 +122,7 @@ def column(file: Path, name: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher to judge. The folder's name tells its content and the data's, so that another one is judged anew."""
+    """A teacher to evaluate. The folder's name tells its content and the data's: another one is evaluated anew."""
 
     label: str
     cfg: str
@@ -151,7 +151,7 @@ class Job:
         results: the results.csv that grows an epoch a row, None where nothing is trained.
         epochs: that are left to train.
         record: (file, content) to write before a new training.
-        judgement: the metrics.json that the last step writes.
+        evaluation: the metrics.json that the last step writes.
     """
 
     name: str
@@ -169,7 +169,7 @@ class Job:
 
     @property
     def work(self) -> int:
-        """Epochs, and one more for the judging."""
+        """Epochs, and one more for the evaluation."""
         return self.epochs + 1
 
     def done(self) -> int:

@@ -1,6 +1,5 @@
-"""All that a run's figures depend on, and how two runs differ in it."""
+"""All that a run's metrics depend on, and how two runs differ in it."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -15,25 +14,13 @@ import torch
 from utils.distillation.recipe import parse_recipe
 from utils.runtime.device import describe, find_device
 from utils.runtime.hyp import read_yaml
-from utils.runtime.options import add_training_options
+from utils.runtime.options import options_of
+from utils.training.options import TrainingOptions
 
-# Change no figure, or are compared by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
-UNTOLD = {
-    'name',
-    'project',
-    'exist_ok',
-    'resume',
-    'workers',
-    'cache',
-    'save_period',
-    'save_every',
-    'skip_nonfinite',  # but for the steps that it leaves out, where a run would have stopped
-    'noplots',
-    'device',
-    'hyp',
-    'lr0',
-    'label_smoothing',
-}
+# Training options that must be the same in every run, with their defaults; the others change no metric, or are compared
+# by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
+AGREED = {name: each.default for name, each in options_of(TrainingOptions).items() if each.agree}
+FREE = options_of(TrainingOptions).keys() - AGREED
 UNKNOWN = 'unknown'  # content of a file that is not there any more
 
 
@@ -58,22 +45,14 @@ def flatten(content: dict, prefix: str) -> Iterator[tuple[str, object]]:
             yield f'{prefix}.{key}', value
 
 
-@cache
-def shared_options() -> frozenset[str]:
-    """Names of the training options that must be the same in every run."""
-    parser = argparse.ArgumentParser()
-    add_training_options(parser)
-    return frozenset(vars(parser.parse_args([]))) - UNTOLD
-
-
 def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
-    """All that a run's figures depend on, by name; files by their content.
+    """All that a run's metrics depend on, by name; files by their content.
 
     Args:
-        opt: a run's opt.yaml, or what it would be.
+        opt: a run's opt.yaml, or what it would be; what an earlier version lacked was at its default.
         hyp: all hyperparameters.
     """
-    found = {key: opt.get(key) for key in sorted(shared_options())}
+    found = {key: opt.get(key, default) for key, default in sorted(AGREED.items())}
     found |= {'data': os.path.normpath(opt['data']), 'device type': device_type(opt['device'])}
     found |= {**dict(flatten(hyp, 'hyp')), **dict(flatten(read_yaml(opt['data']), 'data'))}
     if 'recipe_content' not in opt:
@@ -97,9 +76,9 @@ def device_type(spec: str) -> str:
 def first_difference(then: dict, now: dict) -> str | None:
     """The first setting that differs, with both values; None if none does."""
     for key in dict.fromkeys((*now, *then)):
-        if key in UNTOLD:  # an earlier version told it
+        if key in FREE:  # an earlier version told it
             continue
-        values = then.get(key), now.get(key)
+        values = then.get(key, AGREED.get(key)), now.get(key)
         if values[0] != values[1] and UNKNOWN not in values:
             return f'{key} was {values[0]!r}, now it is {values[1]!r}'
     return None

@@ -1,10 +1,10 @@
-"""What a comparison counts: the figures, their means over seeds, and paired differences."""
+"""What a comparison counts: the metrics, their means over seeds, and paired differences."""
 
 import math
 import statistics
 from typing import NamedTuple
 
-FIGURES = {
+METRICS = {
     'precision': 'precision',
     'recall': 'recall',
     'map50': 'mAP50',
@@ -35,7 +35,7 @@ def paired_difference(ours: dict[int, float], control: dict[int, float]) -> Diff
     """Ours minus control over the seeds that both have, with Student's t interval; None without a common seed.
 
     Args:
-        ours, control: seed -> figure.
+        ours, control: seed -> metric.
     """
     from scipy.stats import t
 

@@ -4,7 +4,7 @@ import io
 import math
 from pathlib import Path
 
-from utils.comparison.statistics import COMPARED, FIGURES, Difference, mean_sd, paired_difference
+from utils.comparison.statistics import COMPARED, METRICS, Difference, mean_sd, paired_difference
 from utils.runtime.run_folder import write_bytes
 from utils.training.log import duration
 
@@ -29,11 +29,11 @@ def summarise(label: str, kind: str, ours: dict[int, dict], control: dict[int, d
     """One row of the table: plain numbers, None where there is none.
 
     Args:
-        ours: {seed: figures}; a figure may be lacking.
+        ours: {seed: metrics}; one may be lacking.
         control: the same of the control, {} for no differences.
     """
     row = {'recipe': label, 'kind': kind, 'seeds': len(ours)}
-    for name in FIGURES:
+    for name in METRICS:
         row[f'{name}_mean'], row[f'{name}_sd'] = mean_sd([run[name] for run in ours.values() if name in run])
     for name in COMPARED:
         pair = ({seed: run[name] for seed, run in runs.items() if name in run} for runs in (ours, control))
@@ -46,15 +46,15 @@ def summarise(label: str, kind: str, ours: dict[int, dict], control: dict[int, d
 
 def table_lines(rows: list[dict]) -> list[str]:
     """The rows in Markdown; columns that no row fills are left out."""
-    figures = [name for name in FIGURES if any(row[f'{name}_mean'] is not None for row in rows)]
-    compared = [name for name in COMPARED if name in figures]
-    header = ['row', 'kind', 'seeds', *(FIGURES[name] for name in figures)]
-    header += [*(f'Δ {FIGURES[name]} [95 %]' for name in compared), 'training']
+    metrics = [name for name in METRICS if any(row[f'{name}_mean'] is not None for row in rows)]
+    compared = [name for name in COMPARED if name in metrics]
+    header = ['row', 'kind', 'seeds', *(METRICS[name] for name in metrics)]
+    header += [*(f'Δ {METRICS[name]} [95 %]' for name in compared), 'training']
     lines = [header, ['---'] * len(header)]
     for row in rows:
         seeds, seconds = row['seeds'], row['seconds_mean']
         cells = [row['recipe'], row['kind'], '-' if seeds is None else str(seeds)]
-        cells += [mean_cell(row, name) for name in figures] + [difference_cell(row, name) for name in compared]
+        cells += [mean_cell(row, name) for name in metrics] + [difference_cell(row, name) for name in compared]
         lines.append([*cells, '-' if seconds is None else duration(seconds)])
     return [f'| {" | ".join(cells)} |' for cells in lines]
 
@@ -97,7 +97,7 @@ def draw_table(rows: list[dict], file: Path, task: str) -> None:
         positions = range(len(rows))
         panel.barh(positions, values, xerr=errors, capsize=3, color=[colors[row['kind']] for row in rows])
         panel.set_yticks(positions, labels, fontsize=8)
-        panel.set_title(f'{FIGURES[name]}, {task}: mean and standard deviation over seeds', fontsize=9)
+        panel.set_title(f'{METRICS[name]}, {task}: mean and standard deviation over seeds', fontsize=9)
         for row in rows:
             if row['kind'] == 'control' and row[f'{name}_mean'] is not None:
                 panel.axvline(row[f'{name}_mean'], color='#444444', linewidth=1, linestyle='--')

@@ -9,8 +9,8 @@ from typing import Any
 from models.errors import UserError
 from utils.distillation import find_method
 from utils.distillation.base import Method, Option
-from utils.runtime.hyp import check_keys
-from utils.runtime.options import DECAYS
+from utils.runtime.hyp import check_keys, read_yaml
+from utils.training.options import DECAYS, DistillOptions, TeacherOptions
 
 KEYS = (
     'teacher',
@@ -23,6 +23,13 @@ KEYS = (
     'methods',
 )
 METHOD_KEYS = ('layers', 'teacher_layers', 'weights', 'options')
+WEIGHT_FLAGS = {'mask_diff': 'mask', 'PFI_diff': 'pfi', 'feature_diff': 'hint'}  # option: method
+REPLACED = {  # option: what it takes the place of
+    'cfg_teacher': 'teacher',
+    'cfg_student': 'student',
+    'teacher_weights': 'teacher_weights',
+    'student_weights': 'student_weights',
+}
 AUTO = 'auto'
 AUTO_TOTAL = 0.3  # of the norm of the detection loss's gradient: the norms of all terms of weight 'auto', added
 
@@ -134,6 +141,38 @@ def read_shorthand(text: str) -> dict[str, Any]:
                 raise UserError(f'--methods: {entry}: expected a number, or auto, after "="') from None
         methods[name] = {'weights': weights}
     return methods
+
+
+def read_recipe(file: str, methods: str | None, options: TeacherOptions) -> Recipe:
+    """A recipe under the options that replace parts of it.
+
+    Args:
+        file: its yaml.
+        methods: shorthand in place of the yaml's methods.
+        options: of distill.py, which has weights of methods too, or of compare.py.
+
+    Raises:
+        UserError: see parse_recipe; a weight of a method that is not used, or that the shorthand gives too.
+    """
+    content, source = read_yaml(file), file
+    if methods:
+        content['methods'], source = read_shorthand(methods), f'--methods {methods}'
+    for name, key in (('kd_warmup', 'warmup_epochs'), ('kd_decay', 'decay')):
+        if getattr(options, name) is not None:
+            content[key] = getattr(options, name)
+    recipe = parse_recipe(content, source)
+    for name, attribute in REPLACED.items():
+        if getattr(options, name) is not None:
+            setattr(recipe, attribute, getattr(options, name))
+    if not isinstance(options, DistillOptions):
+        return recipe
+    for name, method in WEIGHT_FLAGS.items():
+        weight = getattr(options, name)
+        if weight is not None and methods and any(part.startswith(f'{method}=') for part in methods.split(',')):
+            raise UserError(f'--{name} contradicts --methods {methods}: both give a weight of {method}')
+        if weight is not None:
+            recipe.override(f'--{name}', method, weight)
+    return recipe
 
 
 def parse_recipe(values: dict[str, Any], file: str | Path) -> Recipe:

@@ -1,216 +1,293 @@
-"""The options that train.py and distill.py share. Imports nothing heavy: --help answers at once."""
+"""Options of commands: each is declared once, as a typed field of a dataclass.
+
+    @dataclass(kw_only=True)
+    class TrainOptions(Options):
+        imgsz: int = option(640, 'longer side, pixels ({default})', '--imgsz', '--img', min=64, multiple=32)
+
+The parser, the checks of ranges, and what runs keep of their options are made from the fields. A field without option()
+is no flag: the command settles it. Imports nothing heavy: --help answers at once.
+"""
 
 import argparse
 import math
-import os
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from models.errors import UserError
 
-DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
-OPTIMIZERS = ('SGD', 'AdamW')
-MAX_SEED = 2**63 - 1  # of torch's generators
-RESUME_TAKES = ('resume', 'device', 'skip_nonfinite')
+SPEC = 'option'  # key of a field's metadata
+UNSET: Any = object()
 
 
-def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Add the shared options to a parser."""
-    data = parser.add_argument_group('data')
-    data.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='data yaml (default: %(default)s)')
-    data.add_argument('--hyp', default='data/hyps/text.yaml', metavar='YAML', help='hyperparameters (%(default)s)')
-    data.add_argument(
-        '--imgsz', '--img', '--img-size', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)'
-    )
-    data.add_argument(
-        '--crop',
-        type=int,
-        metavar='PX',
-        help='train on random squares of this side, cut from pictures of --imgsz around their words; validation sees '
-        'whole pictures of --imgsz (default: train on whole pictures)',
-    )
-    data.add_argument(
-        '--quads', action='store_true', help='also learn the four corners of words (weights that have them keep them)'
-    )
-    data.add_argument(
-        '--cache',
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help='keep the decoded pictures in memory, where they fit into half of what is free (yes)',
-    )
-    data.add_argument(
-        '--workers', type=int, default=min(8, os.cpu_count() or 1), help='loading processes (%(default)s)'
-    )
-    learning = parser.add_argument_group('learning')
-    learning.add_argument('--epochs', type=int, default=300, help='passes over the training pictures (%(default)s)')
-    learning.add_argument(
-        '--batch-size',
-        type=int,
-        default=16,
-        metavar='N',
-        help='pictures a forward pass, -1: as many as fit in 80%% of the GPU (%(default)s)',
-    )
-    learning.add_argument(
-        '--nominal-batch',
-        type=int,
-        default=64,
-        metavar='N',
-        help='gradients of this many pictures are accumulated for a step (%(default)s)',
-    )
-    learning.add_argument(
-        '--optimizer',
-        choices=OPTIMIZERS,
-        default='SGD',
-        help='(%(default)s; AdamW wants a smaller --lr0, such as 0.001)',
-    )
-    learning.add_argument('--lr0', type=float, metavar='RATE', help="initial learning rate in place of the hyp file's")
-    learning.add_argument('--cos-lr', action='store_true', help='learning rate along a cosine instead of a line')
-    learning.add_argument('--label-smoothing', type=float, metavar='SHARE', help="0..0.5, in place of the hyp file's")
-    learning.add_argument(
-        '--patience',
-        type=int,
-        default=100,
-        metavar='EPOCHS',
-        help='stop after so many without a better result, 0: never (%(default)s)',
-    )
-    learning.add_argument(
-        '--freeze',
-        type=int,
-        default=0,
-        metavar='LAYERS',
-        help='do not train the first layers (%(default)s; 10: the backbone)',
-    )
-    learning.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation (%(default)s)')
-    machine = parser.add_argument_group('machine')
-    machine.add_argument(
-        '--device',
-        default='',
-        help="'cpu', the number of a GPU, or with torchrun a list of them (default: GPUs if there are any)",
-    )
-    machine.add_argument(
-        '--sync-bn', action='store_true', help='with several GPUs: statistics of normalisation over all of them'
-    )
-    machine.add_argument(
-        '--no-amp', dest='amp', action='store_false', help='float32 instead of bfloat16 where the processor has that'
-    )
-    run = parser.add_argument_group('run')
-    run.add_argument('--project', help='folder of the runs (default: runs/train or runs/distill)')
-    run.add_argument('--name', help='folder of this run in it, numbered if it exists')
-    run.add_argument('--exist-ok', action='store_true', help='write into an existing folder')
-    run.add_argument(
-        '--save-period',
-        type=int,
-        default=0,
-        metavar='EPOCHS',
-        help='also keep a checkpoint every so many epochs, 0: never',
-    )
-    run.add_argument(
-        '--save-every',
-        type=float,
-        default=10.0,
-        metavar='MINUTES',
-        help='also save last.pt within an epoch, 0: after every step (%(default)s)',
-    )
-    run.add_argument(
-        '--skip-nonfinite',
-        type=int,
-        default=0,
-        metavar='K',
-        help='leave out up to K steps whose loss or gradient is not finite, and stop at the next (%(default)s)',
-    )
-    run.add_argument('--noval', action='store_true', help='validate after the last epoch only')
-    run.add_argument('--noplots', action='store_true', help='draw no pictures')
-    run.add_argument(
-        '--resume',
-        nargs='?',
-        const='',
-        metavar='LAST.PT',
-        help='continue a run exactly where it was saved (without a path: the latest run) with its own options; only '
-        '--device and --skip-nonfinite can be new',
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Attributes:
+        help: with units; '{default}' stands for the default.
+        flags: all names, of which messages use the first; by default '--' and the field's name with dashes. A name
+            without dashes is a positional argument. Of a bool that is True by default: the flag that turns it off.
+        group: title in --help.
+        exclusive: only one of the options with the same word may be given.
+        metavar: stands for the value in --help.
+        choices: the values that are allowed.
+        min, max: bounds that are allowed.
+        above, below: bounds that are not.
+        multiple: of which the number must be one.
+        also: values outside the range that are allowed.
+        nargs: number of values of a list, or '+'.
+        bare: the value where the flag stands alone; the flag may then have none.
+        parse: makes the value from its text; by default the field's type.
+        negatable: of a bool: --flag and --no-flag.
+        resume: whether a resumed run takes it anew.
+        agree: whether the runs of a comparison must have the same value.
+        kept: whether opt.yaml and checkpoints hold it.
+        name, default: of the field.
+        type: of a value, or of each value of a list.
+        many: whether the value is a list.
+        optional: whether it may be None.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    group: str = ''
+    exclusive: str = ''
+    metavar: str | tuple[str, ...] | None = None
+    choices: tuple[str, ...] = ()
+    min: float = -math.inf
+    max: float = math.inf
+    above: float = -math.inf
+    below: float = math.inf
+    multiple: int = 1
+    also: tuple = ()
+    nargs: int | str | None = None
+    bare: Any = UNSET
+    parse: Callable[[str], Any] | None = None
+    negatable: bool = False
+    resume: bool = False
+    agree: bool = True
+    kept: bool = True
+    name: str = ''
+    type: type = str
+    many: bool = False
+    optional: bool = False
+    default: Any = UNSET
+
+    @property
+    def flag(self) -> str:
+        """The name in messages."""
+        return self.flags[0]
+
+    def add_to(self, container: argparse._ActionsContainer) -> None:
+        """Add the argument. It has no default there: the parser tells what was given, the dataclass has the rest."""
+        text = self.help.replace('{default}', str(self.default)).replace('%', '%%')
+        if not self.flag.startswith('-'):
+            container.add_argument(self.name, metavar=self.metavar, nargs=self.nargs, help=text)
+            return
+        shared = {'dest': self.name, 'help': self.help if self.help is argparse.SUPPRESS else text}
+        if self.default is UNSET:
+            shared['required'] = True
+        if self.type is bool:
+            switch = f'store_{"false" if self.default else "true"}'
+            container.add_argument(
+                *self.flags, action=argparse.BooleanOptionalAction if self.negatable else switch, **shared
+            )
+            return
+        if self.bare is not UNSET:
+            shared |= {'nargs': '?', 'const': self.bare}
+        elif self.nargs:
+            shared['nargs'] = self.nargs
+        shared |= {'choices': self.choices} if self.choices else {'metavar': self.metavar}
+        container.add_argument(*self.flags, type=self.parse or self.type, **shared)
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, as a line that names the flag; None where nothing is."""
+        if (value is None and self.optional) or value in self.also or value == self.bare:
+            return None
+        values = value if self.many and isinstance(value, list | tuple) else [value]
+        if all(self._fits(each) for each in values):
+            return None
+        return f'{self.flag}: {self.expected}'
+
+    def _fits(self, value: Any) -> bool:
+        numeric = self.type in (int, float)
+        kind = int | float if self.type is float else self.type
+        if not isinstance(value, kind) or (numeric and isinstance(value, bool)):
+            return False
+        if numeric:  # a comparison with nan is never true
+            inside = self.min <= value <= self.max and not (value <= self.above or value >= self.below)
+            return inside and (self.multiple == 1 or value % self.multiple == 0)
+        return not self.choices or value in self.choices
+
+    @property
+    def expected(self) -> str:
+        """The values that are allowed, in words."""
+        if self.choices:
+            return f'one of {", ".join(self.choices)}'
+        words = [f'a multiple of {self.multiple}'] if self.multiple > 1 else []
+        if self.above > -math.inf:
+            words.append(f'over {self.above:g}')
+        if self.min > -math.inf and self.max < math.inf:
+            words.append(
+                f'{self.min:{"d" if self.type is int else "g"}} to {self.max:{"d" if self.type is int else "g"}}'
+            )
+        elif self.min > -math.inf:
+            words.append('0 or more' if self.min == 0 else f'at least {self.min:g}')
+        elif self.max < math.inf:
+            words.append(f'at most {self.max:g}')
+        words += [f'or {value}' for value in self.also]
+        kind = {int: 'a whole number', float: 'a number', bool: 'yes or no'}.get(self.type, 'text')
+        return ', '.join(words) or kind
+
+    def as_flags(self, value: Any) -> list[str]:
+        """The flag and the value as a command takes them; nothing at the default."""
+        if value == self.default:
+            return []
+        if self.type is bool:
+            return [f'--no-{self.flag[2:]}' if self.negatable and not value else self.flag]
+        return [self.flag, *map(str, value if self.many else [value])]
+
+
+def option(default: Any = UNSET, help: str = argparse.SUPPRESS, *flags: str, **rules: Any) -> Any:
+    """A field that is an option of the command; without a default it is required, without help it is not shown.
+
+    Args:
+        flags, rules: the other attributes of Option.
+    """
+    metadata = {SPEC: Option(**({'help': help, 'flags': flags} | rules))}
+    if default is UNSET:
+        return field(metadata=metadata)
+    return (
+        field(default_factory=default.copy, metadata=metadata)
+        if isinstance(default, list)
+        else field(default=default, metadata=metadata)
     )
 
 
-def add_distillation_options(group: argparse._ArgumentGroup) -> None:
-    """Add what distill.py and compare.py let a recipe's runs have beyond plain training."""
-    group.add_argument('--kd_warmup', type=float, metavar='EPOCHS', help='distillation weights grow from 0 over these')
-    group.add_argument('--kd_decay', choices=DECAYS, help='distillation weights stay, or fall to 0 by the end')
-    group.add_argument(
-        '--teacher_imgsz',
-        type=int,
-        metavar='PX',
-        help="longer side of the teacher's pictures (the recipe's teacher_scale times --imgsz); methods that compare "
-        'predictions refuse any but --imgsz',
+@cache
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a dataclass by name, with what their fields tell."""
+    hints, found = get_type_hints(cls), {}
+    for each in fields(cls):
+        if SPEC not in each.metadata:
+            continue
+        kind, spec = hints[each.name], each.metadata[SPEC]
+        optional = isinstance(kind, UnionType)
+        if optional:
+            (kind,) = set(get_args(kind)) - {type(None)}
+        many = get_origin(kind) in (list, tuple)
+        found[each.name] = replace(
+            spec,
+            name=each.name,
+            flags=spec.flags or (f'--{each.name.replace("_", "-")}',),
+            type=get_args(kind)[0] if many else kind,
+            many=many,
+            optional=optional,
+            default=_default(each),
+        )
+    return found
+
+
+def _default(each: Field) -> Any:
+    if each.default_factory is not MISSING:
+        return each.default_factory()
+    return UNSET if each.default is MISSING else each.default
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What the options of all commands can do.
+
+    Attributes:
+        FIRST: groups that --help shows before the others.
+    """
+
+    FIRST: ClassVar[tuple[str, ...]] = ()
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        """Lines about options that cannot be meant together; `given`: names of those that the command line has."""
+        yield from ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What a run keeps, as plain data."""
+        hidden = {name for name, each in options_of(type(self)).items() if not each.kept}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in hidden}
+
+    @classmethod
+    def from_dict(cls, content: dict, source: Path | str, **own) -> Self:
+        """Options as a file holds them, also of another version: unknown ones are left out, lacking ones get defaults.
+
+        Args:
+            content: name -> value.
+            source: what errors name.
+            own: values in place of those of the content.
+
+        Raises:
+            UserError: a value of another type, or outside its range.
+        """
+        known, names = options_of(cls), {each.name for each in fields(cls)}
+        values = {name: value for name, value in (content | own).items() if name in names}
+        for name, value in list(values.items()):
+            if value is None and name in known and not known[name].optional:
+                del values[name]  # an earlier version had no default for it
+            elif name in known and (problem := known[name].problem(value)):
+                raise UserError(f'{source}: its options have {name} {value!r}, expected {problem.partition(": ")[2]}')
+        return cls(**values)
+
+
+T = TypeVar('T', bound=Options)
+
+
+def build_parser(
+    cls: type[Options], description: str | None = None, without: tuple[str, ...] = ()
+) -> argparse.ArgumentParser:
+    """The parser of a command; its namespace holds what was given alone."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
-    group.add_argument(
-        '--unlabelled',
-        metavar='DIR',
-        help='more pictures, in a folder or named by a list file, for the terms that need no labels',
-    )
+    containers: dict[tuple, argparse._ActionsContainer] = {('', ''): parser}
+    first = {group: number for number, group in enumerate(cls.FIRST)}
+    for each in sorted(options_of(cls).values(), key=lambda each: first.get(each.group, len(first))):
+        if each.name in without:
+            continue
+        if (each.group, '') not in containers:
+            containers[each.group, ''] = parser.add_argument_group(each.group)
+        if (each.group, each.exclusive) not in containers:
+            containers[each.group, each.exclusive] = containers[each.group, ''].add_mutually_exclusive_group()
+        each.add_to(containers[each.group, each.exclusive])
+    return parser
 
 
-def check_training_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:  # noqa: PLR0912
-    """End with status 2 for values that cannot be meant."""
-    given = given_options(parser)
-    if options.resume is not None:
-        taken = RESUME_TAKES if options.resume else (*RESUME_TAKES, 'project')  # where the latest run is looked for
-        useless = [action.option_strings[0] for action in parser._actions if action.dest in given - set(taken)]
-        if useless:
-            parser.error(f'--resume continues with the options of its run: leave out {", ".join(useless)}')
-    if options.noval and options.patience and 'patience' in given:
-        parser.error('--patience: with --noval no epoch has a result before the last')
-    if options.epochs < 1:
-        parser.error('--epochs: at least 1')
-    if options.batch_size < 1 and options.batch_size != -1:
-        parser.error('--batch-size: at least 1, or -1')
-    if options.nominal_batch < 1:
-        parser.error('--nominal-batch: at least 1')
-    if options.imgsz < 64 or options.imgsz % 32:
-        parser.error('--imgsz: a multiple of 32, at least 64')
-    if options.crop is not None and not (64 <= options.crop <= options.imgsz and options.crop % 32 == 0):
-        parser.error('--crop: a multiple of 32, from 64 to --imgsz')
-    teacher_imgsz = getattr(options, 'teacher_imgsz', None)  # train.py has none
-    if teacher_imgsz is not None and (teacher_imgsz < 64 or teacher_imgsz % 32):
-        parser.error('--teacher_imgsz: a multiple of 32, at least 64')
-    counts = ('workers', 'freeze', 'save_period', 'save_every', 'skip_nonfinite', 'patience', 'seed')
-    if not all(getattr(options, name) >= 0 for name in counts):  # nan is no count either
-        parser.error(', '.join(f'--{name.replace("_", "-")}' for name in counts) + ': 0 or more')
-    if options.seed > MAX_SEED:
-        parser.error(f'--seed: {MAX_SEED} at most')
-    if options.crop and teacher_imgsz and (options.crop * teacher_imgsz) % (32 * options.imgsz):
-        parser.error('--teacher_imgsz: its share of --imgsz must make --crop another multiple of 32')
-    kd_warmup = getattr(options, 'kd_warmup', None)
-    if kd_warmup is not None and not 0 <= kd_warmup < math.inf:
-        parser.error('--kd_warmup: 0 or more epochs')
+def parse_given(
+    cls: type[T], description: str | None, arguments: list[str] | None = None, without: tuple[str, ...] = ()
+) -> tuple[T, set[str]]:
+    """The options of a command line, and the names of those that it gives.
+
+    Ends with status 2 and a line that names the flag where a value is not allowed, or options contradict each other.
+
+    Args:
+        cls: the options' dataclass.
+        description: of --help.
+        arguments: in place of the command line's.
+        without: names of options that this command does not take.
+    """
+    parser = build_parser(cls, description, without)
+    values = vars(parser.parse_args(arguments))
+    options, given = cls(**values), set(values)
+    problems = [problem for name in values if (problem := options_of(cls)[name].problem(values[name]))]
+    for problem in (*problems, *options.contradictions(given)):
+        parser.error(problem)  # ends with the first
+    return options, given
 
 
-def given_options(parser: argparse.ArgumentParser) -> set[str]:
-    """Names of the options that the command line gives, at their defaults or not."""
-    unset = object()
-    fresh = argparse.Namespace(**{action.dest: unset for action in parser._actions})
-    return {name for name, value in vars(parser.parse_args(namespace=fresh)).items() if value is not unset}
-
-
-def resume_after_restart(options: argparse.Namespace, project: str) -> str | None:
-    """The last.pt of this very command, if torchrun has started it anew after a failure; else --resume as it is."""
-    from utils.runtime import distributed
-    from utils.runtime.hyp import read_yaml
-    from utils.runtime.run_folder import command_line
-
-    if options.resume is not None or not distributed.restarted():
-        return options.resume
-    for last in sorted(Path(project).glob('*/weights/last.pt'), key=lambda file: -file.stat().st_mtime):
-        kept = last.parents[1] / 'opt.yaml'
-        if kept.is_file() and read_yaml(kept).get('command') == command_line():
-            return str(last)
-    return None
-
-
-def find_resumable(path: str, project: str) -> Path:
-    """The last.pt to resume: the given one, or that of the latest run of the project. Raises UserError."""
-    if path:
-        if not Path(path).is_file():
-            raise UserError(f'--resume: no such checkpoint: {path}')
-        return Path(path)
-    found = sorted(Path(project).glob('*/weights/last.pt'), key=lambda file: file.stat().st_mtime)
-    if not found:
-        raise UserError(f'--resume: no run in {project} has a last.pt')
-    return found[-1]
+def parse(
+    cls: type[T], description: str | None, arguments: list[str] | None = None, without: tuple[str, ...] = ()
+) -> T:
+    """The options of a command line; see parse_given."""
+    return parse_given(cls, description, arguments, without)[0]

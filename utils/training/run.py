@@ -1,7 +1,6 @@
 """What train.py and distill.py do alike around the training loop: set up data, run, and report."""
 
 import contextlib
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,14 +19,15 @@ from utils.loading.dataset import TextDataset
 from utils.loading.listing import shared_images
 from utils.loading.loader import build_loader
 from utils.runtime import distributed
-from utils.runtime.device import describe, has_bfloat16, select_device
+from utils.runtime.device import describe, has_bfloat16
 from utils.runtime.hyp import hyp_of
-from utils.runtime.options import find_resumable, resume_after_restart
-from utils.runtime.run_folder import command_line, make_run_folder, sole_writer, write_yaml
+from utils.runtime.run_folder import make_run_folder, sole_writer, write_yaml
 from utils.training.anchors import anchor_recall
 from utils.training.autobatch import fit_batch_size
 from utils.training.criterion import DetectionCriterion
 from utils.training.loop import Trainer
+from utils.training.options import TeacherOptions
+from utils.training.resolve import Start
 
 VAL_BATCH = 32  # of a run whose --batch-size is -1
 
@@ -36,43 +36,27 @@ class TrainingRun:
     """A training run from its options to its report. train.py and distill.py add models and criterion.
 
     Args:
-        kind: 'train' or 'distill'; runs/<kind> is the default project.
-        options: of the command; a resumed run's own options take their place.
-
-    Attributes:
-        checkpoint: the last.pt that is resumed, or None.
+        start: options, device and what is resumed.
     """
 
-    def __init__(self, kind: str, options: Namespace):
-        self.kind = kind
-        self.checkpoint: Checkpoint | None = None
-        project = options.project or f'runs/{kind}'
-        options.resume = resume_after_restart(options, project)
-        if options.resume is not None:
-            self.checkpoint = self._read_resumed(find_resumable(options.resume, project))
-            own = {'device': options.device or same_device(str(self.checkpoint.meta['options'].get('device') or ''))}
-            if options.skip_nonfinite:
-                own['skip_nonfinite'] = options.skip_nonfinite
-            options = Namespace(**(vars(options) | self.checkpoint.meta['options'] | own))
-        self.options = options
-        self.device = select_device(options.device)
+    def __init__(self, start: Start):
+        options = self.options = start.options
+        self.kind, self.device = options.kind, start.device
+        self.checkpoint, self.folder = start.checkpoint, start.folder
         distributed.start(self.device)
         if options.sync_bn and distributed.world() == 1 and self.checkpoint is None:
             raise UserError('--sync-bn is for several processes (torchrun): there is one')
         if distributed.world() > 1 and options.batch_size == -1:
-            raise UserError(
-                '--batch-size -1 measures one GPU: with several processes, give the pictures of all of them'
-            )
+            raise UserError('--batch-size -1 measures one GPU: with several processes, give the images of all of them')
         # Before --batch-size -1 finds its value: shapes of the validation batches depend on it, after --resume too.
-        vars(options).setdefault('val_batch', 2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
+        options.val_batch = options.val_batch or (2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
         self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
         self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else hyp_of(options)
         if options.label_smoothing and self.data.nc == 1:
             raise UserError(f'--label-smoothing is for several classes, and {options.data} has one')
-        more = vars(options)  # of distill.py alone
-        self.teacher_imgsz = more.get('teacher_imgsz') or options.imgsz
-        vars(options).setdefault('crop', None)  # of a run that an earlier version began
+        taught = options if isinstance(options, TeacherOptions) else None
+        self.teacher_imgsz = (taught and taught.teacher_imgsz) or options.imgsz
         held = max(options.imgsz, self.teacher_imgsz)
         self.train_set = TextDataset(
             self.data,
@@ -82,7 +66,7 @@ class TrainingRun:
             augment=True,
             seed=options.seed,
             cache=options.cache,
-            unlabelled=more.get('unlabelled'),
+            unlabelled=taught and taught.unlabelled,
             crop=options.crop and options.crop * held // options.imgsz,
         )
         self.val_set = self._val_set(options.imgsz)
@@ -105,19 +89,6 @@ class TrainingRun:
 
     def _val_set(self, imgsz: int) -> EvaluationSplit:
         return EvaluationSplit(self.data, 'val', imgsz, batch_size=self.val_batch, cache=self.options.cache)
-
-    def _read_resumed(self, path: Path) -> Checkpoint:
-        checkpoint = read_checkpoint(path)
-        options = checkpoint.meta.get('options')
-        if not isinstance(options, dict) or 'resume' not in checkpoint.meta:
-            raise UserError(f'{path} cannot be resumed: only the last.pt of a run can')
-        if options.get('kind') != self.kind:
-            raise UserError(f'{path} belongs to a run of {options.get("kind")}.py')
-        weights = path.resolve().parent
-        if weights.name != 'weights':
-            raise UserError(f'{path} does not lie in its run, as RUN/weights/last.pt')
-        self.folder = weights.parent
-        return checkpoint
 
     def name_classes(self, model: DetectionModel) -> DetectionModel:
         """Give a model the data's class names and move it to the device."""
@@ -174,8 +145,7 @@ class TrainingRun:
     def _run(self, model: DetectionModel, criterion: DetectionCriterion, loaders: tuple, plain_options: dict) -> None:
         """The part of train() that writes to the run's folder."""
         options, first = self.options, distributed.rank() == 0
-        kept = {key: value for key, value in vars(options).items() if key != 'resume'} | plain_options
-        kept = {'command': command_line()} | kept | {'kind': self.kind}  # a resumed run keeps its own command
+        kept = options.as_dict() | plain_options  # a resumed run keeps its own command
         begun = self._epochs_done()
         reports = (tensorboard(self.folder, begun),) if first else ()
         trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
@@ -236,12 +206,6 @@ class TrainingRun:
         print(f'best epoch {best_epoch + 1}:')
         print_scores(metrics)
         print(f'weights: {trainer.best}\nall results: {self.folder}')
-
-
-def same_device(kept: str) -> str:
-    """The device of a run that is resumed, or '' where there are as many processes as it does not fit."""
-    processes = distributed.environment('LOCAL_WORLD_SIZE', 1)
-    return kept if kept == 'cpu' or len(kept.split(',')) == processes else ''
 
 
 def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:

@@ -1,0 +1,149 @@
+"""Teacher and student of a distillation, from a recipe's yamls and weights."""
+
+import hashlib
+from pathlib import Path
+
+import yaml
+
+from models.checkpoint import Checkpoint, anchors_of, has_quads, read_checkpoint, same_anchors, transfer
+from models.errors import UserError
+from models.yolo import DetectionModel
+from utils.distillation.recipe import Recipe, parse_recipe, read_recipe
+from utils.loading.config import load_data_config
+from utils.loading.listing import list_images
+from utils.training.options import DistillOptions
+from utils.training.resolve import Start
+from utils.training.run import TrainingRun, start_from
+
+
+def require_teacher(recipe: Recipe, data: str) -> None:
+    """Say how to get a teacher (and the data) before anything slow happens.
+
+    Args:
+        data: the data yaml.
+
+    Raises:
+        UserError: the teacher's weights are not there.
+    """
+    if recipe.teacher_weights and Path(recipe.teacher_weights).is_file():
+        return
+    size = Path(recipe.teacher).stem.removeprefix('yolov5')
+    config = load_data_config(data)
+    try:
+        list_images(config, 'train')
+        prepare = ''
+    except UserError:
+        prepare = f'prepare the data with "{config.prepare}", then '
+    fetch = f'fetch a teacher with "python teacher/download.py icdar-{size}" or ' if size in 'nsmlx' else ''
+    raise UserError(
+        f'there are no teacher weights at {recipe.teacher_weights or "(none given)"}: {prepare}{fetch}'
+        f'train one with "python train.py --cfg {recipe.teacher} '
+        f'--data {data} --name teacher_{size}" and name its weights/best.pt with --teacher_weights'
+    )
+
+
+def load_teacher(recipe: Recipe, names: dict[int, str]) -> DetectionModel:
+    """The recipe's teacher on the CPU, neither frozen nor fused; see match_teacher."""
+    return match_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, names)
+
+
+def match_teacher(checkpoint: Checkpoint, cfg: str, names: dict[int, str]) -> DetectionModel:
+    """A model with every entry of the checkpoint, head and anchors included.
+
+    Args:
+        cfg: the model's yaml.
+        names: {class number: name} of the data.
+
+    Raises:
+        UserError: an entry that one has and the other has not, or other classes than the data's.
+    """
+    nc = len(names)
+    teacher = DetectionModel(cfg, nc=nc, anchors=anchors_of(checkpoint), quads=has_quads(checkpoint))
+    if nc > 1 and checkpoint.names != names:
+        raise UserError(f'the teacher {checkpoint.path} has the classes {checkpoint.names}, the data {names}')
+    report = transfer(teacher, checkpoint)
+    if report.skipped or report.missing:
+        first = (report.missing or report.skipped)[0]
+        raise UserError(
+            f'the teacher {checkpoint.path} does not fit {cfg} with {nc} classes: {report}, the first {first}; a '
+            f'teacher must match in every entry, the head included'
+        )
+    return teacher
+
+
+def build_student(
+    recipe: Recipe, teacher: DetectionModel, nc: int, resumed: Checkpoint | None = None, quads: bool = False
+) -> DetectionModel:
+    """The student on the CPU: the teacher's anchors, and the entries of its weights that fit.
+
+    Args:
+        teacher: of which anchors and strides are taken.
+        nc: number of classes.
+        resumed: of the run that is resumed, whose weights will replace all that are here.
+        quads: whether its head predicts quads; it does anyway where those weights, or the recipe's, have them.
+
+    Raises:
+        UserError: other strides or anchors than the teacher's, or weights of another architecture.
+    """
+    anchors = (teacher.head.anchors.float().cpu() * teacher.stride.view(-1, 1, 1)).flatten(1).tolist()
+    checkpoint = read_checkpoint(recipe.student_weights) if recipe.student_weights and resumed is None else None
+    origin = checkpoint or resumed
+    quads = quads or (origin is not None and has_quads(origin))
+    student = DetectionModel(recipe.student, nc=nc, anchors=anchors, quads=quads or None)
+    if student.head.strides != teacher.head.strides:
+        raise UserError(f'the student has strides {student.head.strides}, the teacher {teacher.head.strides}')
+    if checkpoint is not None:
+        found = anchors_of(checkpoint)
+        if found is not None and not same_anchors(found, anchors):
+            raise UserError(f'{recipe.student_weights} has other anchors than the teacher; both must share them')
+        start_from(student, checkpoint)
+    return student
+
+
+def file_sha256(path: Path | str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def resolve_recipe(start: Start[DistillOptions], published: str | None = None) -> Recipe:
+    """The recipe of the options or of the resumed run, kept in the options with the size that its teacher sees.
+
+    Args:
+        published: the recipe that the script stands for, if it is not distill.py.
+
+    Raises:
+        UserError: see read_recipe; there is no teacher; the resumed run is of another recipe, or keeps none.
+    """
+    options = start.options
+    if start.checkpoint is not None:
+        path = start.checkpoint.path
+        if published and (options.recipe != published or options.methods):
+            raise UserError(f'{path} is of {options.recipe}, this script of {published}')
+        if not isinstance(options.recipe_content, dict) or not options.recipe_content:
+            raise UserError(f'{path} cannot be resumed: it keeps no recipe')
+        return parse_recipe(options.recipe_content, path)
+    recipe = read_recipe(options.recipe, options.methods, options)
+    if options.methods:
+        print(yaml.safe_dump(recipe.as_dict(), sort_keys=False), end='')
+    require_teacher(recipe, options.data)
+    options.teacher_imgsz = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
+    options.recipe_content = recipe.as_dict()
+    return recipe
+
+
+def resolve_teacher(run: TrainingRun, teacher: DetectionModel, weights: str) -> None:
+    """Keep in the run's options what its teacher was: the file's SHA-256, and its scores on val before the first epoch.
+
+    Raises:
+        UserError: a run would be resumed with another teacher.
+    """
+    options, digest = run.options, file_sha256(weights)
+    if run.checkpoint is not None:
+        if options.teacher_sha256 not in ('', digest):  # an earlier version kept none
+            raise UserError(f'{weights} is not the teacher that the run began with: its content is another')
+    else:
+        scores = run.evaluate_val(teacher, 'evaluating the teacher', run.teacher_imgsz).scores
+        print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
+        options.teacher_scores = scores
+    options.teacher_sha256 = digest

@@ -1,0 +1,69 @@
+"""The options of export.py. Imports nothing heavy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.runtime.options import Options, option
+
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torchscript': '.torchscript'}
+
+
+@dataclass(kw_only=True)
+class ExportOptions(Options):
+    """Of export.py."""
+
+    weights: str = option(help='checkpoint, ours or a public YOLOv5 .pt', metavar='PT')
+    format: str = option('onnx', '({default})', choices=tuple(SUFFIXES))
+    imgsz: tuple[int, ...] = option(
+        (640,), 'side, or height and width, pixels (640)', metavar='PX', nargs='+', min=32, multiple=32
+    )
+    dynamic: bool = option(False, 'take any number of images of any size that is a multiple of 32')
+    half: bool = option(
+        False,
+        'float16 weights, half the bytes; what runs them may compute in float32',
+        *('--float16', '--half'),
+        exclusive='precision',
+    )
+    int8: bool = option(False, 'openvino: 8-bit convolutions, calibrated on --data', exclusive='precision')
+    data: str | None = option(
+        None, 'of --int8: its train calibrates, its val evaluates (data/ICDAR.yaml)', metavar='YAML'
+    )
+    calibration: int | None = option(None, 'of --int8: training images for it (300)', metavar='N', min=1)
+    nms: bool = option(False, 'onnx: end with NMS: boxes, scores and classes come out, for other programs')
+    conf_thres: float | None = option(
+        None,
+        "of --nms: confidence, 0..1 (default: the checkpoint's own, else 0.25)",
+        metavar='CONF',
+        min=0,
+        max=1,
+    )
+    iou_thres: float | None = option(None, 'of --nms: overlap, 0..1 (default 0.45)', metavar='IOU', min=0, max=1)
+    max_det: int | None = option(None, 'of --nms: boxes of a class in an image (default 300)', metavar='N', min=1)
+    license: str | None = option(
+        None, 'of the weights, for metadata and card (default: what is known of them)', metavar='TEXT'
+    )
+    out: Path | None = option(None, '(default: beside the checkpoint, named after it and the options)', metavar='FILE')
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        if len(self.imgsz) > 2:
+            yield '--imgsz: one or two multiples of 32'
+        oblong = len(set(self.imgsz)) > 1
+        if oblong and self.dynamic:
+            yield '--dynamic: one --imgsz, the longer side of any image'
+        if oblong and self.int8:
+            yield '--int8: a square --imgsz, as the validation split is evaluated at it'
+        if self.half and self.format == 'torchscript':
+            yield '--float16: for onnx and openvino'
+        if self.int8 and self.format != 'openvino':
+            yield '--int8: for openvino'
+        for name in ('data', 'calibration'):
+            if name in given and not self.int8:
+                yield f'--{name} belongs to --int8'
+        if self.nms and self.format != 'onnx':
+            yield '--nms: for onnx'
+        for name in ('conf_thres', 'iou_thres', 'max_det'):
+            if name in given and not self.nms:
+                yield f'--{name.replace("_", "-")} belongs to --nms'
+        if self.out is not None and self.out.suffix != SUFFIXES[self.format]:
+            yield f'--out: a name that ends in {SUFFIXES[self.format]}'

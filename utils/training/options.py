@@ -1,0 +1,329 @@
+"""The options of train.py and distill.py, and what compare.py shares with them. Imports nothing heavy."""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from utils.runtime.options import Options, option, options_of
+
+DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
+OPTIMIZERS = ('SGD', 'AdamW')
+MAX_SEED = 2**63 - 1  # of torch's generators
+WORKERS = min(8, os.cpu_count() or 1)
+MODELS = "models and methods (defaults: the recipe's)"  # a group of --help
+DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
+
+
+@dataclass(kw_only=True)
+class RunOptions(Options):
+    """What a run settles by itself and keeps with its options.
+
+    Attributes:
+        command: as it was typed.
+        kind: 'train' or 'distill'.
+        val_batch: images a validation batch; 0: not settled yet.
+    """
+
+    command: str = ''
+    kind: str = ''
+    val_batch: int = 0
+
+
+@dataclass(kw_only=True)
+class TrainingOptions(Options):
+    """What every training takes."""
+
+    data: str = option('data/ICDAR.yaml', 'data yaml (default: {default})', group='data', metavar='YAML')
+    hyp: str = option(  # compared by content, as are lr0 and label_smoothing
+        'data/hyps/text.yaml', 'hyperparameters ({default})', group='data', metavar='YAML', agree=False
+    )
+    imgsz: int = option(
+        640,
+        'longer side, pixels ({default})',
+        *('--imgsz', '--img', '--img-size'),
+        group='data',
+        metavar='PX',
+        min=64,
+        multiple=32,
+    )
+    crop: int | None = option(
+        None,
+        'train on random squares of this side, cut from images of --imgsz around their words; validation sees whole '
+        'images of --imgsz (default: train on whole images)',
+        group='data',
+        metavar='PX',
+        min=64,
+        multiple=32,
+    )
+    quads: bool = option(False, 'also learn the four corners of words (weights that have them keep them)', group='data')
+    cache: bool = option(
+        True,
+        'keep the decoded images in memory, where they fit into half of what is free (yes)',
+        group='data',
+        negatable=True,
+        agree=False,
+    )
+    workers: int = option(WORKERS, 'loading processes ({default})', group='data', metavar='N', min=0, agree=False)
+
+    epochs: int = option(300, 'passes over the training images ({default})', group='learning', metavar='N', min=1)
+    batch_size: int = option(
+        16,
+        'images a forward pass, -1: as many as fit in 80% of the GPU ({default})',
+        group='learning',
+        metavar='N',
+        min=1,
+        also=(-1,),
+    )
+    nominal_batch: int = option(
+        64,
+        'gradients of this many images are accumulated for a step ({default})',
+        group='learning',
+        metavar='N',
+        min=1,
+    )
+    optimizer: str = option(
+        'SGD',
+        '({default}; AdamW wants a smaller --lr0, such as 0.001)',
+        group='learning',
+        choices=OPTIMIZERS,
+    )
+    lr0: float | None = option(
+        None, "initial learning rate in place of the hyp file's", group='learning', metavar='RATE', agree=False
+    )
+    cos_lr: bool = option(False, 'learning rate along a cosine instead of a line', group='learning')
+    label_smoothing: float | None = option(
+        None, "0..0.5, in place of the hyp file's", group='learning', metavar='FRACTION', agree=False
+    )
+    patience: int = option(
+        100,
+        'stop after so many epochs without a better result, 0: never ({default})',
+        group='learning',
+        metavar='EPOCHS',
+        min=0,
+    )
+    freeze: int = option(
+        0,
+        'do not train the first layers ({default}; 10: the backbone)',
+        group='learning',
+        metavar='LAYERS',
+        min=0,
+    )
+    seed: int = option(
+        0,
+        'of weights, order and augmentation ({default})',
+        group='learning',
+        metavar='N',
+        min=0,
+        max=MAX_SEED,
+    )
+
+    device: str = option(  # its type is compared
+        '',
+        "'cpu', the number of a GPU, or with torchrun a list of them (default: GPUs if there are any)",
+        group='machine',
+        resume=True,
+        agree=False,
+    )
+    sync_bn: bool = option(False, 'with several GPUs: statistics of normalisation over all of them', group='machine')
+    amp: bool = option(True, 'float32 instead of bfloat16 where the processor has that', '--no-amp', group='machine')
+
+    project: str = option('runs/train', 'folder of the runs ({default})', group='run', metavar='DIR', agree=False)
+    name: str = option('exp', 'folder of this run in it, numbered if it exists ({default})', group='run', agree=False)
+    exist_ok: bool = option(False, 'write into an existing folder', group='run', agree=False)
+    save_period: int = option(
+        0,
+        'also keep a checkpoint every so many epochs, 0: never ({default})',
+        group='run',
+        metavar='EPOCHS',
+        min=0,
+        agree=False,
+    )
+    save_every: float = option(
+        10.0,
+        'also save last.pt within an epoch, 0: after every step ({default})',
+        group='run',
+        metavar='MINUTES',
+        min=0,
+        agree=False,
+    )
+    skip_nonfinite: int = (
+        option(  # changes nothing but for the steps that it leaves out, where a run would have stopped
+            0,
+            'leave out up to K steps whose loss or gradient is not finite, and stop at the next ({default})',
+            group='run',
+            metavar='K',
+            min=0,
+            resume=True,
+            agree=False,
+        )
+    )
+    noval: bool = option(False, 'validate after the last epoch only', group='run')
+    noplots: bool = option(False, 'draw no images', group='run', agree=False)
+    resume: str | None = option(
+        None,
+        'continue a run exactly where it was saved (without a path: the latest run) with its own options; only '
+        '--device and --skip-nonfinite can be new',
+        group='run',
+        metavar='LAST.PT',
+        bare='',
+        resume=True,
+        agree=False,
+        kept=False,
+    )
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        if self.resume is not None:
+            yield from useless_with_resume(self, given)
+        if self.noval and self.patience and 'patience' in given:
+            yield '--patience: with --noval no epoch has a result before the last'
+        if self.crop is not None and self.crop > self.imgsz:
+            yield '--crop: a multiple of 32, from 64 to --imgsz'
+
+
+def useless_with_resume(options: TrainingOptions, given: set[str]) -> Iterator[str]:
+    """A line about what a resumed run, which has its own options, does not take."""
+    known = options_of(type(options))
+    taken = {name for name, each in known.items() if each.resume}
+    if not options.resume:
+        taken.add('project')  # where the latest run is looked for
+    if useless := [each.flag for name, each in known.items() if name in given - taken]:
+        yield f'--resume continues with the options of its run: leave out {", ".join(useless)}'
+
+
+@dataclass(kw_only=True)
+class TrainOptions(TrainingOptions, RunOptions):
+    """Of train.py."""
+
+    FIRST: ClassVar = ('model',)
+    kind: str = 'train'
+
+    cfg: str = option(
+        '',
+        "model yaml (default: the weights' own, without weights models/yolov5n.yaml)",
+        group='model',
+        metavar='YAML',
+    )
+    weights: str = option(
+        '',
+        'checkpoint to start from, ours or a public YOLOv5 .pt (default: from scratch)',
+        group='model',
+        metavar='PT',
+    )
+
+
+@dataclass(kw_only=True)
+class TeacherOptions(TrainingOptions):
+    """What a recipe's runs have beyond plain training, in distill.py and compare.py."""
+
+    cfg_teacher: str | None = option(
+        None,
+        "the teacher's model yaml",
+        *('--cfg_teacher', '--cfg-teacher'),
+        group=MODELS,
+        metavar='YAML',
+    )
+    cfg_student: str | None = option(
+        None,
+        "the student's model yaml",
+        *('--cfg_student', '--cfg-student'),
+        group=MODELS,
+        metavar='YAML',
+    )
+    teacher_weights: str | None = option(
+        None,
+        'a trained teacher; every entry must match',
+        *('--teacher_weights', '--teacher-weights'),
+        group=MODELS,
+        metavar='PT',
+    )
+    student_weights: str | None = option(
+        None,
+        "weights to start the student from, '': from scratch",
+        *('--student_weights', '--student-weights'),
+        group=MODELS,
+        metavar='PT',
+    )
+    kd_warmup: float | None = option(
+        None,
+        'distillation weights grow from 0 over these',
+        '--kd_warmup',
+        group=MODELS,
+        metavar='EPOCHS',
+        min=0,
+        below=math.inf,
+    )
+    kd_decay: str | None = option(
+        None, 'distillation weights stay, or fall to 0 by the end', '--kd_decay', group=MODELS, choices=DECAYS
+    )
+    teacher_imgsz: int | None = option(
+        None,
+        "longer side of the teacher's images, pixels (the recipe's teacher_scale times --imgsz); methods that compare "
+        'predictions refuse any but --imgsz',
+        '--teacher_imgsz',
+        group=MODELS,
+        metavar='PX',
+        min=64,
+        multiple=32,
+    )
+    unlabelled: str | None = option(
+        None,
+        'more images, in a folder or named by a list file, for the terms that need no labels',
+        group=MODELS,
+        metavar='DIR',
+    )
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        yield from super().contradictions(given)
+        if self.crop and self.teacher_imgsz and (self.crop * self.teacher_imgsz) % (32 * self.imgsz):
+            yield '--teacher_imgsz: its fraction of --imgsz must make --crop another multiple of 32'
+
+
+@dataclass(kw_only=True)
+class DistillOptions(TeacherOptions, RunOptions):
+    """Of distill.py and the published scripts.
+
+    Attributes:
+        recipe_content: the recipe as it is used, settled by the command.
+        teacher_sha256: of the teacher's file, settled by the command.
+        teacher_scores: of the teacher on val, settled by the command.
+    """
+
+    FIRST: ClassVar = ('recipe', MODELS)
+    kind: str = 'distill'
+    recipe_content: dict = field(default_factory=dict)
+    teacher_sha256: str = ''
+    teacher_scores: dict = field(default_factory=dict)
+
+    recipe: str = option(DEFAULT_RECIPE, '({default})', group='recipe', exclusive='recipe', metavar='YAML')
+    methods: str | None = option(
+        None,
+        "such as mask,pfi=5,cwd=auto: these methods with their default layers, and the default recipe's models; a "
+        "number is the weight of the first term (the others keep their ratio), auto: weights that bring the terms' "
+        "gradients, added, to 0.3 of the detection loss's in the first batch; auto:R: each term's to R",
+        group='recipe',
+        exclusive='recipe',
+        metavar='LIST',
+    )
+    list_methods: bool = option(False, 'show all methods, a line each', group='recipe', exclusive='recipe', kept=False)
+    mask_diff: float | None = option(
+        None,
+        'weight of the mask term (objects; the background keeps its ratio)',
+        '--mask_diff',
+        group='recipe',
+        metavar='WEIGHT',
+    )
+    PFI_diff: float | None = option(None, 'weight of the PFI term', '--PFI_diff', group='recipe', metavar='WEIGHT')
+    feature_diff: float | None = option(
+        None, 'weight of the hint term', '--feature_diff', group='recipe', metavar='WEIGHT'
+    )
+    project: str = option('runs/distill', 'folder of the runs ({default})', group='run', metavar='DIR', agree=False)
+    name: str = option(
+        '', 'folder of this run in it, numbered if it exists (the name of the recipe)', group='run', agree=False
+    )
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        yield from super().contradictions(given)
+        if self.methods == '':
+            yield '--methods: empty; leave it out for the recipe'
