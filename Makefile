@@ -36,6 +36,7 @@ lock: .venv/bin/uv
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

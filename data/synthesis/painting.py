@@ -59,6 +59,7 @@ def paint_words(rng: np.random.Generator, board: Board, ground: np.ndarray, fain
             board.paint(word.ink, edge, word.x, word.y)
         face = word.face
         if worn:
-            face = face * np.clip(0.9 + 0.5 * fractal_noise(rng, *face.shape, 6, 2), 0.3, 1)
+            height, width = face.shape
+            face = face * np.clip(0.9 + 0.5 * fractal_noise(rng, height, width, 6, 2), 0.3, 1)
         shade = fade[word.y : word.y + face.shape[0], None, None]
         board.paint(face, np.broadcast_to(colour * shade, (*face.shape, 3)), word.x, word.y)

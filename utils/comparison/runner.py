@@ -37,7 +37,7 @@ class Runner:
         self.total, self.ended, self.start = sum(job.work for job in jobs), 0, time.monotonic()
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
         self.environment = {'OMP_NUM_THREADS': str(max(cores // count, 1))} | os.environ | {RUNS_AT_ONCE: str(count)}
-        self.bar = None
+        self.bar: tqdm | None = None
 
     def run(self) -> list[str]:
         """Run all; returns the names of those that failed.

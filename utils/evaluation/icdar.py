@@ -25,7 +25,7 @@ HEIGHT_SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # that are tried on the 
 WIDTH_SCALES = (1.0, 0.97, 0.94, 0.91)
 
 
-def read_ground_truth(file) -> tuple[np.ndarray, np.ndarray]:
+def read_ground_truth(file: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Read an official gt_img_N.txt: rows x1,y1,...,x4,y4,word (any line end, a BOM, commas in
     the word and a pair of quotes around it are fine).
 
@@ -68,7 +68,7 @@ def boxes_to_quads(boxes: np.ndarray, scale: tuple[float, float] = UNSCALED) -> 
     return np.stack((x1, y1, x2, y1, x2, y2, x1, y2), 1).reshape(-1, 4, 2)
 
 
-def write_submission(zip_path, quads: Mapping[str, np.ndarray]) -> None:
+def write_submission(zip_path: str | Path, quads: Mapping[str, np.ndarray]) -> None:
     """Write what the Robust Reading site takes: a zip with a file res_img_N.txt per picture, a row per quad.
 
     Args:
@@ -132,8 +132,9 @@ def match_words(detections: np.ndarray, words: np.ndarray, dont_care: np.ndarray
     # The bounding boxes rule most pairs out before polygons are cut: IoU > 0.5 is 3 * shared > the areas' sum.
     possible = np.where(dont_care, 2 * bound > area, 3 * bound > area + word_area)
     shared = _overlaps(detections, words, possible)
-    counts = ~(2 * shared > area)[:, dont_care].any(1)
+    on_dont_care = np.asarray(2 * shared > area)[:, dont_care].any(1)
 
+    counts = np.asarray(~on_dont_care)
     overlaps = (3 * shared > area + word_area) & counts[:, None]
     answers, free = np.full(len(words), -1), np.ones(len(detections), bool)
     for word in np.flatnonzero(~dont_care):
@@ -161,9 +162,10 @@ def evaluate_image(
 class ICDARMetrics:
     """Collects pictures, then gives precision, recall and hmean at any threshold on the detections' scores."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.words = 0
-        self.scores, self.matched = [], []  # of the detections that count, an array per picture
+        self.scores: list[np.ndarray] = []  # of the detections that count, an array per picture; as below
+        self.matched: list[np.ndarray] = []
 
     def update(self, detections: np.ndarray, scores: np.ndarray, words: np.ndarray, dont_care: np.ndarray) -> None:
         """Add one picture.

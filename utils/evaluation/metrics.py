@@ -12,6 +12,8 @@ The definition is YOLOv5's, so that figures can be compared; it is not quite COC
   count at all.
 """
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 from torchvision.ops import box_iou
@@ -43,8 +45,8 @@ def greedy_pairs(iou: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndar
             free_rows.remove(row)
             free_columns.remove(column)
             pairs.append((row, column))
-    pairs = np.array(pairs, np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
+    found = np.array(pairs, np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def claimed_overlaps(iou: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +95,9 @@ def _envelope(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np
     return recall, np.maximum.accumulate(precision[::-1])[::-1]
 
 
-def _precision_recall(scores, hits, counted, n_labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _precision_recall(
+    scores: np.ndarray, hits: np.ndarray, counted: np.ndarray, n_labels: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision and recall of one class when only detections down to a score are kept.
 
     Args:
@@ -130,7 +134,10 @@ class DetectionMetrics:
     def __init__(self, nc: int):
         self.nc = nc
         self.label_counts = np.zeros(nc, np.int64)
-        self.scores, self.classes, self.hits, self.counted = [], [], [], []  # one array per picture
+        self.scores: list[np.ndarray] = []  # here and below, one array per picture
+        self.classes: list[np.ndarray] = []
+        self.hits: list[np.ndarray] = []
+        self.counted: list[np.ndarray] = []
 
     def update(
         self, detections: Tensor, labels: Tensor, ignore: Tensor | None = None, overlaps: Tensor | None = None
@@ -158,7 +165,7 @@ class DetectionMetrics:
         self.hits.append(hits)
         self.counted.append(hits | ~ignored[:, None])
 
-    def compute(self) -> dict:
+    def compute(self) -> dict[str, Any]:
         """Figures over all pictures so far. Means are over the classes that have labels; without any, all is 0.
 
         Returns:
@@ -184,7 +191,7 @@ class DetectionMetrics:
             'curves': curves | {'best_f1_conf': float(CONFIDENCES[best])},
         }
 
-    def _curves(self) -> tuple[dict, np.ndarray]:
+    def _curves(self) -> tuple[dict[str, Any], np.ndarray]:
         """compute()'s curves and ap."""
         columns = len(IOU_THRESHOLDS)
         scores = np.concatenate([np.zeros(0, np.float32), *self.scores])
@@ -235,6 +242,7 @@ class ConfusionMatrix:
         ignored = inside_ignored(detections[:, :4], None if ignore is None else ignore.detach().float().cpu())
         ignored[found] = False
         false_alarms = np.delete(predicted, np.union1d(found, np.flatnonzero(ignored)))
+        missed, nothing = np.delete(actual, label), self.nc
         np.add.at(self.matrix, (predicted[found], actual[label]), 1)
-        np.add.at(self.matrix, (false_alarms, self.nc), 1)
-        np.add.at(self.matrix, (self.nc, np.delete(actual, label)), 1)
+        np.add.at(self.matrix[:, nothing], false_alarms, 1)
+        np.add.at(self.matrix[nothing], missed, 1)

@@ -15,10 +15,10 @@ from utils.evaluation.grids import class_name, save_image
 
 
 def _save_figure(figure: Figure, file, dpi: int = 150) -> None:
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
-    figure.canvas.draw()
-    save_image(np.asarray(figure.canvas.buffer_rgba())[..., :3], file)
+    canvas.draw()
+    save_image(np.asarray(canvas.buffer_rgba())[..., :3], file)
 
 
 def _figure(width: float, height: float, rows: int = 1, columns: int = 1):

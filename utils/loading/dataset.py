@@ -177,7 +177,8 @@ class TextDataset(Dataset):
 
     def _held_shape(self, index: int) -> tuple[int, int]:
         """(width, height) at which a picture is held."""
-        return augment.resized_shape(*self.shapes[index].tolist(), self._held_side(index))
+        width, height = self.shapes[index].tolist()
+        return augment.resized_shape(width, height, self._held_side(index))
 
     def _read(self, index: int) -> np.ndarray:
         """A picture from its file, (h, w, 3) RGB, at the size at which it is held."""

@@ -120,7 +120,7 @@ def pages(path: Path) -> list[int]:
             found = []
             for number in range(count):
                 image.seek(number)
-                if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:
+                if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
                     found.append(number)
             return found or [0]
     except UnidentifiedImageError:
@@ -146,7 +146,7 @@ def orientation_of(image: Image.Image) -> int:
     """1 to 8: what EXIF says, or else XMP; 1 where neither says anything that is known."""
     value = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
     if value in range(1, 9):
-        return value
+        return int(value)
     xmp = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp') or b''
     match = XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
     return int(match[1]) if match else 1
@@ -173,7 +173,7 @@ def _pixels(image: Image.Image, path: Path, page: int) -> np.ndarray:
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether Pillow would drop the lower half of 16-bit colours."""
-    raw = str([tile[3] for tile in image.tile])
+    raw = str([tile[3] for tile in image.tile])  # type: ignore[attr-defined]
     return not image.mode.startswith('I') and (';16' in raw or (image.format == 'PPM' and '65535' in raw))
 
 

@@ -33,6 +33,9 @@ class BatchLoader(DataLoader):
         WorkerDied: a worker process was killed or crashed. The next iteration starts new ones.
     """
 
+    dataset: TextDataset
+    batch_sampler: EpochBatches
+
     def __iter__(self):
         try:
             yield from self._from_workers()

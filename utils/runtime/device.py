@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import platform
+from typing import Any
 
 import torch
 
@@ -97,7 +98,7 @@ def network_dtype(device: torch.device, amp: bool) -> torch.dtype:
     return torch.bfloat16 if amp and has_bfloat16(device) else torch.float32
 
 
-def autocast(device: torch.device, enabled: bool = True) -> contextlib.AbstractContextManager:
+def autocast(device: torch.device, enabled: bool = True) -> contextlib.AbstractContextManager[Any]:
     """bfloat16 for the network where the device has it; nothing otherwise."""
     if enabled and has_bfloat16(device):
         return torch.autocast(device.type, torch.bfloat16)

@@ -20,7 +20,7 @@ from utils.loading.listing import shared_images
 from utils.loading.loader import build_loader
 from utils.runtime import distributed
 from utils.runtime.device import describe, has_bfloat16
-from utils.runtime.hyp import hyp_of
+from utils.runtime.hyp import check_hyp, hyp_of
 from utils.runtime.run_folder import make_run_folder, sole_writer, write_yaml
 from utils.training.anchors import anchor_recall
 from utils.training.autobatch import fit_batch_size
@@ -52,7 +52,7 @@ class TrainingRun:
         options.val_batch = options.val_batch or (2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
         self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
-        self.hyp = self.checkpoint.meta['hyp'] if self.checkpoint else hyp_of(options)
+        self.hyp = check_hyp(self.checkpoint.meta['hyp'], self.checkpoint.path) if self.checkpoint else hyp_of(options)
         if options.label_smoothing and self.data.nc == 1:
             raise UserError(f'--label-smoothing is for several classes, and {options.data} has one')
         taught = options if isinstance(options, TeacherOptions) else None
