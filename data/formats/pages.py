@@ -146,11 +146,12 @@ def image_of(path, file: Path, images: ImageFiles, page: Page) -> Path:
         problem = error
     with contextlib.suppress(BadEntry):
         own = images.find_stem(file)
-    if own is None and named is None:
-        raise problem
+    found = own or named
+    if found is None:
+        raise problem or BadEntry(f'there is no picture for {file}')
     if own and named and own != named:
         page.notes.append(f'{page.name}: it names {images.relative(named)}, {images.relative(own)} is taken')
-    return own or named
+    return found
 
 
 def to_size(width, height) -> tuple[int, int]:

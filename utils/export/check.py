@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
+from models.exported import ExportedModel
 from utils.boxes import non_max_suppression
 from utils.loading.augment import pad_to, resize_long_side
 from utils.quads import decode
@@ -57,7 +58,7 @@ def compare(reference: Callable, exported: Callable, batches: Iterable[Tensor]) 
     return OutputDifference(*largest.tolist())
 
 
-def compare_nms(network: Callable, select: Callable, batches: Iterable[Tensor], nms: dict) -> int:
+def compare_nms(network: ExportedModel, select: Callable, batches: Iterable[Tensor], nms: dict) -> int:
     """Check the NMS inside a graph against ours, on the same decoded boxes.
 
     Args:

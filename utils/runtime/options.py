@@ -88,7 +88,7 @@ class Option:
         if not self.flag.startswith('-'):
             container.add_argument(self.name, metavar=self.metavar, nargs=self.nargs, help=text)
             return
-        shared = {'dest': self.name, 'help': self.help if self.help is argparse.SUPPRESS else text}
+        shared: dict[str, Any] = {'dest': self.name, 'help': self.help if self.help is argparse.SUPPRESS else text}
         if self.default is UNSET:
             shared['required'] = True
         if self.type is bool:
@@ -101,7 +101,7 @@ class Option:
             shared |= {'nargs': '?', 'const': self.bare}
         elif self.nargs:
             shared['nargs'] = self.nargs
-        shared |= {'choices': self.choices} if self.choices else {'metavar': self.metavar}
+        shared['choices' if self.choices else 'metavar'] = self.choices or self.metavar
         container.add_argument(*self.flags, type=self.parse or self.type, **shared)
 
     def problem(self, value: Any) -> str | None:

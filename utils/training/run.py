@@ -42,7 +42,7 @@ class TrainingRun:
     def __init__(self, start: Start):
         options = self.options = start.options
         self.kind, self.device = options.kind, start.device
-        self.checkpoint, self.folder = start.checkpoint, start.folder
+        self.checkpoint, self._folder = start.checkpoint, start.folder
         distributed.start(self.device)
         if options.sync_bn and distributed.world() == 1 and self.checkpoint is None:
             raise UserError('--sync-bn is for several processes (torchrun): there is one')
@@ -76,6 +76,12 @@ class TrainingRun:
             print(f'warning: {count} pictures of {split} are trained on: its figures will be too good')
         precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
         print(f'device: {describe(self.device)}; the network trains in {precision}')
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; there is one from the start of training on."""
+        assert self._folder is not None
+        return self._folder
 
     @property
     def input_size(self) -> int:
@@ -137,7 +143,7 @@ class TrainingRun:
             project = options.project or f'runs/{self.kind}'
             first = distributed.rank() == 0
             folder = make_run_folder(project, options.name, options.exist_ok) if first else None
-            self.folder = distributed.from_first(folder)
+            self._folder = distributed.from_first(folder)
         with sole_writer(self.folder) if distributed.rank() == 0 else contextlib.nullcontext():
             self._run(model, criterion, loaders, plain_options)
         return self.folder
