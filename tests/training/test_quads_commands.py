@@ -1,0 +1,119 @@
+"""Quads through the commands: train, resume, evaluate, distil, export; and what is refused."""
+
+import json
+import zipfile
+
+import pytest
+import torch
+
+import distill
+import train
+import val
+from models.checkpoint import load_model, read_checkpoint, save_checkpoint
+from models.yolo import DetectionModel
+from tests.support import small_cfg
+from tests.world import SMALL, World, call, load, place
+from utils.detection.detector import Detector
+
+
+@pytest.fixture(scope='module')
+def quads_run(world: World, tmp_path_factory):
+    return world.train(tmp_path_factory.mktemp('quads') / 'q', '--quads', '--epochs', 2)
+
+
+def test_training_writes_terms_and_scores_of_quads(quads_run):
+    header = (quads_run / 'results.csv').read_text().splitlines()[0].split(',')
+    for name in ('train/edge', 'train/quad', 'weighted/edge', 'val/edge', 'val/quad_map50', 'val/quad_map50_95'):
+        assert name in header
+    metrics = json.loads((quads_run / 'metrics.json').read_text())
+    assert {'map50', 'quad_map50', 'quad_map50_95', 'icdar_hmean'} <= metrics.keys()
+    assert metrics['word_scale'] == [1.0, 1.0]
+    assert load_model(quads_run / 'weights/best.pt').quads
+    assert read_checkpoint(quads_run / 'weights/best.pt').yaml['quads'] is True
+
+
+def test_edges_learn(quads_run):
+    state = load(quads_run / 'weights/best.pt')['model']
+    assert all(state[f'model.24.quad.{level}.bias'].abs().sum() > 0 for level in range(3))
+
+
+def test_val_gives_a_submission_of_quads(quads_run, world, tmp_path):
+    flags = ('--weights', quads_run / 'weights/best.pt', '--data', world.data, '--imgsz', 64, '--device', 'cpu')
+    call(val.main, 'val.py', *flags, '--noplots', '--save-icdar', '--icdar-conf', 0.05, *place(tmp_path / 'v'))
+    assert 'quad_map50' in json.loads((tmp_path / 'v/metrics.json').read_text())
+    with zipfile.ZipFile(tmp_path / 'v/submit.zip') as archive:
+        rows = [row for name in archive.namelist() for row in archive.read(name).decode().split()]
+    assert all(len(row.split(',')) == 8 for row in rows)
+
+
+def test_weights_with_quads_keep_them_and_weights_without_get_them(quads_run, world, tmp_path):
+    best = quads_run / 'weights/best.pt'
+    kept = world.train(tmp_path / 'kept', '--weights', best, '--epochs', 1)
+    assert load_model(kept / 'weights/best.pt').quads
+    plain = world.save('plain.pt', DetectionModel(world.student, nc=1))
+    given = world.train(tmp_path / 'given', '--weights', plain, '--quads', '--epochs', 1)
+    assert load_model(given / 'weights/best.pt').quads
+
+
+def quads_teacher(world: World):
+    torch.manual_seed(2)
+    return world.save('teacher_quads.pt', DetectionModel(small_cfg(0.25), nc=1, quads=True))
+
+
+def test_distilling_with_quads(world, tmp_path):
+    flags = ('--teacher_weights', quads_teacher(world), '--quads', '--epochs', 1)
+    run = world.distill(tmp_path / 'sn', *flags, recipe='sn_quad')
+    header = (run / 'results.csv').read_text().splitlines()[0].split(',')
+    assert {'train/quad_edges', 'weighted/quad_edges', 'train/edge', 'train/logit_box'} <= set(header)
+    state = load(run / 'weights/best.pt')['model']
+    assert not [key for key in state if 'adapter' in key or 'teacher' in key]
+    assert load_model(run / 'weights/best.pt').quads
+
+
+@pytest.mark.parametrize('student_quads', [True, False])
+@pytest.mark.parametrize('teacher_quads', [True, False])
+def test_other_methods_take_models_with_and_without_quads(world, tmp_path, student_quads, teacher_quads):
+    flags = ['--quads'] if student_quads else []
+    if teacher_quads:
+        flags += ['--teacher_weights', quads_teacher(world)]
+    run = world.distill(tmp_path / 'run', *flags, '--epochs', 1, recipe='xn_logit_mask')
+    assert load_model(run / 'weights/best.pt').quads is student_quads
+
+
+def test_quad_refuses_models_without_quads(world, mistake, tmp_path):
+    flags = (*SMALL, *world.distillation('sn_quad'), *place(tmp_path / 'no'), '--epochs', 1)
+    assert '--quads' in mistake(distill.main, 'distill.py', *flags)
+    line = mistake(distill.main, 'distill.py', *flags, '--quads')
+    assert 'the teacher predicts no quads' in line
+
+
+def test_resuming_a_run_with_quads_is_exact(world, tmp_path):
+    whole = world.train(tmp_path / 'whole', '--quads', '--epochs', 2, '--crop', 64, '--imgsz', 128)
+    half = world.train(tmp_path / 'half', '--quads', '--epochs', 1, '--crop', 64, '--imgsz', 128)
+    last = load(half / 'weights/last.pt')
+    assert last['options']['quads'] is True
+    assert last['options']['crop'] == 64
+    assert 'quad_map50' in (whole / 'results.csv').read_text()
+
+
+def test_detector_of_a_network_with_quads(quads_run):
+    detector = Detector(str(quads_run / 'weights/best.pt'), device='cpu', imgsz=64, conf_thres=0.0)
+    rows = detector(torch.randint(0, 255, (60, 90, 3), dtype=torch.uint8).numpy())
+    assert rows.shape[1] >= 6
+
+
+def test_a_yaml_may_ask_for_quads(world, tmp_path):
+    cfg = world.write('quads.yaml', small_cfg(0.125) | {'quads': True})
+    assert DetectionModel(cfg, nc=1).quads
+    wrong = world.write('wrong.yaml', small_cfg(0.125) | {'quads': 'yes'})
+    with pytest.raises(Exception, match='quads is'):
+        DetectionModel(wrong, nc=1)
+    model = DetectionModel(cfg, nc=1)
+    save_checkpoint(tmp_path / 'q.pt', model, model.state_dict())
+    assert load_model(tmp_path / 'q.pt').quads
+
+
+def test_train_has_the_flag(capsys):
+    with pytest.raises(SystemExit):
+        call(train.main, 'train.py', '--help')
+    assert '--quads' in capsys.readouterr().out
