@@ -720,7 +720,7 @@ def test_val_agrees_with_the_run(fitted, world, tmp_path, capsys):
 
 
 def test_val_in_half_precision(fitted, world, tmp_path):
-    metrics = validate(fitted, tmp_path / 'run', world.few, '--half')
+    metrics = validate(fitted, tmp_path / 'run', world.few, '--bfloat16')
     assert metrics['map50'] == pytest.approx(metrics_of(fitted)['map50'], abs=0.1)
     assert metrics['precision_of'].startswith('bfloat16')
 
