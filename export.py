@@ -24,8 +24,10 @@ def target_file(options: ExportOptions) -> Path:
     if options.out:
         return options.out
     weights = Path(options.weights)
-    marks = [name for name in ('half', 'int8', 'nms') if getattr(options, name)]
-    return weights.with_name('_'.join([weights.stem, *marks]) + SUFFIXES[options.format])
+    marks = {'half': options.float16, 'int8': options.int8, 'nms': options.nms}
+    return weights.with_name(
+        '_'.join([weights.stem, *(mark for mark, given in marks.items() if given)]) + SUFFIXES[options.format]
+    )
 
 
 def main() -> None:

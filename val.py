@@ -29,7 +29,7 @@ def main() -> None:
         choose=options.task == 'val' and model.conf_threshold is None,
         threshold=options.icdar_conf,
         scale=tuple(options.word_scale) if options.word_scale else None,
-        amp=options.half,
+        amp=options.bfloat16,
         conf_thres=options.conf_thres,
         iou_thres=options.iou_thres,
         max_det=options.max_det,
@@ -42,8 +42,8 @@ def load_model(options: ValOptions, device):
     from models.errors import UserError
     from models.exported import is_exported, load_detector, long_side
 
-    if options.half and is_exported(options.weights):
-        raise UserError(f'--half is for checkpoints: {options.weights} computes as it was exported')
+    if options.bfloat16 and is_exported(options.weights):
+        raise UserError(f'--bfloat16 is for checkpoints: {options.weights} computes as it was exported')
     model = load_detector(options.weights, device)
     options.imgsz = long_side(model, options.imgsz)
     if model.input_size and model.input_size != (options.imgsz, options.imgsz):
@@ -101,7 +101,7 @@ def write(options: ValOptions, model, report, device) -> None:
         'conf_threshold_from': point.origin,
         'weights': options.weights,
         'imgsz': options.imgsz,
-        'precision_of': 'bfloat16 where the processor has it' if options.half else model.precision,
+        'precision_of': 'bfloat16 where the processor has it' if options.bfloat16 else model.precision,
         'conf_thres': options.conf_thres,
         'iou_thres': options.iou_thres,
         'device': describe(device),

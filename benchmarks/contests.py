@@ -257,7 +257,7 @@ class Validation:
     """All stages from files to mAP and hmean, as val.py has them.
 
     Args:
-        amp: bfloat16, as in training and with --half.
+        amp: bfloat16, as in training and with --bfloat16.
     """
 
     def __init__(self, settings: Settings, amp: bool):

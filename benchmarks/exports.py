@@ -21,9 +21,9 @@ from utils.runtime.cli import run_command
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = {
     'ONNX Runtime, float32': ('.onnx', ['--format', 'onnx']),
-    'ONNX Runtime, float16': ('_half.onnx', ['--format', 'onnx', '--half']),
+    'ONNX Runtime, float16': ('_half.onnx', ['--format', 'onnx', '--float16']),
     'OpenVINO, float32': ('.xml', ['--format', 'openvino']),
-    'OpenVINO, float16 weights': ('_half.xml', ['--format', 'openvino', '--half']),
+    'OpenVINO, float16 weights': ('_half.xml', ['--format', 'openvino', '--float16']),
     'OpenVINO, int8': ('_int8.xml', ['--format', 'openvino', '--int8']),
     'TorchScript, float32': ('.torchscript', ['--format', 'torchscript']),
 }

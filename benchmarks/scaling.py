@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.rendered import render  # noqa: E402
 from utils.runtime.cli import run_command  # noqa: E402
 
 
@@ -30,13 +31,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument('--epochs', type=int, default=4, help='(%(default)s)')
     parser.add_argument('--cfg', default='models/yolov5n.yaml', help='(%(default)s)')
     return parser.parse_args()
-
-
-def render(folder: Path, images: int) -> Path:
-    command = [sys.executable, 'data/synthtext.py', '--out', folder / 'set', '--train', images, '--test', 8]
-    subprocess.run(list(map(str, command)), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    (folder / 'data.yaml').write_text(f'path: {folder / "set"}\ntrain: train.txt\nval: val.txt\nnames: [text]\n')
-    return folder / 'data.yaml'
 
 
 def epoch_seconds(options: argparse.Namespace, data: Path, processes: int) -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.scaling import render  # noqa: E402
+from benchmarks.rendered import render  # noqa: E402
 from models.errors import UserError  # noqa: E402
 from utils.runtime.cli import run_command  # noqa: E402
 

@@ -247,7 +247,7 @@ def test_val_takes_exports(exports, tiny_data, tmp_path, monkeypatch):
     for name in ('precision', 'recall', 'map50', 'map50_95'):
         assert given[name] == pytest.approx(native[name], abs=1e-4)
     assert given['precision_of'] == 'float32' and given['weights'] == str(file)
-    with pytest.raises(UserError, match='--half is for checkpoints'):
+    with pytest.raises(UserError, match='--bfloat16 is for checkpoints'):
         run_val(tmp_path, monkeypatch, '--weights', file, '--half', *common)
     with pytest.raises(UserError, match='no squares'):
         run_val(tmp_path, monkeypatch, '--weights', exports['onnx, 64x128'][0], '--data', tiny_data)

@@ -23,7 +23,7 @@ class ValOptions(Options):
     batch_size: int = option(32, 'images at a time ({default})', metavar='N', min=1)
     workers: int = option(2, 'loading processes ({default})', metavar='N', min=0)
     device: str = option('', "'cpu' or the number of a GPU (default: a GPU if there is one)")
-    half: bool = option(
+    bfloat16: bool = option(
         False, 'bfloat16 where the processor has it; published metrics are float32', *('--bfloat16', '--half')
     )
     conf_thres: float = option(

@@ -1,6 +1,5 @@
 """One export from checkpoint to card."""
 
-import argparse
 import json
 import warnings
 from pathlib import Path
@@ -15,6 +14,7 @@ from utils.export.card import machine, write_card
 from utils.export.check import BOUNDS, compare, compare_nms, make_batches, measure
 from utils.export.metadata import describe
 from utils.export.network import Decoding, to_torchscript
+from utils.export.options import ExportOptions
 from utils.runtime.run_folder import write_text
 
 PACKAGES = {
@@ -34,14 +34,14 @@ class ExportJob:
         UserError: no such checkpoint, a package is missing.
     """
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: ExportOptions):
         for package in PACKAGES[options.format] + (('nncf',) if options.int8 else ()):
             import_package(package)
         self.options = options
         checkpoint = read_checkpoint(options.weights)
         self.model = restore(checkpoint).eval().requires_grad_(False).fuse()
-        self.network = Decoding(self.model, half=options.half and options.format == 'onnx')
-        self.precision = 'float16' if options.half else 'int8' if options.int8 else 'float32'
+        self.network = Decoding(self.model, half=options.float16 and options.format == 'onnx')
+        self.precision = 'float16' if options.float16 else 'int8' if options.int8 else 'float32'
         self.metadata = describe(
             checkpoint,
             self.model,
@@ -94,7 +94,7 @@ class ExportJob:
 
             quantiser = Quantiser(self.options, self.model)
             graph = quantiser.quantise(graph)
-        save_openvino(graph, file, self.metadata, self.options.half)
+        save_openvino(graph, file, self.metadata, self.options.float16)
         if self.options.int8:
             self.facts['mAP50 on val'] = quantiser.evaluate(load_detector(file))
             self._time(load_detector(file))

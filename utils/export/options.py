@@ -19,7 +19,7 @@ class ExportOptions(Options):
         (640,), 'side, or height and width, pixels (640)', metavar='PX', nargs='+', min=32, multiple=32
     )
     dynamic: bool = option(False, 'take any number of images of any size that is a multiple of 32')
-    half: bool = option(
+    float16: bool = option(
         False,
         'float16 weights, half the bytes; what runs them may compute in float32',
         *('--float16', '--half'),
@@ -53,7 +53,7 @@ class ExportOptions(Options):
             yield '--dynamic: one --imgsz, the longer side of any image'
         if oblong and self.int8:
             yield '--int8: a square --imgsz, as the validation split is evaluated at it'
-        if self.half and self.format == 'torchscript':
+        if self.float16 and self.format == 'torchscript':
             yield '--float16: for onnx and openvino'
         if self.int8 and self.format != 'openvino':
             yield '--int8: for openvino'

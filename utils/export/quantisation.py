@@ -1,6 +1,5 @@
 """8-bit quantisation of an OpenVINO graph, and what it costs."""
 
-import argparse
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +10,7 @@ from models.yolo import DetectionModel
 from utils.evaluation.report import evaluate_split
 from utils.evaluation.split import EvaluationSplit, require_class_count
 from utils.export.network import quiet
+from utils.export.options import ExportOptions
 from utils.loading.config import load_data_config
 
 BATCH_SIZE = 16
@@ -28,7 +28,7 @@ class Quantiser:
         UserError: no such data, or data of other classes.
     """
 
-    def __init__(self, options: argparse.Namespace, model: DetectionModel):
+    def __init__(self, options: ExportOptions, model: DetectionModel):
         data = load_data_config(options.data)
         require_class_count(model, options.weights, data)
         self.options, self.model, self.data = options, model, data

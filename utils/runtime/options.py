@@ -132,9 +132,7 @@ class Option:
         if self.above > -math.inf:
             words.append(f'over {self.above:g}')
         if self.min > -math.inf and self.max < math.inf:
-            words.append(
-                f'{self.min:{"d" if self.type is int else "g"}} to {self.max:{"d" if self.type is int else "g"}}'
-            )
+            words.append(f'{self.min} to {self.max}')
         elif self.min > -math.inf:
             words.append('0 or more' if self.min == 0 else f'at least {self.min:g}')
         elif self.max < math.inf:
@@ -159,13 +157,9 @@ def option(default: Any = UNSET, help: str = argparse.SUPPRESS, *flags: str, **r
         flags, rules: the other attributes of Option.
     """
     metadata = {SPEC: Option(**({'help': help, 'flags': flags} | rules))}
-    if default is UNSET:
-        return field(metadata=metadata)
-    return (
-        field(default_factory=default.copy, metadata=metadata)
-        if isinstance(default, list)
-        else field(default=default, metadata=metadata)
-    )
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(metadata=metadata) if default is UNSET else field(default=default, metadata=metadata)
 
 
 @cache

@@ -41,7 +41,7 @@ class TrainingRun:
 
     def __init__(self, start: Start):
         options = self.options = start.options
-        self.kind, self.device = options.kind, start.device
+        self.device = start.device
         self.checkpoint, self._folder = start.checkpoint, start.folder
         distributed.start(self.device)
         if options.sync_bn and distributed.world() == 1 and self.checkpoint is None:
@@ -55,8 +55,14 @@ class TrainingRun:
         self.hyp = check_hyp(self.checkpoint.meta['hyp'], self.checkpoint.path) if self.checkpoint else hyp_of(options)
         if options.label_smoothing and self.data.nc == 1:
             raise UserError(f'--label-smoothing is for several classes, and {options.data} has one')
-        taught = options if isinstance(options, TeacherOptions) else None
-        self.teacher_imgsz = (taught and taught.teacher_imgsz) or options.imgsz
+        self.teacher_imgsz = (isinstance(options, TeacherOptions) and options.teacher_imgsz) or options.imgsz
+        self._read_data()
+        precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
+        print(f'device: {describe(self.device)}; the network trains in {precision}')
+
+    def _read_data(self) -> None:
+        """List and check the images of both splits, and say how many there are. Raises UserError."""
+        options = self.options
         held = max(options.imgsz, self.teacher_imgsz)
         self.train_set = TextDataset(
             self.data,
@@ -66,7 +72,7 @@ class TrainingRun:
             augment=True,
             seed=options.seed,
             cache=options.cache,
-            unlabelled=taught and taught.unlabelled,
+            unlabelled=options.unlabelled if isinstance(options, TeacherOptions) else None,
             crop=options.crop and options.crop * held // options.imgsz,
         )
         self.val_set = self._val_set(options.imgsz)
@@ -74,8 +80,6 @@ class TrainingRun:
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
         for split, count in shared_images(self.data).items():
             print(f'warning: {count} pictures of {split} are trained on: its figures will be too good')
-        precision = 'bfloat16' if options.amp and has_bfloat16(self.device) else 'float32'
-        print(f'device: {describe(self.device)}; the network trains in {precision}')
 
     @property
     def folder(self) -> Path:
@@ -107,13 +111,12 @@ class TrainingRun:
         split = self.val_set if imgsz in (None, self.options.imgsz) else self._val_set(imgsz)
         return evaluate_split(model, split, self.device, part=distributed.part(), title=title)
 
-    def train(self, model: DetectionModel, criterion: DetectionCriterion, **plain_options) -> Path:
+    def train(self, model: DetectionModel, criterion: DetectionCriterion) -> Path:
         """Train and report; returns the run's folder.
 
         Args:
             model: on the device.
             criterion: on the device.
-            plain_options: more options to keep in the checkpoints.
         """
         options = self.options
         fraction = anchor_recall(
@@ -140,18 +143,17 @@ class TrainingRun:
             self.val_set.loader(min(options.workers, 2), distributed.part()),
         )
         if self.checkpoint is None:
-            project = options.project or f'runs/{self.kind}'
             first = distributed.rank() == 0
-            folder = make_run_folder(project, options.name, options.exist_ok) if first else None
+            folder = make_run_folder(options.project, options.name, options.exist_ok) if first else None
             self._folder = distributed.from_first(folder)
         with sole_writer(self.folder) if distributed.rank() == 0 else contextlib.nullcontext():
-            self._run(model, criterion, loaders, plain_options)
+            self._run(model, criterion, loaders)
         return self.folder
 
-    def _run(self, model: DetectionModel, criterion: DetectionCriterion, loaders: tuple, plain_options: dict) -> None:
+    def _run(self, model: DetectionModel, criterion: DetectionCriterion, loaders: tuple) -> None:
         """The part of train() that writes to the run's folder."""
         options, first = self.options, distributed.rank() == 0
-        kept = options.as_dict() | plain_options  # a resumed run keeps its own command
+        kept = options.as_dict()  # a resumed run keeps its own command
         begun = self._epochs_done()
         reports = (tensorboard(self.folder, begun),) if first else ()
         trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
