@@ -33,7 +33,7 @@ def build_image():
     return image, np.array(boxes)
 
 
-def judge(found, truth) -> tuple[float, float]:
+def recall_and_precision(found, truth) -> tuple[float, float]:
     """Recall and precision of boxes (n, 6) against the truth (m, 4)."""
     import torch
     from torchvision.ops import box_iou
@@ -63,7 +63,7 @@ def main() -> None:
         start = time.perf_counter()
         found = look(image)
         milliseconds = (time.perf_counter() - start) * 1e3
-        recall, precision = judge(found, truth)
+        recall, precision = recall_and_precision(found, truth)
         print(f'| {imgsz} | {tile or "no"} | {recall:.3f} | {precision:.3f} | {milliseconds:.0f} |')
 
 

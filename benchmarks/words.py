@@ -88,7 +88,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
                 measures += [measure_word(quad, grey) for quad in words[~dont_care]]
             scores = image.words[:, 4].numpy()
             order = np.argsort(-scores, kind='stable')
-            quads = image.judged_quads(point.scale)[order[scores[order] >= point.threshold]]
+            quads = image.icdar_quads(point.scale)[order[scores[order] >= point.threshold]]
             answers, counts = match_words(quads, words, dont_care)
             found[name].append(answers[~dont_care] >= 0)
             false_alarms[name] += int(counts.sum() - (answers >= 0).sum())

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.slices import build_image, judge
+from benchmarks.slices import build_image, recall_and_precision
 from tests.support import ROOT
 from utils.detection.detector import Detector
 from utils.detection.tiles import View, detect_sliced, make_views, merge_views
@@ -87,7 +87,7 @@ def test_small_words_of_a_large_picture_are_found():
     image, truth = build_image()
     assert image.shape == (6 * 384, 6 * 640, 3) and len(truth) > 100
     detector = Detector(str(ROOT / 'teacher/demo/yolov5n.pt'), device='cpu')
-    recall, _ = judge(detector(image), truth)
-    sliced_recall, sliced_precision = judge(detect_sliced(image, detector.find, 640, 0.2, 1000), truth)
+    recall, _ = recall_and_precision(detector(image), truth)
+    sliced_recall, sliced_precision = recall_and_precision(detect_sliced(image, detector.find, 640, 0.2, 1000), truth)
     assert sliced_recall > recall + 0.5
     assert sliced_precision > 0.5

@@ -1,13 +1,19 @@
 """Small figures around a run."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 
+from models.checkpoint import load_model
+from tests.support import ROOT
 from utils.evaluation.evaluate import Evaluation, ImageResult
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
-from utils.evaluation.report import choose_scale, choose_threshold
+from utils.evaluation.report import choose_point, choose_scale, choose_threshold, evaluate_split, point_of
+from utils.evaluation.split import EvaluationSplit
+from utils.loading.config import load_data_config
 from utils.training.anchors import anchor_recall
 
 LABELS = [np.array([[0, 0.5, 0.5, 0.1, 0.2], [0, 0.5, 0.5, 0.001, 0.9]], np.float32)]
@@ -74,3 +80,36 @@ def test_level_words_keep_their_boxes(tmp_path):
     found = evaluation_of(tmp_path / 'other', ['10,10,90,10,90,30,10,30,word'], [[10, 10, 90, 30]], [0.9])
     (tmp_path / 'other/gt/test_icdar/gt_img_1.txt').unlink()
     assert found.truths is None and found.icdar() is None and choose_scale(found) == (1, 1)
+
+
+def test_a_models_own_point():
+    """What a model carries, and what is asked for in its place."""
+    model = SimpleNamespace(conf_threshold=0.4, word_scale=(1.0, 0.9), trained_on='a.yaml')
+    found = point_of(model)
+    assert (found.threshold, found.scale, found.origin) == (0.4, (1, 0.9), 'the checkpoint, chosen on val of a.yaml')
+    assert point_of(model, (0.8, 0.7)).scale == (0.8, 0.7)
+    model = SimpleNamespace(conf_threshold=None, word_scale=(1.0, 1.0), trained_on=None)
+    assert point_of(model).threshold == 0.25 and 'holds none' in point_of(model).origin
+
+
+def test_nothing_is_chosen_on_test():
+    with pytest.raises(ValueError, match='never on test'):
+        evaluate_split(None, SimpleNamespace(name='test'), torch.device('cpu'), choose=True)
+
+
+def test_report_of_a_split(tiny_data, tmp_path):
+    """The model's point, a chosen one and one that is asked for: the same scores of boxes, hmean at the point."""
+    model, cpu = load_model(ROOT / 'teacher/demo/yolov5n.pt'), torch.device('cpu')
+    split = EvaluationSplit(load_data_config(tiny_data), 'val', 320)
+    own, chosen = (evaluate_split(model, split, cpu, choose=choose) for choose in (False, True))
+    asked = evaluate_split(model, split, cpu, threshold=0.9, scale=(1, 0.5))
+    assert own.point.threshold == model.conf_threshold
+    assert chosen.point == choose_point(own.evaluation)
+    assert (asked.point.threshold, asked.point.scale) == (0.9, (1, 0.5))
+    assert own.scores == chosen.scores == asked.scores and own.scores['map50'] > 0.2
+    hmeans = [report.metrics()['icdar_hmean'] for report in (own, chosen, asked)]
+    assert hmeans[1] == max(hmeans) > hmeans[2]
+    metrics = chosen.metrics(epoch=3)
+    assert (metrics['split'], metrics['pictures'], metrics['epoch']) == ('val', len(split), 3)
+    chosen.write(tmp_path, metrics, plots=False)
+    assert [file.name for file in tmp_path.iterdir()] == ['metrics.json']

@@ -1,15 +1,21 @@
-"""Parts of the training loop that the commands' tests cannot reach without a GPU."""
+"""Parts of the training loop, by hand, and what the commands' tests cannot reach without a GPU."""
 
 import contextlib
 import itertools
 
+import pytest
 import torch
 
+from models.errors import UserError
 from models.yolo import DetectionModel
 from tests.support import small_cfg
 from utils.loading.batches import Batch
 from utils.training import prefetch
 from utils.training.ema import ModelEMA
+from utils.training.log import epoch_line
+from utils.training.nonfinite import StepGuard, StepResult
+from utils.training.schedule import Schedule
+from utils.training.state import Progress
 
 
 def test_batches_arrive_whole_and_in_order_on_a_gpu(monkeypatch):
@@ -61,3 +67,70 @@ def test_ema_by_hand():
             assert torch.allclose(found, before[key] + fraction * (value - before[key]), atol=1e-6), key
         else:
             assert found == value == 1
+
+
+HYP = {'lrf': 0.1, 'warmup_epochs': 1, 'warmup_momentum': 0.8, 'momentum': 0.9, 'warmup_bias_lr': 0.1}
+
+
+def optimizer_of(kind) -> torch.optim.Optimizer:
+    groups = [
+        {'params': [torch.nn.Parameter(torch.zeros(1))], 'kind': k, 'initial_lr': 0.01} for k in ('weight', 'bias')
+    ]
+    return kind(groups, lr=0.01)
+
+
+def test_schedule_by_hand():
+    """Half way through the warm-up, after it, and along a cosine; only SGD's biases begin above the others."""
+    optimizer, schedule = optimizer_of(torch.optim.SGD), Schedule(HYP, 30, 200, 4, cosine=False)
+    assert schedule.set(optimizer, 0, 0) == 1
+    assert [group['lr'] for group in optimizer.param_groups] == [0, 0.1]
+    assert schedule.set(optimizer, 0, 120) == 3  # 1 + 3 * .6 = 2.8
+    weight, bias = optimizer.param_groups
+    assert (weight['lr'], bias['lr']) == pytest.approx((0.006, 0.1 - 0.09 * 0.6))
+    assert weight['momentum'] == pytest.approx(0.86)
+    assert schedule.set(optimizer, 15, 7) == 4
+    assert (weight['lr'], bias['lr'], weight['momentum']) == pytest.approx((0.0055, 0.0055, 0.9))
+    Schedule(HYP, 30, 200, 4, cosine=True).set(optimizer, 10, 0)
+    assert weight['lr'] == pytest.approx(0.01 * (1 - 0.9 * 0.25))  # (1 - cos 60 degrees) / 2
+    optimizer = optimizer_of(torch.optim.AdamW)
+    schedule.set(optimizer, 0, 100)
+    assert [group['lr'] for group in optimizer.param_groups] == pytest.approx([0.005, 0.005])
+
+
+@pytest.mark.parametrize(('epochs', 'batches', 'warmup'), [(30, 200, 1), (30, 20, 5), (6, 20, 2)])
+def test_warm_up_lasts_a_hundred_batches_at_least_and_a_third_of_the_training_at_most(epochs, batches, warmup):
+    assert Schedule(HYP, epochs, batches, 1, cosine=False).warmup == warmup
+
+
+def test_progress_by_hand():
+    """Means are over images: batches of four and of two, with terms of 2 and 5."""
+    progress = Progress(0)
+    progress.add({'box': torch.tensor(2.0)}, {'box': 0.5}, 4, 4)
+    progress.add({'box': torch.tensor(5.0)}, {'box': 0.5}, 2, 2)
+    progress.sum_up()
+    assert progress.means() == {'train/box': 3, 'weighted/box': 1.5}
+
+
+def test_a_step_that_is_not_finite_leaves_nothing_behind(tmp_path):
+    model = torch.nn.BatchNorm2d(3)
+    batch = Batch(torch.ones(2, 3, 4, 4), torch.zeros(0, 6), torch.zeros(0, 6), [], ['a/x.jpg', 'b/y.jpg'], [], [])
+    result = StepResult({'obj': torch.tensor(float('nan'))}, 'obj')
+    guard = StepGuard(model, tmp_path, 1)
+    guard.remember()
+    model(torch.rand(2, 3, 4, 4))
+    assert model.num_batches_tracked == 1 and model.running_mean.any()
+    assert guard.leave_out(result, batch, (0, 2), 0) == 1
+    assert model.num_batches_tracked == 0 and not model.running_mean.any()
+    kept = torch.load(tmp_path / 'nonfinite_epoch1_batch3.pt', weights_only=True)
+    assert torch.equal(kept['images'], batch.images) and kept['terms']['obj'].isnan()
+    with pytest.raises(UserError, match=r'epoch 1, batch 4: obj; pictures: x\.jpg, y\.jpg'):
+        guard.leave_out(result, batch, (0, 3), 1)
+
+
+def test_a_line_says_how_an_epoch_went():
+    row = {'weighted/box': 0.5, 'weighted/obj': 0.25, 'val/map50': 0.5, 'val/map50_95': 0.25, 'seconds': 60}
+    rows = [row | {'epoch': 0, 'seconds': 3600}, row | {'epoch': 1}, row | {'epoch': 2}]
+    line = epoch_line(rows, 10)  # seven epochs of the median's 60 seconds are left
+    assert line == 'epoch 3/10: box 0.5000 obj 0.2500 | mAP50 0.5000 mAP50-95 0.2500 | 60 s an epoch, 7 min left'
+    rows[-1]['val/map50'] = float('nan')
+    assert ' | not validated | ' in epoch_line(rows, 10)

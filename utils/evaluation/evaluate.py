@@ -47,7 +47,7 @@ class ImageResult:
     word_quads: Tensor | None = None  # (w, 4, 2) of the words
     label_quads: Tensor | None = None  # (m, 4, 2)
 
-    def judged_quads(self, scale: tuple[float, float] = UNSCALED) -> np.ndarray:
+    def icdar_quads(self, scale: tuple[float, float] = UNSCALED) -> np.ndarray:
         """(w, 4, 2) int64: the words' quads as hmean takes them and submit.zip holds them; `scale` is of boxes."""
         if self.word_quads is None:
             return boxes_to_quads(self.words[:, :4].numpy(), scale)
@@ -56,7 +56,7 @@ class ImageResult:
 
 @dataclass
 class Evaluation:
-    """Figures of one pass over a split.
+    """What one pass over a split gave.
 
     Attributes:
         scores: precision, recall, map50, map50_95; of a network with quads also quad_map50, quad_map50_95.
@@ -97,7 +97,7 @@ class Evaluation:
         if scale not in self._icdar:
             self._icdar[scale] = metrics = ICDARMetrics()
             for image, truth in zip(self.images, self.truths, strict=True):
-                metrics.update(image.judged_quads(scale), image.words[:, 4].numpy(), *truth)
+                metrics.update(image.icdar_quads(scale), image.words[:, 4].numpy(), *truth)
         return self._icdar[scale]
 
 
@@ -118,7 +118,7 @@ def evaluate(
 
     Args:
         model: in eval mode, on `device`, fused or not; or an exported file's.
-        loader: of a dataset without augmentation; where processes share its batches, all get the whole's figures.
+        loader: of a dataset without augmentation; where processes share its batches, all get the whole's scores.
         amp: run the network in bfloat16; published figures are float32 figures (False).
         loss: also compute the losses on the raw maps.
 

@@ -112,7 +112,7 @@ class Report:
         quads = {}
         for image in self.evaluation.images:
             over = (image.words[:, 4] >= self.point.threshold).numpy()
-            quads[Path(image.path).name] = image.judged_quads(self.point.scale)[over]
+            quads[Path(image.path).name] = image.icdar_quads(self.point.scale)[over]
         write_submission(file, quads)
 
 
