@@ -12,8 +12,8 @@ Written are, below --out,
     data.yaml               for --data
     preview.jpg             the first pictures with their boxes: look at it before you train
 
-Annotations are in pixels of the upright picture, as its EXIF orientation says. What cannot be used is named and
-skipped.
+Annotations are in pixels of the upright picture, as viewers show it. What cannot be used is named and skipped; pictures
+without an annotation and files of other kinds are counted.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """The images that annotations may speak of."""
 
 import re
+import unicodedata
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 
@@ -75,7 +76,7 @@ class ImageFiles:
 
 def cleaned(name: str) -> str:
     """A name as web tools (Django, and so Label Studio) store it: 'photo 1 (1).jpg' becomes 'photo_1_1.jpg'."""
-    return re.sub(r'[^-\w.]', '', name.strip().replace(' ', '_'))
+    return re.sub(r'[^-\w.]', '', unicodedata.normalize('NFC', name).strip().replace(' ', '_'))
 
 
 def _index(way, entries) -> dict[str, list[Path]]:

@@ -8,9 +8,12 @@ import numpy as np
 from PIL import Image
 
 from models.errors import UserError
-from utils.loading.labels import companion_file, read_labels
+from utils.loading.files import is_image, walk
+from utils.loading.images import UPRIGHT, load_image, orientation_of
+from utils.loading.labels import find_companion, read_labels
+from utils.loading.listing import image_of_row
+from utils.loading.rows import read_list
 
-SUFFIXES = {'.jpeg', '.jpg', '.png', '.webp'}
 MAX_PIXELS = 100_000_000
 LEAST_CROP = 0.4  # of the largest part of a photograph that has the picture's form
 
@@ -21,10 +24,9 @@ def find_photographs(folders: tuple[str, ...]) -> list[str]:
     found = []
     for place in map(Path, folders):
         if place.is_file() and place.suffix == '.txt':
-            rows = map(str.strip, place.read_text('utf-8', errors='replace').splitlines())
-            files = [str(place.parent / row) for row in rows if row]
+            files = [str(image_of_row(row, [place.parent])) for row in read_list(place)]
         else:
-            files = sorted(str(file) for file in place.rglob('*') if file.suffix.lower() in SUFFIXES)
+            files = sorted(str(file) for file in walk(place) if is_image(file)) if place.is_dir() else []
         if not files:
             raise UserError(f'--backgrounds: no photographs in {place}')
         found += files
@@ -66,26 +68,26 @@ def read_reduced(file: Path, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 BGR, decoded at 1/2, 1/4 or 1/8 where that is still larger than `size`. Raises UserError."""
     try:
         with Image.open(file) as image:
-            wide, high = image.size
+            (wide, high), orientation = image.size, orientation_of(image)
         if wide * high > MAX_PIXELS:
             raise UserError(f'{file}: {wide}x{high} pixels are more than {MAX_PIXELS // 10**6} million')
         spare = min(wide / size[0], high / size[1])
         flag = cv2.IMREAD_COLOR
         for factor, reduced in ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4)):
             flag = reduced if spare >= factor else flag
-        photo = cv2.imread(str(file), flag)
+        photo = cv2.imread(str(file), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f'{file}: the photograph cannot be read ({error})') from None
-    if photo is None:
-        raise UserError(f'{file}: the photograph cannot be read')
-    return photo
+    if photo is None:  # GIF, AVIF ...
+        return np.ascontiguousarray(load_image(file)[..., ::-1])
+    return np.ascontiguousarray(UPRIGHT.get(orientation, np.asarray)(photo))
 
 
 def own_text(file: Path) -> np.ndarray:
     """(n, 4) x1, y1, x2, y2, 0..1: boxes of the words and don't-care regions that label files name."""
     boxes = [np.zeros((0, 4))]
     for kind in ('labels', 'ignore'):
-        companion = companion_file(file, kind)
-        if companion is not None and companion.is_file():
+        companion = find_companion(file, kind)
+        if companion is not None:
             boxes.append(read_labels(companion, nc=1)[0].boxes())
     return np.concatenate(boxes)

@@ -134,7 +134,52 @@ def label_studio(folder: Path) -> Path:
     return folder / 'project.json'
 
 
+def coco(folder: Path) -> Path:
+    images, annotations = [], []
+    for n, name in enumerate(NAMES):
+        images.append({'id': n, 'file_name': f'{name}.jpg', 'width': WIDTH, 'height': HEIGHT})
+        word = {'bbox': [8, 4, 32, 16], 'segmentation': [WORD_CORNERS] if n else [], 'attributes': {'text': 'word'}}
+        blurred = {'bbox': [0, 0, 20, 10], 'segmentation': {'counts': 'abc', 'size': [HEIGHT, WIDTH]}}
+        annotations += [{'id': 2 * n + c, 'image_id': n, 'category_id': c} | a for c, a in enumerate((word, blurred))]
+    categories = [{'id': 0, 'name': 'word'}, {'id': 1, 'name': 'blurred'}]
+    write(folder / 'instances.json', {'images': images, 'annotations': annotations, 'categories': categories})
+    return folder / 'instances.json'
+
+
+def voc(folder: Path) -> Path:
+    item = (
+        '<object><name>{}</name><difficult>0</difficult><bndbox><xmin>{}</xmin><ymin>{}</ymin>'
+        '<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
+    )
+    for name in NAMES:
+        size = f'<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>'
+        items = item.format('word', 8, 4, 40, 20) + item.format('blurred', 0, 0, 20, 10)
+        write(folder / f'{name}.xml', f'<annotation><filename>{name}.jpg</filename>{size}{items}</annotation>')
+    return folder
+
+
+def cvat(folder: Path) -> Path:
+    shapes = (
+        '<polygon label="word" points="8.00,4.00;40.00,4.00;40.00,20.00;8.00,20.00"><attribute name="Text">a'
+        '</attribute></polygon><box label="blurred" xtl="0" ytl="0" xbr="20" ybr="10" occluded="0"/><tag label="x"/>'
+    )
+    images = ''.join(
+        f'<image id="{n}" name="photos/{name}.jpg" width="{WIDTH}" height="{HEIGHT}">{shapes}</image>'
+        for n, name in enumerate(NAMES)
+    )
+    write(folder / 'annotations.xml', f'<?xml version="1.0" encoding="utf-8"?><annotations>{images}</annotations>')
+    return folder / 'annotations.xml'
+
+
+def ppocrlabel(folder: Path) -> Path:
+    word = {'transcription': 'word', 'points': points(WORD_CORNERS), 'difficult': False}
+    unread = {'transcription': '###', 'points': points(DONT_CARE_CORNERS), 'difficult': False, 'key_cls': 'blurred'}
+    write(folder / 'Label.txt', ''.join(f'photos/{name}.jpg\t{json.dumps([word, unread])}\r' for name in NAMES))
+    return folder / 'Label.txt'
+
+
 MAKERS = {f.__name__.replace('_', '-'): f for f in (icdar2013, icdar2015, total_text, coco_text, labelme, label_studio)}
+MAKERS |= {f.__name__: f for f in (coco, voc, cvat, ppocrlabel)}
 MAKERS |= {'icdar2017-mlt': icdar2017_mlt, 'yolo': yolo}
 
 

@@ -44,8 +44,10 @@ def test_walk_follows_links_and_leaves_hidden_parts_out(tmp_path):
     (disk / 'back').symlink_to(root)  # a loop
     (root / '0').symlink_to(root / 'b')  # the same folder twice
     (root / 'nowhere.png').symlink_to(tmp_path / 'gone.png')
+    (root / 'self.png').symlink_to(root / 'self.png')
     found = [file.relative_to(root).as_posix() for file in walk(root)]
-    assert found == ['a.JPG', 'b/1.jpg', 'more/deep/n.jpg', 'more/m.jpg', 'nowhere.png', 'x.png', 'z.txt']
+    media = ['a.JPG', 'b/1.jpg', 'more/deep/n.jpg', 'more/m.jpg', 'nowhere.png', 'self.png', 'x.png']
+    assert found == [*media, 'z.txt']
     assert [name for name in found if not is_image(Path(name))] == ['z.txt']
 
 

@@ -46,7 +46,7 @@ def walk(folder: Path) -> list[Path]:
         with os.scandir(place) as entries:
             visible = [entry for entry in entries if not entry.name.startswith('.')]
         for entry in visible:
-            if not entry.is_dir():
+            if not os.path.isdir(entry.path):  # entry.is_dir() raises for a link to itself
                 files.append(Path(entry.path))
             elif entry.is_symlink():
                 links.append(entry.path)

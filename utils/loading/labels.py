@@ -288,7 +288,9 @@ def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: b
             classes.append(category)
             polygons.append(polygon)
             weights.append(weight)
-    problem = f'none of its {len(skipped)} rows can be used, the first: {skipped[0]}' if skipped and not classes else ''
+    problem = ''
+    if skipped and not classes:
+        problem = f'none of its {len(skipped)} rows can be used; row {skipped[0].removeprefix(f"{file}:")}'
     return LabelFile(Annotations.build(classes, polygons, dont_care, weights), skipped, notes, problem)
 
 

@@ -1,0 +1,326 @@
+"""data/convert.py over people's own files: the right values, or one clear line, and counts that add up."""
+
+import json
+import shutil
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import convert
+from data.formats import FORMATS
+from data.formats.image_files import ImageFiles, cleaned
+from models.errors import UserError
+from tests import inputs
+from utils.evaluation.icdar import read_ground_truth
+
+QUAD = '10,4,40,4,40,20,10,20'  # of a picture of 60x40
+LABEL = [10 / 60, 0.1, 40 / 60, 0.1, 40 / 60, 0.5, 10 / 60, 0.5]
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    for name in 'abc':
+        inputs.picture(tmp_path / f'photos/{name}.png')
+    return tmp_path / 'photos'
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """The command in this process; returns what it printed and the UserError's text."""
+
+    def command(form: str, annotations: Path, *flags, images: str = 'photos') -> tuple[str, str]:
+        given = ['--from', form, '--annotations', annotations, '--images', tmp_path / images, '--out', tmp_path / 'out']
+        shutil.rmtree(tmp_path / 'out', ignore_errors=True)
+        monkeypatch.setattr(sys, 'argv', ['convert.py', *map(str, given), *map(str, flags)])
+        error = ''
+        try:
+            convert.main()
+        except UserError as refusal:
+            error = str(refusal)
+        return capsys.readouterr().out, error
+
+    return command
+
+
+def write(file: Path, content) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        file.write_text(content if isinstance(content, str) else json.dumps(content), encoding='utf-8')
+    return file
+
+
+def labels_of(tmp_path: Path, name: str, kind: str = 'labels') -> list[list[float]]:
+    """The rows of a written label file."""
+    (file,) = (tmp_path / 'out' / kind).rglob(f'{name}.txt')
+    return [list(map(float, row.split()))[1:] for row in file.read_text().splitlines()]
+
+
+def labelme_shape(kind: str = 'polygon', corners=((10, 4), (40, 4), (40, 20), (10, 20))) -> dict:
+    return {'label': 'text', 'shape_type': kind, 'points': list(map(list, corners))}
+
+
+# Rows
+
+
+def test_our_own_rows_with_confidences_are_converted(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/{name}.txt', '0 0.5 0.5 0.2 0.1 0.87\n0 .1 .1 .2 .1 .2 .2 .1 .2 .5\n')
+    write(tmp_path / 'notes/classes.txt', 'text\n')
+    printed, error = run('yolo', tmp_path / 'notes')
+    assert error == '' and 'train: 2 pictures, 4 words' in printed and 'skipped' not in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a')[0], [0.4, 0.45, 0.6, 0.45, 0.6, 0.55, 0.4, 0.55])
+
+
+def test_yolo_files_of_which_no_row_can_be_read(run, photos, tmp_path):
+    for name, text in (('a', '0,0.5,0.5,0.2,0.1\n'), ('b', '0 .5 .5 .2 .1\n'), ('c', '0 .5 .5 .2 .1\n')):
+        write(tmp_path / f'notes/{name}.txt', text)
+    printed, error = run('yolo', tmp_path / 'notes')
+    assert error == '' and 'skipped 1 pictures and 0 rows\n  a.txt: none of its 1 rows can be used' in printed
+
+
+@pytest.mark.parametrize('form', ['icdar2015', 'icdar2017-mlt'])
+def test_quoted_words(run, photos, tmp_path, form):
+    script = 'Latin,' if form == 'icdar2017-mlt' else ''
+    row = '{0}.0,{1}.0,{2}.0,{1}.0,{2}.0,{3}.0,{0}.0,{3}.0,{4}{5}'
+    rows = [row.format(10, 4, 40, 20, script, '"###"'), row.format(0, 0, 9, 9, script, '"a, ""b"')]
+    for name in 'abc':
+        write(tmp_path / f'notes/gt_{name}.txt', '\r'.join([*rows, '']).encode('utf-16'))
+    printed, _ = run(form, tmp_path / 'notes')
+    assert "train: 2 pictures, 2 words, 2 don't-care regions" in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a', 'ignore'), [LABEL], atol=1e-6)
+    (truth,) = (tmp_path / 'out/gt').rglob('gt_a.txt')
+    assert truth.read_text() == '10,4,40,4,40,20,10,20,###\n0,0,9,0,9,9,0,9,a, ""b\n'
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+def test_quotes_and_line_ends_in_hmean(tmp_path, end):
+    file = write(tmp_path / 'gt_a.txt', end.join([f'{QUAD},"###"', f'{QUAD},"word"', f'{QUAD},###', '']).encode())
+    quads, dont_care = read_ground_truth(file)
+    assert quads.shape == (3, 4, 2) and dont_care.tolist() == [True, False, True]
+
+
+# Names
+
+
+def test_what_was_skipped_is_said_before_a_refusal(run, photos, tmp_path):
+    write(tmp_path / 'notes/gt_a.txt', f'{QUAD},word\n')
+    write(tmp_path / 'notes/gt_gone.txt', f'{QUAD},word\n')
+    write(tmp_path / 'notes/gt_b.txt', '1,2,3\n')
+    printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '1 usable picture is too few for 1 in val and the rest in train'
+    assert 'skipped 2 pictures and 0 rows' in printed and "no picture 'gone'" in printed and '3 of 9 fields' in printed
+    assert 'left out: 2 pictures without an annotation' not in printed  # b has one
+    assert 'left out: 1 pictures without an annotation' in printed
+
+
+def test_read_and_left_out_are_all_that_is_there(run, photos, tmp_path):
+    for name in ('d', 'e', 'f'):
+        inputs.picture(photos / f'{name}.png')
+    inputs.picture(photos / '.cache/g.png')
+    write(photos / 'e.png', b'broken')
+    write(photos / 'film.mp4', b'x')
+    for name in ('a', 'b', 'c', 'e'):
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
+    write(tmp_path / 'notes/readme.pdf', b'x')
+    printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '' and 'train: 2 pictures, 2 words' in printed and 'val: 1 pictures, 1 words' in printed
+    assert 'skipped 1 pictures and 0 rows\n  gt_e.txt: e.png is broken' in printed
+    assert 'left out: 2 pictures without an annotation' in printed  # d and f; 3 read + 1 skipped + 2 = 6
+    assert 'left out: 1 .mp4, 1 .pdf' in printed
+
+
+def test_a_copied_labelme_file_belongs_to_the_picture_of_its_name(run, photos, tmp_path):
+    for name, named in (('a', 'a.png'), ('b', 'a.png'), ('c', 'gone.png')):
+        x = 10 + ord(name) - ord('a')
+        shape = labelme_shape(corners=((x, 4), (40, 4), (40, 20), (x, 20)))
+        write(tmp_path / f'notes/{name}.json', {'imagePath': named, 'shapes': [shape]})
+    printed, _ = run('labelme', tmp_path / 'notes')
+    assert [round(labels_of(tmp_path, name)[0][0] * 60) for name in 'abc'] == [10, 11, 12]
+    assert 'worth a look: 1\n  b.json: it names a.png, b.png is taken' in printed and 'skipped' not in printed
+
+
+def test_a_circle_costs_its_shape_alone(run, photos, tmp_path):
+    circle = labelme_shape('circle', ((5, 5), (9, 9)))
+    for name in 'abc':
+        shapes = [labelme_shape(), circle] if name == 'a' else [labelme_shape()]
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': shapes})
+    printed, _ = run('labelme', tmp_path / 'notes')
+    assert 'skipped 0 pictures and 1 rows' in printed and "the shape 'circle' is not supported" in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+
+
+def test_cleaned_names_of_label_studio(run, tmp_path):
+    names = ['photo 1 (1).png', 'Gr\xfc\xdfe & mehr.png', 'b.png']
+    assert list(map(cleaned, names)) == ['photo_1_1.png', 'Gr\xfc\xdfe__mehr.png', 'b.png']
+    for name in names:
+        inputs.picture(tmp_path / 'photos' / unicodedata.normalize('NFD', name))
+    common = {'original_width': 60, 'original_height': 40, 'type': 'rectanglelabels', 'to_name': 'image'}
+    value = {'x': 50, 'y': 25, 'width': 25, 'height': 50, 'rotation': 0, 'rectanglelabels': ['text']}
+    oval = {'x': 50, 'y': 25, 'radiusX': 2, 'radiusY': 2}
+    results = [{'id': 'r', 'value': value, **common}, {'id': 'o', 'value': oval, **common, 'type': 'ellipselabels'}]
+    tasks = [
+        {'data': {'image': f'/data/upload/3/a1b2c3d{n}-{cleaned(name)}'}, 'annotations': [{'result': results}]}
+        for n, name in enumerate(names)
+    ]
+    tasks.append({'data': {'image': '/data/upload/3/a1b2c3d9-none.png'}, 'annotations': []})
+    printed, error = run('label-studio', write(tmp_path / 'export.json', tasks))
+    assert error == '' and 'skipped 0 pictures and 3 rows' in printed and "'ellipselabels' is not supported" in printed
+    assert 'left out: 1 tasks that nobody has annotated' in printed
+    assert len(list((tmp_path / 'out/images').rglob('*.png'))) == 3
+    np.testing.assert_allclose(labels_of(tmp_path, 'b'), [[0.5, 0.25, 0.75, 0.25, 0.75, 0.75, 0.5, 0.75]])
+
+
+def test_names_match_where_exactly_one_file_fits(tmp_path):
+    for name in ('IMG_1.JPG', 'x/img 2.png', 'y/img_2.png', unicodedata.normalize('NFD', '\xe9t\xe9.png')):
+        inputs.picture(tmp_path / name)
+    files = ImageFiles(tmp_path)
+    assert files.find('C:\\photos\\img_1.jpg').name == 'IMG_1.JPG'
+    assert files.find('\xe9t\xe9.png') == files.find('\xc9T\xc9.PNG')
+    assert files.find_stem(Path('gt_img_1.txt')).name == 'IMG_1.JPG'
+    assert files.find('img_2.png') == tmp_path / 'y/img_2.png'  # the exact name counts first
+    inputs.picture(tmp_path / 'img_1.jpeg')
+    inputs.picture(tmp_path / 'Img_1.JPG')
+    with pytest.raises(ValueError, match="2 pictures are called 'img_1.jpg'"):
+        files = ImageFiles(tmp_path)
+        files.find('img_1.jpg')
+    assert files.find('IMG_1.JPG').name == 'IMG_1.JPG'
+
+
+def test_linked_and_hidden_folders(run, photos, tmp_path):
+    inputs.picture(tmp_path / 'disk2/d.png')
+    inputs.picture(photos / '.ipynb_checkpoints/a-checkpoint.png')
+    (photos / 'more').symlink_to(tmp_path / 'disk2')
+    for name in 'abcd':
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
+    (tmp_path / 'disk3').mkdir()
+    (tmp_path / 'notes/gt_d.txt').rename(tmp_path / 'disk3/gt_d.txt')
+    (tmp_path / 'notes/more').symlink_to(tmp_path / 'disk3')
+    printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '' and 'left out' not in printed and 'skipped' not in printed
+    assert len(list((tmp_path / 'out/images').rglob('*.png'))) == 4
+
+
+# Formats
+
+
+def test_images_of_every_suffix_and_pages(run, tmp_path):
+    (tmp_path / 'photos').mkdir()
+    for suffix, form in (('avif', 'AVIF'), ('gif', 'GIF'), ('jfif', 'JPEG'), ('tif', 'TIFF')):
+        Image.fromarray(inputs.pixels()).save(tmp_path / f'photos/{suffix}.{suffix}', format=form)
+        write(tmp_path / f'notes/gt_{suffix}.txt', f'{QUAD},word\n')
+    frames = [Image.fromarray(inputs.pixels())] * 2
+    frames[0].save(tmp_path / 'photos/tif.tif', save_all=True, append_images=frames[1:])
+    printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '' and 'tif.tif: the first of its 2 pages is used' in printed
+    for file in (tmp_path / 'out/images').rglob('*.*'):
+        assert file.read_bytes() == (tmp_path / 'photos' / file.name).read_bytes()
+
+
+def test_orientation_in_xmp(run, photos, tmp_path):
+    for name in 'abc':
+        (photos / f'{name}.png').unlink()
+        inputs.picture(photos / f'{name}.jpg', xmp=inputs.xmp(6, 'element'))
+        write(tmp_path / f'notes/gt_{name}.txt', '4,10,20,10,20,40,4,40,word\n')  # of 40x60, as viewers show it
+    printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '' and 'train: 2 pictures, 2 words' in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a')[0][:4], [0.1, 10 / 60, 0.5, 10 / 60], atol=1e-6)
+
+
+def test_polygons_keep_all_their_corners(run, photos, tmp_path):
+    corners = [(10, 4), (20, 2), (30, 2), (40, 4), (40, 20), (30, 22), (20, 22), (10, 20)]
+    for name in 'abc':
+        shape = labelme_shape(corners=corners)
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': [shape]})
+    run('labelme', tmp_path / 'notes')
+    expected = (np.array(corners) / (60, 40)).ravel()
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [expected], atol=1e-6)
+
+
+def test_nothing_to_train_on(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},###\n')
+    assert 'nothing to train on' in run('icdar2015', tmp_path / 'notes')[1]
+
+
+def test_turned_boxes_of_cvat(run, photos, tmp_path):
+    """24 x 8 about (30, 20), a quarter turn: x 26 to 34, y 8 to 32."""
+    box = '<box label="text" xtl="18" ytl="16" xbr="42" ybr="24" rotation="90"/>'
+    bad = '<polyline label="text" points="1,1;2,2"/><polygon label="text" points="1,1;2"/>'
+    images = ''.join(f'<image name="{name}.png" width="60" height="40">{box}{bad}</image>' for name in 'abc')
+    printed, _ = run('cvat', write(tmp_path / 'notes.xml', f'<annotations>{images}</annotations>'))
+    assert 'skipped 0 pictures and 6 rows' in printed and "the shape 'polyline' is not supported" in printed
+    expected = np.array([34, 8, 34, 32, 26, 32, 26, 8]) / np.tile((60, 40), 4)
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [expected], atol=1e-6)
+    tracks = write(tmp_path / 'tracks.xml', '<annotations><track id="0"/></annotations>')
+    assert "tracks of a video; export as 'CVAT for images'" in run('cvat', tracks)[1]
+
+
+def test_voc_polygons_difficult_words_and_copied_files(run, photos, tmp_path):
+    numbers = zip(('x1', 'y1', 'x2', 'y2', 'x3', 'y3', 'x4', 'y4'), QUAD.split(','), strict=True)
+    polygon = ''.join(f'<{tag}>{value}</{tag}>' for tag, value in sorted(numbers))  # Roboflow: x1 x2 ... is possible
+    box = '<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax></bndbox>'
+    items = f'<object><name>t</name><polygon>{polygon}</polygon>{box}</object>'
+    items += f'<object><name>t</name><difficult>1</difficult>{box}</object><object><name>t</name></object>'
+    for name in 'abc':
+        text = f'<annotation><filename>b.png</filename><size><width>0</width><height>0</height></size>{items}'
+        write(tmp_path / f'notes/{name}.xml', f'{text}</annotation>')
+    printed, error = run('voc', tmp_path / 'notes')
+    assert error == '' and 'skipped 0 pictures and 3 rows' in printed and 'worth a look: 2' in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+    np.testing.assert_allclose(labels_of(tmp_path, 'c', 'ignore')[0][:2], [1 / 60, 0.05], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', 'defines a document type'),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>'.encode('utf-16'), 'defines a document type'),
+        (b'<annotation>', 'no XML'),
+        (b'\0\xff\0', 'no XML'),
+        (b'<?xml version="1.0" encoding="nonsense"?><annotation/>', 'no XML'),
+        (b'<html/>', 'expected <annotation>'),
+        (b'<annotation><filename>../../etc/passwd</filename></annotation>', ''),
+    ],
+)
+def test_xml_that_is_something_else(photos, tmp_path, content, reason):
+    write(tmp_path / 'notes/a.xml', content)
+    (page,) = FORMATS['voc'].read(tmp_path / 'notes', ImageFiles(photos))
+    assert reason in page.problem and (page.image is None or page.image == photos / 'a.png')
+
+
+def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
+    images = [{'id': n, 'file_name': f'sub/{name}.png', 'width': 60, 'height': 40} for n, name in enumerate('abc')]
+    two = [[1, 1, 9, 1, 9, 9], [11, 1, 19, 1, 19, 9]]
+    annotations = [
+        {'image_id': 0, 'category_id': 1, 'bbox': [10, 4, 30, 16], 'segmentation': two},
+        {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9, 9], 'iscrowd': 1},
+        {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9]},
+        {'image_id': 1, 'category_id': 7, 'bbox': [10, 4, 30, 16], 'caption': '###'},
+        {'image_id': 9, 'category_id': 1, 'bbox': [10, 4, 30, 16]},
+    ]
+    content = {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'word'}]}
+    printed, error = run('coco', write(tmp_path / 'a.json', content), '--val', 0.4)
+    assert error == '' and 'skipped 1 pictures and 1 rows' in printed and 'the file lists no such image' in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+    assert len(labels_of(tmp_path, 'a', 'ignore')) == len(labels_of(tmp_path, 'b', 'ignore')) == 1
+    assert labels_of(tmp_path, 'c') == []
+    for wrong in ([], {'images': []}, {'imgs': {}, 'anns': {}}):
+        assert 'no COCO file of objects' in run('coco', write(tmp_path / 'b.json', wrong))[1]
+
+
+def test_ppocrlabel_rows(run, photos, tmp_path):
+    region = {'transcription': 'word', 'points': [[10, 4], [40, 4], [40, 20], [10, 20]], 'difficult': False}
+    hard = region | {'difficult': True, 'points': [[0, 0], [9, 0], [9, 9], [0, 9]]}
+    rows = [f'photos/{name}.png\t{json.dumps([region, hard])}' for name in 'abc']
+    rows += ['photos/a.png\t[]', 'photos/none.png\t[]', 'photos/a.png\t[', 'no tab']
+    (tmp_path / 'Cache.cach').write_bytes(b'x')
+    printed, _ = run('ppocrlabel', write(tmp_path / 'Label.txt', '\r\n'.join(rows).encode('utf-16')))
+    assert "train: 2 pictures, 2 words, 2 don't-care regions" in printed and 'skipped 4 pictures' in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+    assert 'no Label.txt' in run('ppocrlabel', write(tmp_path / 'Label.txt', 'a,b\n'))[1]
