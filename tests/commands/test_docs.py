@@ -10,7 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from tests.support import ROOT, run_script
+from tests.support import ROOT, run_here
 
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *ROOT.glob('*/README.md')])
 PUBLISHED = (
@@ -50,7 +50,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @functools.cache
 def help_of(script: str) -> str:
-    result = run_script(script, '--help')
+    result = run_here(script, '--help')
     assert result.returncode == 0, (script, result.stderr)
     return result.stdout
 

@@ -5,7 +5,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from data import prepare_icdar2015 as preparer
 from data.formats.common import BadEntry
 from data.prepare_icdar2015 import parse_row, prepare
 from models.errors import UserError
-from tests.support import ROOT
+from tests.support import ROOT, run_here
 
 PUBLISHED = ROOT.parent / 'shared/icdar2015'
 TRAIN, TRAIN_GT = 'ch4_training_images', 'ch4_training_localization_transcription_gt'
@@ -338,15 +337,14 @@ def test_unwritable_out(tmp_path):
         prepare(source, tmp_path / 'file')
 
 
-def run_script(*args) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / 'data/prepare_icdar2015.py'), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def prepare_here(*args) -> subprocess.CompletedProcess:
+    return run_here('data/prepare_icdar2015.py', *args)
 
 
 def test_command_line(tmp_path):
-    assert run_script().returncode == 2
-    assert run_script('--source', tmp_path, '--limit', 0).returncode == 2
-    result = run_script('--source', tmp_path / 'none', '--out', tmp_path / 'out')
+    assert prepare_here().returncode == 2
+    assert prepare_here('--source', tmp_path, '--limit', 0).returncode == 2
+    result = prepare_here('--source', tmp_path / 'none', '--out', tmp_path / 'out')
     assert result.returncode == 1
     assert result.stderr.startswith('error: no folder')
     assert result.stderr.count('\n') == 1
@@ -354,7 +352,7 @@ def test_command_line(tmp_path):
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason='the published ICDAR2015 files are not here')
 def test_published_files(tmp_path):
-    result = run_script('--source', PUBLISHED, '--out', tmp_path / 'out', '--limit', 20)
+    result = prepare_here('--source', PUBLISHED, '--out', tmp_path / 'out', '--limit', 20)
     assert result.returncode == 0, result.stderr
     out = tmp_path / 'out'
     assert json.loads((out / 'prepared.json').read_text())['pictures']['test_icdar'] == list(range(1, 21))

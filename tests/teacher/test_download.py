@@ -19,7 +19,7 @@ import yaml
 
 from models.errors import UserError
 from teacher import download
-from tests.support import ROOT
+from tests.support import ROOT, run_here
 
 PUBLIC = ROOT.parent / 'shared/weights/yolov5n.pt'
 
@@ -436,25 +436,26 @@ def test_bad_manifests(tmp_path):
             download.load_manifest(file)
 
 
-def run_script(*args) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / 'teacher/download.py'), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+def download_here(*args) -> subprocess.CompletedProcess:
+    return run_here('teacher/download.py', *args)
 
 
 def test_command_line(tmp_path, site):
-    assert run_script().returncode == 2
-    assert run_script('coco-n', '--list').returncode == 2
-    listed = run_script('--list')
+    assert download_here().returncode == 2
+    assert download_here('coco-n', '--list').returncode == 2
+    listed = download_here('--list')
     assert listed.returncode == 0
     assert 'coco-x' in listed.stdout
-    wrong = run_script('coco-z')
+    wrong = download_here('coco-z')
     assert (wrong.returncode, wrong.stderr.count('\n')) == (1, 1)
     assert 'did you mean coco-' in wrong.stderr
     out = tmp_path / 'best.pt'
-    refused = run_script('coco-n', '--accept-licence', '--url', site.url, '--out', out)  # not the file of the manifest
+    refused = download_here(
+        'coco-n', '--accept-licence', '--url', site.url, '--out', out
+    )  # not the file of the manifest
     assert refused.returncode == 1
     assert 'expected 4062133' in refused.stderr
     assert refused.stderr.count('\n') == 1
-    taken = run_script('icdar-l', '--url', site.url, '--out', out)
+    taken = download_here('icdar-l', '--url', site.url, '--out', out)
     assert taken.returncode == 0, taken.stderr
     assert out.read_bytes() == site.content
