@@ -13,12 +13,21 @@ boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [50, 50, 60, 60]]).repeat
 kept = class_nms(boxes, torch.tensor([0.5, 0.9, 0.3, 0.8, 0.7, 0.2]), torch.tensor([0, 0, 0, 1, 1, 1]), 0.5)
 assert kept.tolist() == [1, 3, 2, 5], kept
 """
+# What our own loading meets; torchvision itself finds what it needs.
 BROKEN = """
+load = torch.ops.load_library
 def refuse(path):
+    torch.ops.load_library = load
     raise OSError('Could not load this library')
 torch.ops.load_library = refuse
 """
-MOVED = 'import importlib.util\nimportlib.util.find_spec = lambda name: None\n'
+MOVED = """
+import importlib.util
+find = importlib.util.find_spec
+def miss(name):
+    importlib.util.find_spec = find
+importlib.util.find_spec = miss
+"""
 
 
 @pytest.mark.parametrize(('before', 'imported'), [('', False), (BROKEN, True), (MOVED, True)])

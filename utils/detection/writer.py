@@ -4,7 +4,7 @@ import json
 import math
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
