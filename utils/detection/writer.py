@@ -4,7 +4,7 @@ import json
 import math
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -44,7 +44,7 @@ class Writer:
         self.options, self.names = options, names
         self.entries: list[dict] = []  # of detections.json
         self.written: set[Path] = set()
-        self.video: Any = None  # the open cv2.VideoWriter
+        self.video: cv2.VideoWriter | None = None  # the open one
         self.stopped = False
         wanted = not options.nosave or options.save_txt or options.save_crop or options.save_json
         self.folder = make_run_folder(options.project, options.name, options.exist_ok) if wanted else None

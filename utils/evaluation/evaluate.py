@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ class Evaluation:
 
     scores: dict[str, float]
     losses: dict[str, float]
-    details: dict
+    details: dict[str, Any]
     confusion: ConfusionMatrix
     speed: dict[str, float]
     images: list[ImageResult] = field(repr=False)
@@ -133,7 +134,8 @@ def evaluate(
         start = time.perf_counter()
         inputs = to_network(batch.images, device, amp)
         with autocast(device, amp):
-            decoded, maps = model(inputs)
+            outputs: Any = model(inputs)
+        decoded, maps = outputs
         terms = loss(maps, batch.targets, batch.ignore, edges=batch.edges) if loss is not None else {}
         _wait(device)
         clock['network'] += time.perf_counter() - start
@@ -151,7 +153,7 @@ def evaluate(
     for image in images:
         metrics.update(image.detections, image.labels, image.ignore)
         confusion.update(image.detections, image.labels, image.ignore)
-        if image.detection_quads is not None:
+        if image.detection_quads is not None and image.label_quads is not None:
             overlaps = pairwise_quad_iou(image.detection_quads, image.label_quads, IOU_THRESHOLDS[0] - 0.01)
             quad_metrics.update(image.detections, image.labels, image.ignore, overlaps)
     details = metrics.compute()
@@ -172,7 +174,7 @@ def evaluate(
     )
 
 
-def _gathered(batches: list, clock: dict[str, float]) -> tuple[list, dict[str, float]]:
+def _gathered(batches: list[Any], clock: dict[str, float]) -> tuple[list[Any], dict[str, float]]:
     """The batches of all processes in the order that one process has them, and the clocks' sum."""
     found = distributed.gather((batches, clock))
     turns = itertools.zip_longest(*(mine for mine, _ in found))
@@ -216,7 +218,8 @@ def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Imag
         labels = torch.cat((targets[:, 1:2], letterbox.to_image(inputs, *shape)), 1)
         detections, detection_quads = in_image(found[number], number)
         words_here, word_quads = in_image(words[number], number)
-        label_quads = letterbox.quads_to_image(decode(inputs, batch.edges[here, :4]), *shape)
+        edges = None if batch.edges is None else batch.edges[here, :4]
+        label_quads = None if edges is None else letterbox.quads_to_image(decode(inputs, edges), *shape)
         quads = (detection_quads, word_quads, label_quads)
         result.append(ImageResult(batch.paths[number], shape, detections, words_here, labels, regions, *quads))
     return result
@@ -224,7 +227,9 @@ def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Imag
 
 def read_truths(files: list[Path]) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """The official ground truth of each picture (see read_ground_truth); None if any has none. Raises UserError."""
-    return None if without_truth(files) else [read_ground_truth(companion_file(file, 'gt')) for file in files]
+    if without_truth(files):
+        return None
+    return [read_ground_truth(truth) for file in files if (truth := companion_file(file, 'gt'))]
 
 
 def without_truth(files: list[Path]) -> list[Path]:

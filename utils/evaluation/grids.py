@@ -2,13 +2,18 @@
 not at all, and all functions take empty inputs."""
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 
 from models.files import replacing
 from utils.detection.drawing import PALETTE, draw_boxes, line_width
+
+Names = Mapping[int, str] | Sequence[str] | None
 
 PREDICTION_COLOR = (225, 60, 50)  # RGB
 IGNORE_COLOR = (150, 150, 150)
@@ -17,7 +22,7 @@ MAX_SIDE = 1920  # pixels; longer mosaics are shrunk
 PAIR_WIDTH, TITLE_HEIGHT = 956, 30  # pixels of one image of a pair of labels and predictions, and of its title
 
 
-def save_image(image: np.ndarray, file) -> None:
+def save_image(image: np.ndarray, file: Path) -> None:
     """Write an RGB uint8 picture (H, W, 3); the file's suffix chooses the format."""
     file = Path(file)
     # JPEG halves the resolution of colour unless told otherwise: thin coloured lines would go grey.
@@ -30,15 +35,15 @@ def save_image(image: np.ndarray, file) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def class_name(names, category) -> str:
+def class_name(names: Names, category: float) -> str:
     """Class name from a dict or list, or the number itself."""
     try:
-        return str(names[int(category)])
+        return str(int(category) if names is None else names[int(category)])
     except (KeyError, IndexError, TypeError):
         return str(int(category))
 
 
-def hatch_boxes(image: np.ndarray, boxes) -> np.ndarray:
+def hatch_boxes(image: np.ndarray, boxes: ArrayLike) -> np.ndarray:
     """A copy of the picture with grey diagonal stripes on don't-care boxes (n, 4) xyxy in pixels."""
     image = np.ascontiguousarray(image).copy()
     height, width = image.shape[:2]
@@ -72,7 +77,9 @@ def _empty(text: str) -> np.ndarray:
     return cv2.putText(image, text, (20, 88), FONT, 0.7, (90, 90, 90), 1, cv2.LINE_AA)
 
 
-def plot_batch(images, targets, ignore, file, names=None, max_images: int = 16) -> None:  # noqa: PLR0917
+def plot_batch(
+    images: Any, targets: ArrayLike, ignore: ArrayLike | None, file: Path, names: Names = None, max_images: int = 16
+) -> None:
     """A batch as the network sees it, with its targets and, hatched, its don't-care regions.
 
     Args:
@@ -94,7 +101,7 @@ def plot_batch(images, targets, ignore, file, names=None, max_images: int = 16) 
     save_image(_mosaic(tiles, math.ceil(math.sqrt(len(tiles)))) if tiles else _empty('no pictures'), file)
 
 
-def _draw_classes(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, names) -> np.ndarray:
+def _draw_classes(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, names: Names) -> np.ndarray:
     """The boxes, each class in its colour and, if there are several, with its name."""
     for category in np.unique(classes.astype(int)):
         chosen = boxes[classes == category]
@@ -116,7 +123,14 @@ def _titled(image: np.ndarray, title: str, height: int) -> np.ndarray:
     return cv2.putText(tile, title, (6, 21), FONT, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
 
 
-def plot_predictions(images, labels, ignore, detections, file, names=None) -> None:  # noqa: PLR0917
+def plot_predictions(
+    images: Sequence[np.ndarray],
+    labels: Sequence[ArrayLike],
+    ignore: Sequence[ArrayLike] | None,
+    detections: Sequence[ArrayLike],
+    file: Path,
+    names: Names = None,
+) -> None:
     """Each row a picture twice: its labels at the left, what was detected at the right.
 
     Args:
@@ -139,19 +153,19 @@ def _count(number: int, noun: str) -> str:
     return f'{number} {noun}' + ('' if number == 1 else 's')
 
 
-def _pair(image: np.ndarray, labels: np.ndarray, ignore, detections: np.ndarray, names) -> np.ndarray:
+def _pair(image: np.ndarray, labels: np.ndarray, ignore: ArrayLike, detections: np.ndarray, names: Names) -> np.ndarray:
     """One row of plot_predictions; lines and letters are drawn at the size in which they are seen."""
     height = round(PAIR_WIDTH * min(image.shape[0] / image.shape[1], 1.2))
     scale = min(PAIR_WIDTH / image.shape[1], height / image.shape[0])
     size = [max(int(side * scale), 1) for side in image.shape[1::-1]]
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    ignore = np.asarray(ignore, float).reshape(-1, 4) * scale
+    hatched = np.asarray(ignore, float).reshape(-1, 4) * scale
 
     several = names is not None and len(names) > 1
     texts = [(f'{class_name(names, c)} ' if several else '') + f'{score:.2f}' for score, c in detections[:, 4:]]
-    left = _draw_classes(hatch_boxes(image, ignore), labels[:, 1:] * scale, labels[:, 0], names)
+    left = _draw_classes(hatch_boxes(image, hatched), labels[:, 1:] * scale, labels[:, 0], names)
     right = draw_boxes(image, detections[:, :4] * scale, texts, PREDICTION_COLOR)
-    regions = ', ' + _count(len(ignore), "don't-care region") if len(ignore) else ''
+    regions = ', ' + _count(len(hatched), "don't-care region") if len(hatched) else ''
     return np.hstack(
         (
             _titled(left, _count(len(labels), 'label') + regions, height),

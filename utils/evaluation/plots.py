@@ -3,25 +3,28 @@ inputs."""
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from utils.detection.drawing import PALETTE
-from utils.evaluation.grids import class_name, save_image
+from utils.evaluation.grids import Names, class_name, save_image
 
 
-def _save_figure(figure: Figure, file, dpi: int = 150) -> None:
+def _save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
     canvas.draw()
     save_image(np.asarray(canvas.buffer_rgba())[..., :3], file)
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
     """A figure of width x height inches and its axes (rows, columns)."""
     figure = Figure(figsize=(width, height), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -32,7 +35,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1):
     return figure, axes
 
 
-def read_results(csv_path) -> dict[str, np.ndarray]:
+def read_results(csv_path: str | Path) -> dict[str, np.ndarray]:
     """Numeric columns of a results.csv by name; cells that are empty or no number are NaN, all-NaN columns left out."""
     with open(csv_path, newline='', encoding='utf-8') as stream:
         rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
@@ -56,7 +59,7 @@ def _number(text: str) -> float:
 
 def _panels(names: list[str]) -> list[tuple[str, list[str]]]:
     """Which columns share a panel: a train loss and the val loss of its name; all else stands alone."""
-    panels = {}
+    panels: dict[str, list[str]] = {}
     for name in names:
         group, _, rest = name.partition('/')
         pair = group in ('train', 'val') and {f'train/{rest}', f'val/{rest}'} <= set(names)
@@ -64,7 +67,7 @@ def _panels(names: list[str]) -> list[tuple[str, list[str]]]:
     return list(panels.items())
 
 
-def plot_results(csv_path, file=None) -> None:
+def plot_results(csv_path: str | Path, file: Path | None = None) -> None:
     """Every numeric column of a run's results.csv over the epochs.
 
     Args:
@@ -94,7 +97,7 @@ def plot_results(csv_path, file=None) -> None:
     _save_figure(figure, file or Path(csv_path).with_name('results.png'), 120)
 
 
-def _unit_axes(xlabel: str, ylabel: str, title: str = ''):
+def _unit_axes(xlabel: str, ylabel: str, title: str = '') -> tuple[Figure, Axes]:
     figure, axes = _figure(6.4, 4.6)
     axis = axes[0, 0]
     axis.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=xlabel, ylabel=ylabel)
@@ -102,7 +105,7 @@ def _unit_axes(xlabel: str, ylabel: str, title: str = ''):
     return figure, axis
 
 
-def _plot_class_curves(x, rows, labels, mean_label, axis) -> None:
+def _plot_class_curves(x: np.ndarray, rows: np.ndarray, labels: list[str], mean_label: str, axis: Axes) -> None:
     """A thin line per class (named up to ten of them), and their mean."""
     for row, (values, label) in enumerate(zip(rows, labels, strict=True)):
         color = np.array(PALETTE[row % len(PALETTE)]) / 255
@@ -115,7 +118,7 @@ def _plot_class_curves(x, rows, labels, mean_label, axis) -> None:
         axis.text(0.5, 0.5, 'no labels', ha='center', va='center')
 
 
-def plot_pr_curve(curves: dict, file, names=None, subject: str = '') -> None:
+def plot_pr_curve(curves: dict[str, Any], file: Path, names: Names = None, subject: str = '') -> None:
     """Precision over recall at IoU .5.
 
     Args:
@@ -132,7 +135,7 @@ def plot_pr_curve(curves: dict, file, names=None, subject: str = '') -> None:
     _save_figure(figure, file)
 
 
-def plot_f1_curve(curves: dict, file, names=None, subject: str = '') -> None:
+def plot_f1_curve(curves: dict[str, Any], file: Path, names: Names = None, subject: str = '') -> None:
     """F1, and the mean precision and recall, over the confidence threshold, at IoU .5; arguments of plot_pr_curve."""
     figure, axis = _unit_axes('confidence threshold', 'score', f'F1, precision and recall, IoU 0.5\n{subject}')
     x, f1 = curves['confidence'], curves['f1']
@@ -146,7 +149,9 @@ def plot_f1_curve(curves: dict, file, names=None, subject: str = '') -> None:
     _save_figure(figure, file)
 
 
-def plot_icdar_curve(curve: dict, file, threshold: float, hmean: float, subject: str = '') -> None:
+def plot_icdar_curve(
+    curve: dict[str, np.ndarray], file: Path, threshold: float, hmean: float, subject: str = ''
+) -> None:
     """ICDAR precision, recall and hmean over the confidence threshold.
 
     Marked is the threshold in use, not the curve's highest point, which on a test split would be chosen on test.
@@ -168,7 +173,7 @@ def plot_icdar_curve(curve: dict, file, threshold: float, hmean: float, subject:
     _save_figure(figure, file)
 
 
-def plot_confusion(matrix: np.ndarray, names, file) -> None:
+def plot_confusion(matrix: np.ndarray, names: Names, file: Path) -> None:
     """A confusion matrix (nc + 1, nc + 1), rows predicted, columns actual, last the background.
 
     Colours are shares of a class's labels; the cells hold counts and these shares.
@@ -197,7 +202,7 @@ def plot_confusion(matrix: np.ndarray, names, file) -> None:
     _save_figure(figure, file)
 
 
-def plot_labels(labels: np.ndarray, file, names=None) -> None:
+def plot_labels(labels: np.ndarray, file: Path, names: Names = None) -> None:
     """What the boxes of a data set are like: how many, where, and how large.
 
     Args:
@@ -231,9 +236,9 @@ def plot_labels(labels: np.ndarray, file, names=None) -> None:
     _save_figure(figure, file, 110)
 
 
-def _heat_map(axis, points: np.ndarray, limits, quantities) -> None:
+def _heat_map(axis: Axes, points: np.ndarray, limits: Sequence[float], quantities: tuple[str, str]) -> None:
     """How many of the points (n, 2) fall where between 0 and the limits, on a logarithmic colour scale."""
-    heat = np.histogram2d(*points.T, bins=50, range=[(0, limit) for limit in limits])[0].T
+    heat = np.histogram2d(points[:, 0], points[:, 1], bins=50, range=[(0, limit) for limit in limits])[0].T
     axis.grid(False)
     axis.imshow(
         np.ma.masked_equal(heat, 0),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ class Report:
         """precision, recall, map50, map50_95; of a network with quads also quad_map50, quad_map50_95."""
         return self.evaluation.scores
 
-    def metrics(self, **context) -> dict:
+    def metrics(self, **context: Any) -> dict[str, Any]:
         """The content of metrics.json: scores, with the protocol they are for.
 
         Args:
@@ -76,13 +77,13 @@ class Report:
             **context,
         }
 
-    def write(self, folder: Path, metrics: dict, plots: bool = True) -> None:
+    def write(self, folder: Path, metrics: dict[str, Any], plots: bool = True) -> None:
         """Write metrics.json and, with `plots`, curves and grids of labels beside predictions."""
         if plots:
             self._draw(folder, metrics)
         write_json(folder / 'metrics.json', metrics)  # last: a run that has it is complete
 
-    def _draw(self, folder: Path, metrics: dict) -> None:
+    def _draw(self, folder: Path, metrics: dict[str, Any]) -> None:
         from utils.evaluation.grids import plot_predictions
         from utils.evaluation.plots import plot_confusion, plot_f1_curve, plot_icdar_curve, plot_pr_curve
 
@@ -126,7 +127,7 @@ def evaluate_split(
     choose: bool = False,
     threshold: float | None = None,
     scale: tuple[float, float] | None = None,
-    **options,
+    **options: Any,
 ) -> Report:
     """Evaluate a model on a split.
 
@@ -177,7 +178,8 @@ def choose_scale(evaluation: Evaluation) -> tuple[float, float]:
         return UNSCALED
 
     def hmean(scale: tuple[float, float]) -> float:
-        return evaluation.icdar(scale).sweep()[1]['hmean'].max()
+        icdar = evaluation.icdar(scale)
+        return float(icdar.sweep()[1]['hmean'].max()) if icdar else 0.0
 
     height = max(HEIGHT_SCALES, key=lambda height: hmean((1.0, height)))
     return max(((width, height) for width in WIDTH_SCALES), key=hmean)
@@ -191,14 +193,14 @@ def choose_threshold(evaluation: Evaluation, scale: tuple[float, float]) -> floa
     return max(float(evaluation.details['best_f1_conf']), LOWEST_THRESHOLD)  # hmean on other data must be possible
 
 
-def checkpoint_entries(metrics: dict) -> dict:
+def checkpoint_entries(metrics: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint keeps of its metrics.json: threshold, word scale, scores."""
     names = SCORES + QUAD_SCORES
     scores = {name: value for name, value in metrics.items() if name in names or name.startswith('icdar_')}
     return {'conf_threshold': metrics['conf_threshold'], 'word_scale': metrics['word_scale'], 'metrics': scores}
 
 
-def print_scores(metrics: dict) -> None:
+def print_scores(metrics: dict[str, Any]) -> None:
     """The scores as a person reads them, with their protocol."""
     print(
         f'{metrics["split"]} of {metrics["data"]}, {metrics["pictures"]} pictures, dont_care: {metrics["dont_care"]}: '

@@ -1,6 +1,8 @@
 """The images of a split, as every detector is evaluated on them."""
 
 from models.errors import UserError
+from models.exported import ExportedModel
+from models.yolo import DetectionModel
 from utils.loading.config import DataConfig
 from utils.loading.dataset import TextDataset
 from utils.loading.loader import BatchLoader, build_loader
@@ -42,7 +44,7 @@ class EvaluationSplit(TextDataset):
         return build_loader(self, self.batch_size, workers, part=part)
 
 
-def require_class_count(model, weights: str, data: DataConfig) -> None:
+def require_class_count(model: DetectionModel | ExportedModel, weights: str, data: DataConfig) -> None:
     """Raises UserError where the model of the file `weights` has another number of classes than the data."""
     if model.nc != data.nc:
         raise UserError(f'{weights} knows {model.nc} classes, {data.file} names {data.nc}')
