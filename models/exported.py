@@ -27,7 +27,6 @@ SUFFIXES = ('.onnx', '.xml', '.torchscript')
 FORMAT, VERSION = 'ocrdistill', 1
 METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
 MAX_METADATA = 1 << 20  # bytes
-MAX_SIDE = 32768  # pixels of a network's input; what is larger fits no memory
 
 Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
 
@@ -119,10 +118,8 @@ def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
     """Pixels of the long side of a network's input: imgsz, else what an export takes or was made for, else 640.
 
     Raises:
-        UserError: imgsz is not what the export takes, or beyond any memory.
+        UserError: imgsz is not what the export takes.
     """
-    if imgsz and imgsz > MAX_SIDE:
-        raise UserError(f'--imgsz {imgsz}: {MAX_SIDE} pixels at most')
     if not isinstance(model, ExportedModel):
         return imgsz or 640
     if model.input_size and imgsz not in (None, max(model.input_size)):

@@ -318,7 +318,7 @@ def test_batches_of_an_export_of_one_size_are_refused(exports, tmp_path, monkeyp
     cv2.imwrite(str(tmp_path / 'photo.png'), np.zeros((64, 96, 3), np.uint8))
     flags = ['--source', str(tmp_path / 'photo.png'), '--batch-size', '2', '--project', str(tmp_path / 'runs')]
     monkeypatch.setattr(sys, 'argv', ['detect.py', '--weights', str(exports['onnx, 64x128'][0]), *flags])
-    with pytest.raises(UserError, match='one picture at a time'):
+    with pytest.raises(UserError, match='one image at a time'):
         detect.main()
     monkeypatch.setattr(sys, 'argv', ['detect.py', '--weights', str(exports['onnx, any size'][0]), *flags])
     detect.main()

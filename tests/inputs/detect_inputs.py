@@ -20,7 +20,7 @@ IMAGES = {
     'scan.tif': (60, 40),
     'scan.tif_page2.tif': (80, 30),  # as the next name is taken
     'scan_page2.tif': (20, 20),
-    'scan.tif_page3.tif': (40, 90),
+    'scan_page3.tif': (40, 90),
     'turned.jpg': (40, 60),
 }
 LEFT_OUT = {'.heic': 2, '.pdf': 1, 'without a suffix': 1}

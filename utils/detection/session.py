@@ -30,7 +30,7 @@ def check_sources(sources: list[Source], options) -> None:
     if options.vid_stride is not None and not any(source.moves for source in sources):
         raise UserError(f'--vid-stride is for videos, and {options.source} has none')
     if options.batch_size is not None and options.slice is None and all(source.moves for source in sources):
-        raise UserError(f'--batch-size is for pictures, and {options.source} has none: frames go one by one')
+        raise UserError(f'--batch-size is for images, and {options.source} has none: frames go one by one')
     if options.slice and options.slice < MIN_TILE:
         raise UserError(f'--slice {options.slice}: tiles of {MIN_TILE} pixels at least')
     if options.view_img:
@@ -62,7 +62,7 @@ def build_detector(options) -> Detector:
         amp=options.amp,
     )
     if (options.batch_size or 1) > 1 and detector.model.input_size:
-        raise UserError(f'--batch-size: {options.weights} takes one picture at a time (export it with --dynamic)')
+        raise UserError(f'--batch-size: {options.weights} takes one image at a time (export it with --dynamic)')
     return detector
 
 
