@@ -15,7 +15,9 @@ def main() -> None:
     from utils.detection.sources import find_sources
     from utils.detection.writer import Writer
 
-    sources = find_sources(options.source)
+    sources, left_out = find_sources(options.source)
+    if left_out:
+        print(left_out)
     session.check_sources(sources, options)
     detector = session.build_detector(options)
     with Writer(options, detector.names) as writer:

@@ -298,7 +298,9 @@ class Detection:
 
     def __init__(self, settings: Settings):
         self.images = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in test_images(settings)]
-        self.detector = Detector(settings.weights, device=settings.device, imgsz=settings.imgsz, conf_thres=CONFIDENCE)
+        self.detector = Detector(
+            settings.weights, device=settings.device, imgsz=settings.imgsz, conf_thres=CONFIDENCE, max_det=300
+        )
 
     def round(self) -> dict:
         return {'pictures': len(self.images), 'boxes': sum(len(self.detector(image)) for image in self.images)}

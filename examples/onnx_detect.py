@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ def detect(session, image, iou_thres=0.45):
 
     images = padded.transpose(2, 0, 1)[None].astype(np.float32) / 255
     decoded = session.run(['boxes'], {'images': images})[0][0]  # (M, 5 + classes)
-    scores = decoded[:, 4:5] * decoded[:, 5:]
+    scores = decoded[:, 4:5] * decoded[:, 5 : 5 + len(about['names'])]
     category, score = scores.argmax(1), scores.max(1)
     corner, wh = decoded[:, :2] - decoded[:, 2:4] / 2, decoded[:, 2:4]
     kept = cv2.dnn.NMSBoxesBatched(np.hstack((corner, wh)), score, category.astype(np.int32), conf_thres, iou_thres)
@@ -34,6 +35,26 @@ def detect(session, image, iou_thres=0.45):
     return rows[(corners[:, 0] < corners[:, 1]).all(1)]  # none that lies on the grey
 
 
+def main(arguments):
+    if len(arguments) != 2:
+        sys.exit('usage: python examples/onnx_detect.py MODEL.onnx IMAGE')
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from utils.loading.images import Unreadable, read_image  # upright, 8 bits, on white; needs no PyTorch
+
+    try:
+        image = read_image(Path(arguments[1]))
+    except Unreadable as error:
+        sys.exit(f'error: {arguments[1]}: the image cannot be read ({error})')
+    try:
+        session = onnxruntime.InferenceSession(arguments[0])
+    except Exception:  # ONNX Runtime has many, of many lines
+        sys.exit(f'error: {arguments[0]} is no ONNX file (python export.py --format onnx writes one)')
+    about = session.get_modelmeta().custom_metadata_map
+    if about.get('format') != '"ocrdistill"' or about.get('nms') == 'true':
+        sys.exit(f'error: {arguments[0]} is not of export.py, or with its --nms')
+    for row in detect(session, image):
+        print(*row[:4].round(2).tolist(), round(row[4], 5), int(row[5]))
+
+
 if __name__ == '__main__':
-    for row in detect(onnxruntime.InferenceSession(sys.argv[1]), cv2.imread(sys.argv[2], cv2.IMREAD_COLOR_RGB)):
-        print(*row.round(2))
+    main(sys.argv[1:])

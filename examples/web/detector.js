@@ -2,7 +2,7 @@
 const RUNTIME = './node_modules/onnxruntime-web/dist/ort.wasm.min.mjs';
 const GREY = 114;
 const IOU_THRES = 0.45; // above it the worse of two boxes of a class goes
-const MAX_DET = 300; // boxes of a picture at most
+const MAX_DET = 1000; // boxes of a picture at most
 
 export async function loadDetector(bytes) {
   const about = readMetadata(bytes);

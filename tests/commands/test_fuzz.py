@@ -236,7 +236,10 @@ def image_list(folder: Path) -> list[Path]:
 
 
 def read_list(_folder: Path, file: Path) -> None:
-    for source in find_sources(str(file)):
+    found = []
+    with contextlib.suppress(UserError):  # not one row names a file
+        found, _ = find_sources(str(file))
+    for source in found:
         assert '..' not in source.name.parts and not source.name.is_absolute()
         with contextlib.suppress(Unreadable):
             read_image(source.path)

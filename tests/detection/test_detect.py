@@ -352,7 +352,7 @@ def test_user_errors(run, tmp_path, noise, monkeypatch):
     image = save(tmp_path / 'a.jpg', noise(40, 60))
     (tmp_path / 'bad.mp4').write_bytes(b'no video')
     assert 'no such source' in run(tmp_path / 'nowhere')[1]
-    assert 'no pictures' in run(tmp_path / 'empty')[1]
+    assert 'no images' in run(tmp_path / 'empty')[1]
     assert 'no such source' in run('')[1]
     assert '--vid-stride' in run(image, '--vid-stride', 2)[1]
     assert not (tmp_path / 'runs').exists()  # nothing is made before all is known to be there
@@ -448,7 +448,7 @@ def test_exit_status_and_one_line_of_error(weights, tmp_path, noise):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert len(errors.splitlines()) == 1 and 'b.jpg' in errors
-    assert len(read_json(tmp_path / 'runs' / 'exp')) == 1 and '1 pictures' in output
+    assert len(read_json(tmp_path / 'runs' / 'exp')) == 1 and '\n1 image, ' in output
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

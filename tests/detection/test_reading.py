@@ -76,6 +76,13 @@ def test_a_box_that_is_there_twice_breaks_no_row():
         assert [line for line in whole if line] == [[0, 1, 2, 3], [4, 5, 6, 7]], stray
 
 
+def test_equal_boxes_keep_their_order():
+    """So that detections.json, read again, is in reading order."""
+    boxes = np.array([*ROWS_OF_FOUR, *[(100, 12, 130, 56)] * 3])
+    order = [word for line in reading_order(boxes) for word in line]
+    assert [word for line in reading_order(boxes[order]) for word in line] == list(range(11))
+
+
 def build_page(rng, degrees: float, columns: int, strays: int) -> tuple[np.ndarray, list[list[int]]]:
     """Upright boxes of a turned page of words of any length, strays across two rows last, and its lines in order."""
     spacing, rows, words, lines = rng.uniform(38, 52), rng.integers(6, 14), [], []

@@ -222,13 +222,41 @@ def test_example_finds_the_same(exports, kind, size, tmp_path):
     found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
     expected = Detector(str(file))(image)
     assert len(expected) > 3
-    np.testing.assert_allclose(found[:300], expected, atol=0.02)  # detect.py keeps so many
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_example_sees_a_transparent_png_as_detect_does(exports, tmp_path):
+    file, _ = exports['onnx, any size']
+    pixels = np.random.default_rng(2).integers(0, 256, (90, 150, 4), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'clear.png'), pixels)
+    done = run_here('examples/onnx_detect.py', file, tmp_path / 'clear.png')
+    found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
+    expected = Detector(str(file))(tmp_path / 'clear.png')
+    assert len(expected) > 3
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_example_says_what_is_wrong_in_one_line(exports, tmp_path):
+    file, checkpoint = exports['onnx, any size']
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((40, 60, 3), np.uint8))
+    (tmp_path / 'text.png').write_text('no image')
+    for arguments, words in (
+        ([], 'usage'),
+        ([file], 'usage'),
+        ([file, tmp_path / 'none.png'], 'none.png: the image cannot be read (No such file'),
+        ([file, tmp_path / 'text.png'], 'text.png: the image cannot be read'),
+        ([checkpoint, tmp_path / 'a.png'], 'is no ONNX file'),
+        ([tmp_path / 'none.onnx', tmp_path / 'a.png'], 'is no ONNX file'),
+    ):
+        done = run_here('examples/onnx_detect.py', *arguments)
+        assert done.returncode == 1 and done.stdout == '', arguments
+        assert words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_example_is_the_one_of_the_docs():
     code = (ROOT / 'examples/onnx_detect.py').read_text()
     assert f'```python\n{code.rstrip()}\n```' in (ROOT / 'docs/deploy.md').read_text()
-    assert 'torch' not in code.replace('PyTorch', '') and len(code.splitlines()) < 40
+    assert 'torch' not in code.replace('PyTorch', '') and len(code.splitlines()) < 70
 
 
 def run_val(tmp_path, monkeypatch, *arguments) -> dict:
@@ -290,7 +318,7 @@ def test_batches_of_an_export_of_one_size_are_refused(exports, tmp_path, monkeyp
     cv2.imwrite(str(tmp_path / 'photo.png'), np.zeros((64, 96, 3), np.uint8))
     flags = ['--source', str(tmp_path / 'photo.png'), '--batch-size', '2', '--project', str(tmp_path / 'runs')]
     monkeypatch.setattr(sys, 'argv', ['detect.py', '--weights', str(exports['onnx, 64x128'][0]), *flags])
-    with pytest.raises(UserError, match='one picture at a time'):
+    with pytest.raises(UserError, match='one image at a time'):
         detect.main()
     monkeypatch.setattr(sys, 'argv', ['detect.py', '--weights', str(exports['onnx, any size'][0]), *flags])
     detect.main()

@@ -47,7 +47,7 @@ def test_training_and_judgement(tiny_data, tmp_path):
 @pytest.mark.slow
 def test_detection(tiny_data, tmp_path):
     images = tiny_data.parent / 'set/images/test_icdar'
-    assert '6 pictures' in run('detect.py', '--source', images, '--slice', '--project', tmp_path)
+    assert '6 images' in run('detect.py', '--source', images, '--slice', '--project', tmp_path)
 
 
 MISTAKES = (

@@ -40,7 +40,7 @@ class Detector:
         imgsz: int | None = None,
         conf_thres: float | None = None,
         iou_thres: float = 0.45,
-        max_det: int = 300,
+        max_det: int = 1000,
         classes: list[int] | None = None,
         amp: bool = True,
     ):
@@ -71,10 +71,13 @@ class Detector:
         """Boxes of one picture, best first.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: a path, a PIL image or an array; see utils.detection.inputs.to_image.
 
         Returns:
-            (n, 6) float64 array: x1, y1, x2, y2 in the picture's pixels, confidence, class.
+            (n, 6) float64 array: x1, y1, x2, y2 in the upright picture's pixels, confidence, class.
+
+        Raises:
+            UserError: it is no image.
         """
         return self.find([image])[0]
 
@@ -82,17 +85,24 @@ class Detector:
         """Boxes of several pictures of any sizes; those of one network shape go through the network together.
 
         Args:
-            images: of each (H, W, 3) uint8 RGB.
+            images: a list; what a call takes.
             batch_size: pictures in the network at a time at most.
 
         Returns:
             What a call returns, of each picture.
+
+        Raises:
+            UserError: one of them is no image.
         """
         from utils import boxes  # noqa: F401
+        from utils.detection.inputs import to_image
         from utils.loading import augment  # noqa: F401  imported before the clock starts
 
         if self.model.input_size:
             batch_size = 1  # an export of one size takes one picture
+        if not isinstance(images, (list, tuple)):
+            raise UserError(f'expected a list of images, got {type(images).__name__}')
+        images = [to_image(image) for image in images]
         start = time.perf_counter()
         placed = [self._place(image) for image in images]
         self.seconds[0] += time.perf_counter() - start
@@ -122,9 +132,8 @@ class Detector:
             clock.append(self._now())
             decoded, _ = self.model(batch)
             clock.append(self._now())
-            # Overlaps count within a class only, so classes can be chosen after NMS; the limit comes after that.
-            limit = MAX_CANDIDATES if self.classes else self.max_det
-            found = non_max_suppression(decoded, self.conf_thres, self.iou_thres, limit)
+            # Overlaps count within a class only, so classes can be chosen after NMS; the limit comes last.
+            found = non_max_suppression(decoded, self.conf_thres, self.iou_thres, MAX_CANDIDATES)
             parts = zip(found, placed, images, strict=True)
             found = [self._select(rows, letterbox, *image.shape[:2]) for rows, (_, letterbox), image in parts]
             clock.append(self._now())
@@ -152,10 +161,10 @@ class Detector:
         rows[:, :4] = letterbox.to_image(rows[:, :4], height, width)
         rows = rows.double().numpy()
         if self.classes:
-            rows = rows[[int(category) in self.classes for category in rows[:, 5]]][: self.max_det]
+            rows = rows[[int(category) in self.classes for category in rows[:, 5]]]
         rows[:, :4] = rows[:, :4].round(2)
         rows[:, 4] = rows[:, 4].round(5)
-        return rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])]
+        return rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])][: self.max_det]
 
     def _now(self) -> float:
         if self.device.type == 'cuda':

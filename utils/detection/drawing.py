@@ -53,7 +53,7 @@ def draw_boxes(
         A copy (H, W, 3) with the boxes.
     """
     canvas = np.ascontiguousarray(image).copy()
-    thickness = thickness or line_width(image)
+    thickness = min(thickness or line_width(image), max(image.shape[:2]))
     corners = np.asarray(boxes, dtype=float).reshape(-1, 4).round().astype(int).tolist()
     for x1, y1, x2, y2 in corners:
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness, cv2.LINE_AA)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.runtime.options import Options, option
+from utils.runtime.options import MAX_SIDE, Options, option
 
 SHIPPED = Path(__file__).resolve().parents[2] / 'weights/ocrdistill-n.pt'
 
@@ -32,6 +32,7 @@ class DetectOptions(Options):
         'pixels of the long side as the network sees it (640; or what an export is for)',
         metavar='PX',
         min=1,
+        max=MAX_SIDE,
     )
     conf_thres: float | None = option(
         None, "lowest confidence, 0..1 (default: the checkpoint's own, else 0.25)", metavar='CONF', min=0, max=1
@@ -39,7 +40,9 @@ class DetectOptions(Options):
     iou_thres: float = option(
         0.45, 'overlap above which the worse box goes, 0..1 (default {default})', metavar='IOU', min=0, max=1
     )
-    max_det: int = option(300, 'boxes kept of an image at most (default {default})', metavar='N', min=1)
+    max_det: int | None = option(
+        None, 'boxes kept of an image at most (default 1000; 3000 with --slice)', metavar='N', min=1
+    )
     classes: list[int] | None = option(None, 'numbers of the classes to keep (default: all)', metavar='N', nargs='+')
     slice: int | None = option(
         None,

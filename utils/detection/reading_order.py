@@ -44,13 +44,12 @@ def reading_order(boxes: np.ndarray) -> list[list[int]]:
     astride = _find_astride(boxes)  # {box: the upper of the two words that it lies across}
     words = np.array([word for word in range(len(boxes)) if word not in astride], int)
     lines = _split_columns(_sort_lines(_chain_words(boxes[words]), boxes[words]), boxes[words])
-    lines = [words[line].tolist() for line in lines]
-    for box, upper in astride.items():
-        while upper in astride:  # which was found to be none of the words later
-            upper = astride[upper]  # noqa: PLW2901
-        after = next(number for number, line in enumerate(lines) if upper in line)
-        lines.insert(after + 1, [box])
-    return [canonical[line].tolist() for line in lines]
+    result: list[Line] = []
+    alone = sorted(astride)
+    for line in lines:
+        line = words[line].tolist()  # noqa: PLW2901
+        result += [line, *([box] for box in alone if astride[box] in line)]
+    return [canonical[line].tolist() for line in result]
 
 
 def _level(boxes: np.ndarray) -> np.ndarray:
@@ -97,6 +96,10 @@ def _find_astride(boxes: np.ndarray) -> dict[int, int]:
         pairs = np.argwhere(apart[np.ix_(inside, inside)])
         if len(pairs):
             found[box] = int(inside[pairs[0, 0]])
+    for box, upper in found.items():
+        while upper in found:  # which was found to be no word later
+            upper = found[upper]  # noqa: PLW2901
+        found[box] = upper
     return found
 
 

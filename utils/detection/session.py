@@ -18,6 +18,8 @@ from utils.detection.tiles import detect_sliced
 from utils.detection.writer import SourceImage, Writer
 from utils.loading.images import Unreadable
 
+MAX_DETECTIONS, MAX_DETECTIONS_SLICED = 1000, 3000  # boxes of an image; a dense page has some 600 words
+MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
 MANY = 20  # sources; from here on a progress bar takes the place of a line an image
 BATCH_SIZE = 8  # images; a network gains on CPUs and GPUs alike, and little from more
 SLICE_OVERLAP = 0.2  # fraction of a tile's side
@@ -28,7 +30,9 @@ def check_sources(sources: list[Source], options) -> None:
     if options.vid_stride is not None and not any(source.moves for source in sources):
         raise UserError(f'--vid-stride is for videos, and {options.source} has none')
     if options.batch_size is not None and options.slice is None and all(source.moves for source in sources):
-        raise UserError(f'--batch-size is for pictures, and {options.source} has none: frames go one by one')
+        raise UserError(f'--batch-size is for images, and {options.source} has none: frames go one by one')
+    if options.slice and options.slice < MIN_TILE:
+        raise UserError(f'--slice {options.slice}: tiles of {MIN_TILE} pixels at least')
     if options.view_img:
         check_display()
 
@@ -40,6 +44,11 @@ def check_display() -> None:
         raise UserError('--show: no window can be opened here (no display, or an OpenCV without windows)')
 
 
+def max_detections(options) -> int:
+    """How many boxes of an image are kept at most: --max-det, or what fits a page, or a large photograph."""
+    return options.max_det or (MAX_DETECTIONS if options.slice is None else MAX_DETECTIONS_SLICED)
+
+
 def build_detector(options) -> Detector:
     """The detector that the options ask for. Raises UserError."""
     detector = Detector(
@@ -48,12 +57,12 @@ def build_detector(options) -> Detector:
         imgsz=options.imgsz,
         conf_thres=options.conf_thres,
         iou_thres=options.iou_thres,
-        max_det=options.max_det,
+        max_det=max_detections(options),
         classes=options.classes,
         amp=options.amp,
     )
     if (options.batch_size or 1) > 1 and detector.model.input_size:
-        raise UserError(f'--batch-size: {options.weights} takes one picture at a time (export it with --dynamic)')
+        raise UserError(f'--batch-size: {options.weights} takes one image at a time (export it with --dynamic)')
     return detector
 
 
@@ -64,12 +73,12 @@ def make_finder(detector: Detector, options) -> Callable[[list], list]:
         return find
     overlap = SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap
     size = options.slice or detector.imgsz
-    return lambda images: [detect_sliced(image, find, size, overlap, options.max_det) for image in images]
+    return lambda images: [detect_sliced(image, find, size, overlap, detector.max_det) for image in images]
 
 
 def run(sources: list[Source], detector: Detector, writer: Writer, options) -> 'ProgressBar':
     """All sources, in order; returns what was done and what was skipped."""
-    find, progress = make_finder(detector, options), ProgressBar(len(sources), _noun(detector.names))
+    find, progress = make_finder(detector, options), ProgressBar(len(sources), detector)
     size = 1 if options.slice is not None else options.batch_size or BATCH_SIZE  # one image's tiles are batches
     with closing(progress):
         for group in read_in_groups(sources, size):
@@ -87,13 +96,13 @@ def process_images(group: list, detector: Detector, find: Callable, writer: Writ
     spent = sum(detector.seconds)
     images = [image for _, image in group if not isinstance(image, Unreadable)]
     found = iter(find(images))
-    milliseconds = (sum(detector.seconds) - spent) * 1e3 / max(len(images), 1)
+    seconds = sum(detector.seconds) - spent if len(images) == 1 else None  # of several together none has its own
     for source, image in group:
         if isinstance(image, Unreadable):
             progress.skip(source, image)
             continue
         picture = SourceImage(image, str(source.name), source.name)
-        progress.image_done(source, write(picture, next(found), source, writer), milliseconds)
+        progress.image_done(source, write(picture, next(found), source, writer), seconds)
         if writer.stopped:
             return
 
@@ -102,12 +111,12 @@ def process_video(source: Source, find: Callable, writer: Writer, progress: 'Pro
     """Find and write the boxes of a video or a webcam, frame by frame."""
     try:
         video = Video(source, writer.options.vid_stride or 1)
-        frames = tqdm(video, str(source.name), video.count, unit='frame', file=sys.stdout, disable=None)
-        for number, image in frames:
-            picture = SourceImage(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
-            progress.counts.append(write(picture, find([image])[0], source, writer, video.fps))
-            if writer.stopped:
-                return
+        with tqdm(video, str(source.name), video.count, unit='frame', file=sys.stdout, disable=None) as frames:
+            for number, image in frames:
+                picture = SourceImage(image, f'{source.name}#frame_{number}', source.name / f'frame_{number}')
+                progress.count(picture.name, write(picture, find([image])[0], source, writer, video.fps))
+                if writer.stopped:
+                    return
     except Unreadable as error:
         progress.skip(source, error)
     except KeyboardInterrupt:
@@ -115,6 +124,8 @@ def process_video(source: Source, find: Callable, writer: Writer, progress: 'Pro
             raise
         writer.stopped = True  # the way to end a webcam
     else:
+        if video.passed < video.expected:
+            progress.warn(f'{source.name}: {video.passed} frames could be read, its header names {video.expected}')
         progress.source_done()
     finally:
         writer.end_video()
@@ -140,53 +151,76 @@ class ProgressBar:
     """What a run has done so far, told as it happens: a line an image or, from MANY sources on, a progress bar.
 
     Args:
-        total: count of the sources.
-        noun: of what is found.
+        total: count of the sources; each page of a file after the first is one more.
+        detector: which looks for things.
 
     Attributes:
         counts: boxes of each image or frame.
         failed: what could not be read, and why.
+        limited: images of which no more boxes were kept.
     """
 
-    def __init__(self, total: int, noun: str):
-        self.total, self.noun = total, noun
+    def __init__(self, total: int, detector: Detector):
+        self.total, self.max_det = total, detector.max_det
+        self.noun = 'word' if list(detector.names.values()) == ['text'] else 'object'
         self.counts: list[int] = []
         self.failed: list[str] = []
+        self.limited: list[str] = []
         self.done = 0
-        self.bar = tqdm(total=total, unit='picture', file=sys.stdout, disable=None) if total >= MANY else None
+        self.bar = tqdm(total=total, unit='image', file=sys.stdout, disable=None) if total >= MANY else None
 
-    def image_done(self, source: Source, count: int, milliseconds: float) -> None:
-        self.counts.append(count)
-        self.source_done()
+    def count(self, name: str, boxes: int) -> None:
+        self.counts.append(boxes)
+        if boxes >= self.max_det:
+            self.limited.append(name)
+
+    def image_done(self, source: Source, boxes: int, seconds: float | None) -> None:
+        self.count(str(source.name), boxes)
+        self.source_done(source.page)
         if not self.bar:
-            print(f'{self.done}/{self.total} {source.name}: {count} {self.noun}, {milliseconds:.1f} ms')
+            time = '' if seconds is None else f', {milliseconds(seconds)} ms'
+            print(f'{self.done}/{self.total} {source.name}: {counted(boxes, self.noun)}{time}')
 
-    def source_done(self) -> None:
+    def source_done(self, page: int = 0) -> None:
         self.done += 1
+        self.total += page > 0
         if self.bar:
+            self.bar.total = self.total
             self.bar.update()
 
     def skip(self, source: Source, error: Unreadable) -> None:
         self.failed.append(f'{source.name} ({error})')
-        (self.bar.write if self.bar else print)(f'skipped {self.failed[-1]}')
-        self.source_done()
+        tqdm.write(f'skipped {self.failed[-1]}')
+        self.source_done(source.page)
+
+    def warn(self, message: str) -> None:
+        tqdm.write(f'warning: {message}', file=sys.stderr)
 
     def close(self) -> None:
         if self.bar:
             self.bar.close()
 
 
-def _noun(names: dict[int, str]) -> str:
-    return 'words' if list(names.values()) == ['text'] else 'objects'
+def counted(count: int, noun: str) -> str:
+    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
+
+
+def milliseconds(seconds: float) -> str:
+    """As many digits as a repetition would give again."""
+    return f'{seconds * 1e3:.0f}' if seconds >= 0.01 else f'{seconds * 1e3:.1f}'
 
 
 def report(progress: ProgressBar, detector: Detector, writer: Writer) -> None:
     """Print what was found, the time it took, and where it is. Raises UserError that names what could not be read."""
-    counts, failed = progress.counts, progress.failed
-    print(f'{len(counts)} pictures, {sum(counts)} {progress.noun} (confidence {detector.conf_thres:g} or more)')
+    counts, failed, limited = progress.counts, progress.failed, progress.limited
+    found = f'{counted(len(counts), "image")}, {counted(sum(counts), progress.noun)}'
+    print(f'{found} (confidence {detector.conf_thres:g} or more)')
+    if limited:
+        more = f' and {len(limited) - 1} more' if len(limited) > 1 else ''
+        progress.warn(f'{limited[0]}{more}: as many boxes as --max-det {detector.max_det} allows; there may be others')
     if counts:
-        steps = [second / len(counts) * 1e3 for second in detector.seconds]
-        print('ms per picture: pre-process {:.1f}, network {:.1f}, NMS {:.1f}'.format(*steps))
+        steps = [milliseconds(second / len(counts)) for second in detector.seconds]
+        print('ms per image: pre-process {}, network {}, NMS {}'.format(*steps))
     if writer.folder is not None:
         print(f'results in {writer.folder}')
     if failed:

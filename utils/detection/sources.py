@@ -1,4 +1,4 @@
-"""What a command reads pictures from: files, folders, globs, lists, videos and webcams. Needs no torch."""
+"""What a command looks at: files, folders, globs, lists, videos and webcams. Needs no torch."""
 
 import glob
 import os
@@ -13,66 +13,85 @@ import cv2
 import numpy as np
 
 from models.errors import UserError
-from utils.loading.files import IMAGE_SUFFIXES
-from utils.loading.images import Unreadable, read_image
+from utils.loading.files import IMAGE_SUFFIXES, left_out, walk
+from utils.loading.images import Unreadable, pages, read_image
+from utils.loading.listing import image_of_row
+from utils.loading.rows import read_list
 
 VIDEOS = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'])
 DEFAULT_FPS = 30.0  # of webcams and videos that do not tell
-GROUP_PIXELS = 50_000_000  # a group of pictures that is larger takes no more: memory is finite
+GROUP_PIXELS = 50_000_000  # a group of images that is larger takes no more: memory is finite
 
 
 class Source(NamedTuple):
-    """One file, or a webcam.
+    """One file, one page of a file, or a webcam.
 
     name: its path below the folder that holds all sources of the run; unique in a run.
+    page: which of the images in the file.
     """
 
     name: PurePosixPath
     path: Path | None = None
     webcam: int | None = None
+    page: int = 0
 
     @property
     def moves(self) -> bool:
-        """True of a video or a webcam, False of a picture."""
+        """True of a video or a webcam, False of an image."""
         return self.webcam is not None or self.path.suffix.lower() in VIDEOS
 
 
-def find_sources(source: str) -> list[Source]:
-    """Find what a --source means: a picture, video, folder (recursive), glob, list file (*.txt) or webcam number.
+def find_sources(source: str) -> tuple[list[Source], str]:
+    """Find what a --source means: an image, video, folder (recursive), glob, list file (*.txt) or webcam number.
 
-    Hidden files and folders are left out. A relative row of a list file is relative to the list file; its files are
-    not looked for here, so that one that is missing does not end a run.
+    Of a folder hidden parts are left out, and links are followed. A row of a list file is relative to the list file.
+    Not all of its files need be there: one that is missing does not end a run.
+
+    Returns:
+        The sources, and a line on what lies among them and is left out, '' for nothing.
 
     Raises:
-        UserError: there is no such source, or it holds no pictures.
+        UserError: there is no such source, or it holds no images.
     """
     path = Path(source)
     if source.isdecimal() and not path.exists():
-        return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))]
+        return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))], ''
     if source and path.is_dir():  # an empty text, of a shell variable that is not set, is not the current folder
-        files = [file for file in path.rglob('*') if _is_media(file) and not _is_hidden(file.relative_to(path))]
+        files, rest = _divide(walk(path))
     elif path.is_file():
-        files = _read_list(path) if path.suffix.lower() == '.txt' else [path]
+        files, rest = _read_list(path) if path.suffix.lower() == '.txt' else ([path], '')
     elif glob.has_magic(source):
-        files = [file for file in map(Path, glob.glob(source, recursive=True)) if _is_media(file)]
+        files, rest = _divide(_expand(source))
     else:
         raise UserError(f'no such source: {source}')
     if not files:
-        raise UserError(f'no pictures in {source} (looked for {", ".join(sorted(IMAGE_SUFFIXES | VIDEOS))})')
+        raise UserError(f'no images in {source} ({rest or "looked for " + ", ".join(sorted(IMAGE_SUFFIXES | VIDEOS))})')
 
     files = [Path(os.path.abspath(file)) for file in files]
     if not path.is_file():  # a list file is read in its own order
         files.sort(key=_natural)
     root = os.path.abspath(path) if path.is_dir() else os.path.commonpath([file.parent for file in files])
-    return [Source(PurePosixPath(file.relative_to(root).as_posix()), file) for file in dict.fromkeys(files)]
+    found = [Source(PurePosixPath(file.relative_to(root).as_posix()), file) for file in dict.fromkeys(files)]
+    if len(found) < len(files):
+        rest = f'left out: {len(files) - len(found)} of {len(files)} rows, which name a file again'
+    return found, rest
 
 
-def _is_media(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES | VIDEOS and file.is_file()
+def _divide(files: list[Path]) -> tuple[list[Path], str]:
+    """Images and videos, and a line on the other files."""
+    media = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES | VIDEOS]
+    return media, left_out(file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES | VIDEOS)
 
 
-def _is_hidden(file: Path) -> bool:
-    return any(part.startswith('.') for part in file.parts)
+def _expand(pattern: str) -> list[Path]:
+    """The files that a glob means, each once: `**` goes round and round where a link leads back to a folder above."""
+    found = sorted(
+        filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True))), key=lambda file: len(file.parts)
+    )
+    once = {}
+    for file in found:
+        once.setdefault((os.path.realpath(file.parent), file.name), file)
+    return list(once.values())
 
 
 def _natural(file: Path) -> list:
@@ -80,19 +99,23 @@ def _natural(file: Path) -> list:
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', str(file))]
 
 
-def _read_list(file: Path) -> list[Path]:
-    try:
-        rows = file.read_text(encoding='utf-8-sig').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{file} cannot be read as a list of pictures: {error}') from None
-    return [file.parent / row.strip() for row in rows if row.strip()]
+def _read_list(file: Path) -> tuple[list[Path], str]:
+    rows = read_list(file)
+    if not rows:
+        raise UserError(f'{file} is an empty list')
+    files = [image_of_row(row, [file.parent]) for row in rows]
+    if not any(map(Path.is_file, files)):
+        raise UserError(f'{file} is no list of images: none of its {len(rows)} rows names a file ({rows[0][:80]!r})')
+    return files, ''
 
 
 def read_in_groups(sources: list[Source], size: int) -> Iterator[list[tuple[Source, np.ndarray | Unreadable | None]]]:
-    """Read pictures, the next group in a thread while the caller works on one.
+    """Read images, the next group in a thread while the caller works on one.
+
+    Each page of a file is a source of its own, whose name ends with _page2, _page3 and so on.
 
     Yields:
-        Up to `size` neighbouring pictures, fewer if they are large, each with its pixels (H, W, 3) or why there are
+        Up to `size` neighbouring images, fewer if they are large, each with its pixels (H, W, 3) or why there are
         none; or one video or webcam with None.
     """
     groups = _read_groups(sources, size)
@@ -105,21 +128,43 @@ def read_in_groups(sources: list[Source], size: int) -> Iterator[list[tuple[Sour
 
 def _read_groups(sources: list[Source], size: int) -> Iterator[list]:
     group, pixels = [], 0
-    for source in sources:
-        if group and (source.moves or len(group) == size or pixels > GROUP_PIXELS):
+    for source, image in _read_one_by_one(sources):
+        if group and (image is None or len(group) == size or pixels > GROUP_PIXELS):
             yield group
             group, pixels = [], 0
-        if source.moves:
+        if image is None:
             yield [(source, None)]
             continue
-        try:
-            image = read_image(source.path)
+        if not isinstance(image, Unreadable):
             pixels += image.shape[0] * image.shape[1]
-        except Unreadable as error:
-            image = error
         group.append((source, image))
     if group:
         yield group
+
+
+def _read_one_by_one(sources: list[Source]) -> Iterator[tuple[Source, np.ndarray | Unreadable | None]]:
+    names = {source.name for source in sources}
+    for source in sources:
+        if source.moves:
+            yield source, None
+            continue
+        try:
+            numbers = pages(source.path)
+        except Unreadable as error:
+            yield source, error
+            continue
+        for count, page in enumerate(numbers, 1):
+            named = source._replace(name=_page_name(source.name, count, names), page=page) if count > 1 else source
+            try:
+                yield named, read_image(source.path, page)
+            except Unreadable as error:
+                yield named, error
+
+
+def _page_name(name: PurePosixPath, count: int, taken: set[PurePosixPath]) -> PurePosixPath:
+    """scan_page2.tif of scan.tif, and scan.tif_page2.tif beside another file that is named so."""
+    chosen = name.with_name(f'{name.stem}_page{count}{name.suffix}')
+    return chosen if chosen not in taken else name.with_name(f'{name.name}_page{count}{name.suffix}')
 
 
 class Video:
@@ -131,7 +176,9 @@ class Video:
 
     Attributes:
         fps: of the frames that are read.
-        count: how many there will be, None when unknown.
+        expected: how many frames the file's header names, 0 when it names none.
+        count: how many will be read of them, None when unknown.
+        passed: how many there were so far, read or passed over.
 
     Raises:
         Unreadable: it cannot be opened.
@@ -146,21 +193,21 @@ class Video:
             raise Unreadable('the webcam cannot be opened' if source.path is None else 'no video, or a broken one')
         fps = self.capture.get(cv2.CAP_PROP_FPS)
         self.fps = (fps if 0 < fps < 1000 else DEFAULT_FPS) / stride
-        frames = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.count = -(-frames // stride) if source.path is not None and frames > 0 else None
+        self.expected = 0 if source.path is None else max(int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        self.count = -(-self.expected // stride) or None
+        self.passed = 0
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number of the frame in the video, from 0; (H, W, 3) uint8 RGB). Raises Unreadable if there is none."""
-        number = 0
         with closing(self):
             while self.capture.grab():
-                if number % self.stride == 0:
+                if self.passed % self.stride == 0:
                     success, image = self.capture.retrieve()
                     if not success:
                         break
-                    yield number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-                number += 1
-        if number == 0:
+                    yield self.passed, cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                self.passed += 1
+        if self.passed == 0:
             raise Unreadable('not one frame of it can be decoded')
 
     def close(self) -> None:

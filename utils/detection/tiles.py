@@ -74,7 +74,7 @@ def detect_sliced(image: np.ndarray, detect: Callable, size: int, overlap: float
     views = make_views(width, height, size, overlap)
     found = detect([image[view.y1 : view.y2, view.x1 : view.x2] for view in views])
     for rows, view in zip(found, views, strict=True):
-        rows[:, :4] += (view.x1, view.y1, view.x1, view.y1)
+        rows[:, :4] = (rows[:, :4] + (view.x1, view.y1, view.x1, view.y1)).round(2)  # a sum has digits of its own
     return merge_views(found, views)[:max_det]
 
 

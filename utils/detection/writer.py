@@ -13,6 +13,7 @@ from models.errors import UserError
 from utils.runtime.run_folder import make_folder, make_run_folder, write_bytes, write_yaml
 
 QUALITY = 95  # of JPEG and WebP files, 0..100
+COLOURED = frozenset(['.bmp', '.dib', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 CROP_MARGIN = 0.1  # fraction of a word's height
 
 
@@ -84,9 +85,9 @@ class Writer:
             self._write_crops(image, rows)
 
     def save_image(self, annotated, source) -> None:
-        """Write the annotated copy of a picture, under its own name."""
+        """Write the annotated copy of an image under its own name; as PNG where that form may lose the colours."""
         name = source.name
-        if not cv2.haveImageWriter(f'picture{name.suffix}'):
+        if name.suffix.lower() not in COLOURED or not cv2.haveImageWriter(f'image{name.suffix}'):
             name = name.with_name(name.name + '.png')
         file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
         if file.exists() and file.samefile(source.path):

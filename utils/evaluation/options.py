@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from utils.runtime.options import Options, option
+from utils.runtime.options import MAX_SIDE, Options, option
 
 
 @dataclass(kw_only=True)
@@ -18,6 +18,7 @@ class ValOptions(Options):
         *('--imgsz', '--img', '--img-size'),
         metavar='PX',
         min=32,
+        max=MAX_SIDE,
         multiple=32,
     )
     batch_size: int = option(32, 'images at a time ({default})', metavar='N', min=1)

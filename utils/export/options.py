@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.runtime.options import Options, option
+from utils.runtime.options import MAX_SIDE, Options, option
 
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torchscript': '.torchscript'}
 
@@ -16,7 +16,7 @@ class ExportOptions(Options):
     weights: str = option(help='checkpoint, ours or a public YOLOv5 .pt', metavar='PT')
     format: str = option('onnx', '({default})', choices=tuple(SUFFIXES))
     imgsz: tuple[int, ...] = option(
-        (640,), 'side, or height and width, pixels (640)', metavar='PX', nargs='+', min=32, multiple=32
+        (640,), 'side, or height and width, pixels (640)', metavar='PX', nargs='+', min=32, max=MAX_SIDE, multiple=32
     )
     dynamic: bool = option(False, 'take any number of images of any size that is a multiple of 32')
     float16: bool = option(

@@ -83,6 +83,12 @@ def load_image(file: Path | str) -> np.ndarray:
         raise UserError(f'{file}: the picture cannot be read ({error})') from None
 
 
+def upright_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image."""
+    pixels = _to_rgb(_values(image), Path(getattr(image, 'filename', '') or 'an image'))
+    return np.ascontiguousarray(UPRIGHT.get(orientation_of(image), np.asarray)(pixels))
+
+
 def probe_image(file: Path) -> tuple[int, int]:
     """(width, height) of an image as read_image gives it, mostly without decoding it.
 

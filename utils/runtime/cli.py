@@ -31,16 +31,11 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        _say(f'error: {" ".join(str(error).split())}')
         sys.exit(1)
     except KeyboardInterrupt as error:
-        print('interrupted', file=sys.stderr)
+        _say('interrupted')
         sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
-    except RuntimeError as error:
-        if type(error).__name__ != 'OutOfMemoryError':  # torch's, without importing torch here
-            raise
-        print('error: the GPU ran out of memory; try a smaller --batch-size or --imgsz', file=sys.stderr)
-        sys.exit(1)
     except BrokenPipeError:
         # The reader of our output (head, less) went away: silence the interpreter's own complaint at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,5 +44,26 @@ def run_command(main: Callable[[], None]) -> None:
         if error.filename is None and not full:
             raise
         place = f'{error.filename}: ' if error.filename is not None else ''
-        print(f'error: {place}{error.strerror}', file=sys.stderr)
+        _say(f'error: {place}{error.strerror}')
         sys.exit(1)
+    except Exception as error:
+        if not _is_lack_of_memory(error):
+            raise
+        owner = 'GPU' if type(error).__name__ == 'OutOfMemoryError' else 'machine'
+        _say(f'error: the {owner} ran out of memory; try a smaller --batch-size or --imgsz')
+        sys.exit(1)
+
+
+def _say(message: str) -> None:
+    """A last line on standard error; a progress bar that is not at its end ends its own line first."""
+    if 'tqdm' in sys.modules:
+        for bar in list(getattr(sys.modules['tqdm'].tqdm, '_instances', ())):
+            bar.close()
+    print(message, file=sys.stderr)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Of Python, NumPy, OpenCV or PyTorch, none of which is imported here."""
+    names = {base.__name__ for base in type(error).__mro__}
+    words = ('not enough memory', "can't allocate memory", 'Insufficient memory', 'Failed to allocate')
+    return bool(names & {'MemoryError', 'OutOfMemoryError'}) or any(word in str(error) for word in words)

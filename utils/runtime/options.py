@@ -21,6 +21,7 @@ from models.errors import UserError
 
 SPEC = 'option'  # key of a field's metadata
 UNSET: Any = object()
+MAX_SIDE = 32768  # pixels of a network's input; what is larger fits no memory
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from utils.runtime.options import Options, option, options_of
+from utils.runtime.options import MAX_SIDE, Options, option, options_of
 
 DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
 OPTIMIZERS = ('SGD', 'AdamW')
@@ -46,6 +46,7 @@ class TrainingOptions(Options):
         group='data',
         metavar='PX',
         min=64,
+        max=MAX_SIDE,
         multiple=32,
     )
     crop: int | None = option(
@@ -55,6 +56,7 @@ class TrainingOptions(Options):
         group='data',
         metavar='PX',
         min=64,
+        max=MAX_SIDE,
         multiple=32,
     )
     quads: bool = option(False, 'also learn the four corners of words (weights that have them keep them)', group='data')
@@ -265,6 +267,7 @@ class TeacherOptions(TrainingOptions):
         group=MODELS,
         metavar='PX',
         min=64,
+        max=MAX_SIDE,
         multiple=32,
     )
     unlabelled: str | None = option(

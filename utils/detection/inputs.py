@@ -1,0 +1,58 @@
+"""What a Detector takes for an image. Needs no torch."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from models.errors import UserError
+from utils.loading.images import load_image, pages, upright_rgb
+
+TAKEN = 'give a path, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats from 0 to 1'
+
+
+def to_image(image) -> np.ndarray:
+    """The pixels of what a user means by an image.
+
+    Args:
+        image: a path; a PIL image, which is turned upright as its EXIF says; or an array (H, W), (H, W, 1), (H, W, 3)
+            RGB or (H, W, 4) RGBA, of uint8 or of floats from 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8 RGB. What is transparent is white.
+
+    Raises:
+        UserError: it is something else, has no pixels, or is a file that cannot be read or holds several images.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return _read(Path(image))
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UserError('an image without pixels')
+        return upright_rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f'{type(image).__name__} is no image: {TAKEN}')
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise UserError(f'an array {image.shape} is no image: {TAKEN}')
+    if not image.size:
+        raise UserError(f'an array {image.shape} is an image without pixels')
+    if np.issubdtype(image.dtype, np.floating):
+        if not (image.min() >= 0 and image.max() <= 1):  # neither holds of nan
+            raise UserError(f'an array of {image.dtype} from {image.min():g} to {image.max():g} is no image: {TAKEN}')
+        image = (image * 255).round().astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise UserError(f'an array of {image.dtype} is no image: {TAKEN}')
+    if image.ndim == 3 and image.shape[2] == 3:
+        return image
+    if image.ndim == 3 and image.shape[2] == 4:
+        return upright_rgb(Image.fromarray(image, 'RGBA'))
+    return np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
+
+
+def _read(path: Path) -> np.ndarray:
+    image = load_image(path)
+    count = len(pages(path))
+    if count > 1:
+        raise UserError(f'{path} holds {count} images: give what utils.loading.images.read_image(path, page) gives')
+    return image
