@@ -75,7 +75,7 @@ def quad_iou(a: Tensor, b: Tensor) -> Tensor:
     a, b = (_clockwise((quad - centre).float()) for quad in (a, b))
     area_a, area_b = signed_areas(a), signed_areas(b)
     # No more than the smaller one: sides of no length cut nothing away.
-    shared = torch.minimum(signed_areas(_cut(a, b)).clamp(min=0), torch.minimum(area_a, area_b))
+    shared = torch.minimum(signed_areas(cut(a, b)).clamp(min=0), torch.minimum(area_a, area_b))
     union = area_a + area_b - shared
     return shared / union.clamp(min=SMALL)
 
@@ -102,7 +102,7 @@ def _clockwise(quads: Tensor) -> Tensor:
     return torch.where((signed_areas(quads) < 0)[:, None, None], quads.flip(1), quads)
 
 
-def _cut(polygons: Tensor, by: Tensor) -> Tensor:
+def cut(polygons: Tensor, by: Tensor) -> Tensor:
     """What of convex polygons (N, P, 2) lies inside convex clockwise quads (N, 4, 2): (N, P + 4, 2).
 
     Corners that a polygon has fewer are repetitions of its last one; where nothing is left all are one point.

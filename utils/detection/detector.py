@@ -133,7 +133,9 @@ class Detector:
             decoded, _ = self.model(batch)
             clock.append(self._now())
             # Overlaps count within a class only, so classes can be chosen after NMS; the limit comes last.
-            found = non_max_suppression(decoded, self.conf_thres, self.iou_thres, MAX_CANDIDATES)
+            found = non_max_suppression(
+                decoded, self.conf_thres, self.iou_thres, MAX_CANDIDATES, nc=self.model.nc, by_quads=True
+            )
             parts = zip(found, placed, images, strict=True)
             found = [self._select(rows, letterbox, *image.shape[:2]) for rows, (_, letterbox), image in parts]
             clock.append(self._now())
@@ -156,13 +158,20 @@ class Detector:
         return padded, Letterbox(new_width / width, new_height / height, float(left), float(top))
 
     def _select(self, rows, letterbox, height: int, width: int):
-        """Boxes (n, 6) after NMS in pixels of the picture, rounded to what is written everywhere, none without area."""
-        rows = rows.cpu().clone()
-        rows[:, :4] = letterbox.to_image(rows[:, :4], height, width)
-        rows = rows.double().numpy()
+        """Rows (n, 6) or with quads (n, 14) in pixels of the picture, of boxes after NMS (n, 6) or with edges (n, 10);
+        rounded to what is written everywhere, none without area."""
+        import torch
+
+        from utils.quads import decode
+
+        rows = rows.cpu()
+        parts = [letterbox.to_image(rows[:, :4], height, width), rows[:, 4:6]]
+        if self.model.quads:
+            parts.append(letterbox.quads_to_image(decode(rows[:, :4], rows[:, 6:]), height, width).flatten(1))
+        rows = torch.cat(parts, 1).double().numpy()
         if self.classes:
             rows = rows[[int(category) in self.classes for category in rows[:, 5]]]
-        rows[:, :4] = rows[:, :4].round(2)
+        rows[:, :4], rows[:, 6:] = rows[:, :4].round(2), rows[:, 6:].round(2)
         rows[:, 4] = rows[:, 4].round(5)
         return rows[(rows[:, 2] > rows[:, 0]) & (rows[:, 3] > rows[:, 1])][: self.max_det]
 

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from utils.detection.corners import corners_of, has_quads
+
 PALETTE = (  # RGB, the Okabe-Ito colours: told apart by colour-blind readers as well
     (0, 158, 115),
     (213, 94, 0),
@@ -22,14 +24,15 @@ def line_width(image: np.ndarray) -> int:
 
 
 def annotate(image: np.ndarray, rows: np.ndarray, names: dict[int, str], options) -> np.ndarray:
-    """A copy of an image (H, W, 3) RGB with its boxes (n, 6), a colour a class."""
+    """A copy of an image (H, W, 3) RGB with its boxes (n, 6) or quads (n, 14), a colour a class."""
     for category in sorted({int(category) for category in rows[:, 5]}):
         chosen = rows[rows[:, 5] == category]
         texts = []
         for confidence in chosen[:, 4]:
             parts = [] if options.hide_labels else [names[category]]
             texts.append(' '.join(parts if options.hide_conf else [*parts, f'{confidence:.2f}']))
-        image = draw_boxes(image, chosen[:, :4], texts, PALETTE[category % len(PALETTE)], options.line_thickness)
+        colour, quads = PALETTE[category % len(PALETTE)], corners_of(chosen) if has_quads(chosen) else None
+        image = draw_boxes(image, chosen[:, :4], texts, colour, options.line_thickness, quads)
     return image
 
 
@@ -39,6 +42,7 @@ def draw_boxes(
     texts: list[str],
     color: tuple[int, int, int],
     thickness: int | None = None,
+    quads: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw boxes, each with a text on a filled background that stays inside the picture.
 
@@ -48,6 +52,7 @@ def draw_boxes(
         texts: n texts; an empty one draws no label.
         color: in the picture's own order of channels.
         thickness: of the lines in pixels; by default it suits the picture's size.
+        quads: (n, 4, 2) to draw in place of the boxes, whose texts stay where they are.
 
     Returns:
         A copy (H, W, 3) with the boxes.
@@ -55,8 +60,11 @@ def draw_boxes(
     canvas = np.ascontiguousarray(image).copy()
     thickness = min(thickness or line_width(image), max(image.shape[:2]))
     corners = np.asarray(boxes, dtype=float).reshape(-1, 4).round().astype(int).tolist()
-    for x1, y1, x2, y2 in corners:
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness, cv2.LINE_AA)
+    if quads is not None:
+        cv2.polylines(canvas, list(quads.round().astype(np.int32)), True, color, thickness, cv2.LINE_AA)
+    else:
+        for x1, y1, x2, y2 in corners:
+            cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness, cv2.LINE_AA)
     for corner, text in zip(corners, texts, strict=True):  # after all boxes: no line crosses a label
         if text:
             _draw_label(canvas, corner, text, color, thickness)

@@ -58,6 +58,9 @@ class DetectOptions(Options):
         min=0,
         max=0.9,
     )
+    rotate: bool = option(
+        False, 'find text that is turned by 90, 180 or 270 degrees too: look at each image in four turns'
+    )
     batch_size: int | None = option(None, 'images, or tiles of one, at a time (default 8)', metavar='N', min=1)
     device: str = option('', "'cpu' or a CUDA number; default: cuda if there is one, else cpu")
     amp: bool = option(True, 'float32 instead of bfloat16 where the processor has that', '--no-amp')

@@ -10,11 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 from models.errors import UserError
+from utils.detection.corners import corners_of, has_quads, levelled_boxes
 from utils.detection.detector import Detector
 from utils.detection.drawing import annotate
 from utils.detection.reading_order import reading_order
 from utils.detection.sources import Source, Video, read_in_groups
 from utils.detection.tiles import detect_sliced
+from utils.detection.turns import detect_turned
 from utils.detection.writer import SourceImage, Writer
 from utils.loading.images import Unreadable
 
@@ -69,11 +71,20 @@ def build_detector(options) -> Detector:
 def make_finder(detector: Detector, options) -> Callable[[list], list]:
     """What finds the boxes of a list of images, each (n, 6): the detector, in batches, or on tiles with --slice."""
     find = functools.partial(detector.find, batch_size=options.batch_size or BATCH_SIZE)
-    if options.slice is None:
-        return find
-    overlap = SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap
-    size = options.slice or detector.imgsz
-    return lambda images: [detect_sliced(image, find, size, overlap, detector.max_det) for image in images]
+    if options.slice is not None:
+        overlap = SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap
+        sliced = functools.partial(detect_sliced, size=options.slice or detector.imgsz, overlap=overlap)
+        find = of_each(functools.partial(sliced, detect=find, max_det=detector.max_det))
+    if options.rotate:
+        find = of_each(
+            functools.partial(detect_turned, detect=find, iou_thres=detector.iou_thres, max_det=detector.max_det)
+        )
+    return find
+
+
+def of_each(find: Callable) -> Callable[[list], list]:
+    """What finds the boxes of one image, for a list of them."""
+    return lambda images: [find(image) for image in images]
 
 
 def run(sources: list[Source], detector: Detector, writer: Writer, options) -> 'ProgressBar':
@@ -133,7 +144,8 @@ def process_video(source: Source, find: Callable, writer: Writer, progress: 'Pro
 
 def write(image: SourceImage, rows: np.ndarray, source: Source, writer: Writer, fps: float | None = None) -> int:
     """Write and show what is asked for of an image, or of a frame if `fps` is given; returns the count of boxes."""
-    options, lines = writer.options, reading_order(rows[:, :4])
+    options = writer.options
+    lines = reading_order(levelled_boxes(corners_of(rows)) if has_quads(rows) else rows[:, :4])
     rows = rows[[word for line in lines for word in line]]
     writer.add(image, rows, np.repeat(range(len(lines)), [len(line) for line in lines]))
     if not options.nosave or options.view_img:

@@ -4,7 +4,8 @@ A picture is looked at in several views: the whole of it once, which finds the w
 its tiles. What several views found is merged by these rules:
 
 - Two boxes of different views and of one class are the same text if, cut to what both views see, their overlap is more
-  than SAME_TEXT of the smaller one's area. Boxes of one view have been through NMS and are left as they are.
+  than SAME_TEXT of the smaller one's area; where there are quads, that of the quads too. Boxes of one view have been
+  through NMS and are left as they are.
 - A box that ends within TOUCH pixels of a view's border where the picture goes on is cut. Whole boxes come first, by
   confidence: each removes the weaker ones of the same text, and the cut ones whatever their confidence.
 - Cut boxes of the same text, in order of confidence, are parts of one word that no view has whole: they become the box
@@ -15,7 +16,12 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+import torch
+
+from utils.detection.corners import BOX_ROW, corners_of, has_quads
+from utils.quads import cut, ordered, signed_areas
 
 SAME_TEXT = 0.6
 TOUCH = 4.0  # pixels; boxes of cut words end about there
@@ -100,6 +106,8 @@ def merge_views(found: list[np.ndarray], views: list[View]) -> np.ndarray:
         if cut[0] and same.any():
             part = int(same.argmax())
             rows[0, :4] = _around(rows[0, :4], rows[part, :4])
+            if has_quads(rows):
+                rows[0, BOX_ROW:] = _quad_around(corners_of(rows[[0, part]])).ravel()
             sight[0] = _around(sight[0], sight[part])
             rows, sight, cut = (np.delete(values, part, 0) for values in (rows, sight, cut))
             continue
@@ -107,13 +115,19 @@ def merge_views(found: list[np.ndarray], views: list[View]) -> np.ndarray:
         rest = ~same
         rest[0] = False
         rows, sight, cut = rows[rest], sight[rest], cut[rest]
-    merged = np.array(kept).reshape(-1, 6)
+    merged = np.array(kept).reshape(-1, rows.shape[1])
     return merged[np.argsort(-merged[:, 4], kind='stable')]
 
 
 def _around(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The box (4,) around two."""
     return np.concatenate((np.minimum(first[:2], second[:2]), np.maximum(first[2:], second[2:])))
+
+
+def _quad_around(quads: np.ndarray) -> np.ndarray:
+    """The quad (4, 2) of one word whose parts are quads (2, 4, 2): the smallest rectangle around both."""
+    rectangle = cv2.boxPoints(cv2.minAreaRect(quads.reshape(-1, 2).astype(np.float32)))
+    return ordered(torch.from_numpy(rectangle)[None])[0].numpy()
 
 
 def _is_cut(rows: np.ndarray, sight: np.ndarray, whole: View) -> np.ndarray:
@@ -131,4 +145,17 @@ def _same_text(rows: np.ndarray, sight: np.ndarray) -> np.ndarray:
     areas = np.minimum(np.prod(boxes[:, 2:] - boxes[:, :2], 1), np.prod(first[:, 2:] - first[:, :2], 1))
     same = shared.clip(min=0).prod(1) > SAME_TEXT * areas
     elsewhere = (sight != sight[0]).any(1)
-    return same & elsewhere & (rows[:, 5] == rows[0, 5])
+    same &= elsewhere & (rows[:, 5] == rows[0, 5])
+    if has_quads(rows) and same.any():
+        same[same] = _quads_overlap(corners_of(rows), common, np.flatnonzero(same))
+    return same
+
+
+def _quads_overlap(quads: np.ndarray, common: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether the first quad and each of `others`, cut to what both views see, share most of the smaller one."""
+    second, sight = torch.from_numpy(quads[others]).float(), common[others]
+    first = torch.from_numpy(quads[:1]).float().expand_as(second)
+    window = torch.from_numpy(sight[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)).float()
+    first, second = cut(first, window), cut(second, window)
+    areas = torch.minimum(signed_areas(first), signed_areas(second))
+    return (signed_areas(cut(first, torch.from_numpy(quads[others]).float())) > SAME_TEXT * areas).numpy()

@@ -1,7 +1,6 @@
 """What detect.py writes of a run: annotated pictures and videos, label files, crops, detections.json."""
 
 import json
-import math
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from models.errors import UserError
+from utils.detection.corners import corners_of, has_quads, level_crop, upright_crop
 from utils.runtime.run_folder import make_folder, make_run_folder, write_bytes, write_yaml
 
 QUALITY = 95  # of JPEG and WebP files, 0..100
@@ -66,14 +66,21 @@ class Writer:
 
         Args:
             image: it.
-            rows: (n, 6) its boxes in reading order.
+            rows: (n, 6) its boxes, or (n, 14) with corners, in reading order.
             lines: (n,) the number of the line of text that each is on.
         """
         height, width = image.image.shape[:2]
         if self.options.save_json:
             found = [
-                {'box': row[:4], 'score': row[4], 'class': int(row[5]), 'name': self.names[int(row[5])], 'line': line}
-                for row, line in zip(rows.tolist(), lines.tolist(), strict=True)
+                {
+                    'box': row[:4],
+                    'quad': quad,
+                    'score': row[4],
+                    'class': int(row[5]),
+                    'name': self.names[int(row[5])],
+                    'line': line,
+                }
+                for row, quad, line in zip(rows.tolist(), corners_of(rows).tolist(), lines.tolist(), strict=True)
             ]
             self.entries.append({'image': image.name, 'width': width, 'height': height, 'detections': found})
         if self.options.save_txt:
@@ -122,18 +129,19 @@ class Writer:
             cv2.destroyWindow(title)
 
     def _write_crops(self, image: SourceImage, rows) -> None:
-        height, width = image.image.shape[:2]
         fraction = CROP_MARGIN if self.options.crop_margin is None else self.options.crop_margin
-        for number, (x1, y1, x2, y2, _, category) in enumerate(rows.tolist()):
-            margin = fraction * (y2 - y1)
-            left, top = max(math.floor(x1 - margin), 0), max(math.floor(y1 - margin), 0)
-            right, bottom = min(math.ceil(x2 + margin), width), min(math.ceil(y2 + margin), height)
+        for number, (row, quad) in enumerate(zip(rows.tolist(), corners_of(rows), strict=True)):
+            category = row[5]
+            if has_quads(rows):
+                pixels = level_crop(image.image, quad, fraction)
+            else:
+                pixels = upright_crop(image.image, row[:4], fraction)
             name = re.sub(r'[/\\\x00-\x1f]', '_', self.names[int(category)])[:100].strip('. ') or f'class{category:.0f}'
             folder = (self.folder / 'crops' / name / image.file).parent
             # Three digits, so that files sorted by name are in reading order.
             crop = folder / f'{image.file.stem}_{number:03d}.jpg'
             crop = self._claim(crop, folder / f'{image.file.name}_{number:03d}.jpg')
-            write_bytes(crop, _encode(image.image[top:bottom, left:right], '.jpg'))
+            write_bytes(crop, _encode(pixels, '.jpg'))
 
     def _claim(self, file: Path, otherwise: Path) -> Path:
         """A file that this run has not written: two sources that differ in their suffix alone share a stem."""
@@ -143,8 +151,12 @@ class Writer:
 
 
 def _label_row(row: list[float], width: int, height: int, with_confidence: bool) -> str:
-    x1, y1, x2, y2, confidence, category = row
-    values = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
+    """A row of YOLO's: class x y w h, or with quads class x1 y1 ... x4 y4, 0..1."""
+    x1, y1, x2, y2, confidence, category, *corners = row
+    if corners:
+        values = [value / side for value, side in zip(corners, (width, height) * 4, strict=True)]
+    else:
+        values = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
     text = ' '.join(f'{value:.6f}' for value in values)
     return f'{category:.0f} {text} {confidence:.5f}\n' if with_confidence else f'{category:.0f} {text}\n'
 

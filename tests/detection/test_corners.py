@@ -1,0 +1,173 @@
+"""Quads in detection: levelled crops, order along the slope, tiles and turns, and what is written of them."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import detect
+from models.checkpoint import save_checkpoint
+from models.yolo import DetectionModel
+from tests.support import small_cfg
+from tests.world import call, place
+from utils.detection.corners import corners_of, level_crop, levelled_boxes
+from utils.detection.reading_order import reading_order
+from utils.detection.tiles import detect_sliced
+from utils.detection.turns import detect_turned, turned_back
+
+
+def turned_quad(x: float, y: float, width: float, height: float, degrees: float) -> np.ndarray:
+    """A word's corners, its centre at (x, y), turned clockwise on the screen."""
+    angle = np.radians(degrees)
+    corners = np.array([[-width, -height], [width, -height], [width, height], [-width, height]]) / 2
+    return corners @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + (x, y)
+
+
+def row_of(quad: np.ndarray, confidence: float = 0.9) -> np.ndarray:
+    return np.concatenate((quad.min(0), quad.max(0), (confidence, 0), quad.ravel()))
+
+
+def test_corners_of_boxes_are_the_box():
+    rows = np.array([[1.0, 2, 11, 7, 0.5, 0]])
+    assert corners_of(rows).tolist() == [[[1, 2], [11, 2], [11, 7], [1, 7]]]
+
+
+@pytest.mark.parametrize('degrees', [-35, 0, 20])
+def test_a_crop_is_level(degrees):
+    """A word of two halves, light above dark: level in the crop, whatever its slope."""
+    quad = turned_quad(100, 100, 80, 20, degrees)
+    fine = 8
+    image = np.zeros((200 * fine, 200 * fine, 3), np.uint8)
+    middle = (quad[0] + quad[3]) / 2, (quad[1] + quad[2]) / 2
+    upper = np.array([quad[0], quad[1], middle[1], middle[0]])
+    cv2.fillPoly(image, [np.round(quad * fine).astype(int)], (90,) * 3)
+    cv2.fillPoly(image, [np.round(upper * fine).astype(int)], (220,) * 3)
+    image = cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA)
+    crop = level_crop(image, quad, 0.0)
+    assert crop.shape == (20, 80, 3)
+    assert (abs(crop[2:8, 3:-3].astype(int) - 220) < 12).all()
+    assert (abs(crop[12:18, 3:-3].astype(int) - 90) < 12).all()
+    assert level_crop(image, quad, 0.5).shape == (40, 100, 3)
+
+
+def test_reading_order_follows_the_slope():
+    """Two lines at 30 degrees: their upright boxes overlap, levelled they are two lines of three words."""
+    words = [turned_quad(*(np.array([x, y]) @ turn(30)), 40, 14, 30) for y in (0, 24) for x in (0, 50, 100)]
+    shuffled = [3, 0, 5, 1, 4, 2]
+    quads = np.stack([words[i] for i in shuffled])
+    lines = reading_order(levelled_boxes(quads))
+    assert [[shuffled[word] for word in line] for line in lines] == [[0, 1, 2], [3, 4, 5]]
+    assert levelled_boxes(np.zeros((0, 4, 2))).shape == (0, 4)
+
+
+def turn(degrees: float) -> np.ndarray:
+    angle = np.radians(degrees)
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
+@pytest.mark.parametrize('turns', range(4))
+def test_turned_words_come_back(turns):
+    """A painted point of a turned image is found again where the rows say it is in the image itself."""
+    image = np.zeros((60, 100, 3), np.uint8)
+    image[10:20, 30:70] = 255
+    view = np.rot90(image, turns)
+    ys, xs = np.nonzero(view[..., 0])
+    seen = np.array(
+        [[xs.min(), ys.min()], [xs.max() + 1, ys.min()], [xs.max() + 1, ys.max() + 1], [xs.min(), ys.max() + 1]]
+    )
+    back = turned_back(row_of(seen.astype(float))[None], turns, 100, 60)[0]
+    assert back[:4].tolist() == [30, 10, 70, 20]
+    corners = back[6:].reshape(4, 2)
+    assert sorted(map(tuple, corners.tolist())) == [(30, 10), (30, 20), (70, 10), (70, 20)]
+    assert corners[0].tolist() == [[30, 10], [70, 10], [70, 20], [30, 20]][turns]  # where reading begins in that turn
+
+
+def test_of_four_turns_the_surest_stays():
+    image = np.zeros((60, 100, 3), np.uint8)
+    image[10:20, 30:70] = 255
+
+    def find(views: list) -> list:
+        found = []
+        for number, view in enumerate(views):
+            ys, xs = np.nonzero(view[..., 0])
+            box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], float)
+            found.append(np.array([[*box, 0.9 if number == 2 else 0.4, 0]]))
+        return found
+
+    rows = detect_turned(image, find, 0.45, 10)
+    assert rows.tolist() == [[30, 10, 70, 20, 0.9, 0]]
+    empty = detect_turned(image, lambda views: [np.zeros((0, 14)) for _ in views], 0.45, 10)
+    assert empty.shape == (0, 14)
+
+
+def test_tiles_merge_by_quads():
+    """Two leaning lines side by side, each seen by two views: two words, none of them lost to the other's box."""
+    words = [turned_quad(150, 140, 160, 18, 40), turned_quad(132, 161, 160, 18, 40)]
+    image = np.zeros((300, 300, 3), np.uint8)
+
+    def find(views: list) -> list:
+        shifts = [(0, 0), *[(x, y) for y in (0, 50) for x in (0, 50)]]
+        assert len(views) == 5
+        return [np.stack([row_of(word - shift, 0.9 - 0.1 * n) for n, word in enumerate(words)]) for shift in shifts]
+
+    rows = detect_sliced(image, find, size=250, overlap=0.2, max_det=10)
+    assert len(rows) == 2
+    np.testing.assert_allclose(corners_of(rows), words, atol=1e-6)
+
+
+def test_files_of_a_network_with_quads(tmp_path):
+    torch.manual_seed(0)
+    model = DetectionModel(small_cfg(), quads=True)
+    for convolution in model.head.quad:
+        torch.nn.init.constant_(convolution.bias, 0.2)
+    save_checkpoint(tmp_path / 'q.pt', model, model.state_dict(), conf_threshold=0.0)
+    image = np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'photo.png'), image)
+    flags = ('--weights', tmp_path / 'q.pt', '--source', tmp_path / 'photo.png', '--imgsz', 128, '--device', 'cpu')
+    call(
+        detect.main,
+        'detect.py',
+        *flags,
+        '--max-det',
+        5,
+        '--save-json',
+        '--save-txt',
+        '--save-crop',
+        *place(tmp_path / 'run'),
+    )
+    (entry,) = json.loads((tmp_path / 'run/detections.json').read_text())
+    rows = [line.split() for line in (tmp_path / 'run/labels/photo.txt').read_text().splitlines()]
+    assert len(entry['detections']) == len(rows) == len(list((tmp_path / 'run/crops').rglob('*.jpg'))) == 60
+    for detection, row in zip(entry['detections'], rows, strict=True):
+        quad = np.array(detection['quad'])
+        assert quad.shape == (4, 2)
+        np.testing.assert_allclose(np.array(row[1:], float).reshape(4, 2) * (128, 96), quad, atol=0.01)
+    quads, boxes = ([detection[key] for detection in entry['detections']] for key in ('quad', 'box'))
+    assert not np.allclose(quads, corners_of(np.array([[*box, 0, 0] for box in boxes])))
+    call(detect.main, 'detect.py', *flags, '--rotate', '--nosave', '--max-det', 5)
+
+
+def test_networks_without_quads_give_the_corners_of_boxes(tmp_path):
+    torch.manual_seed(0)
+    model = DetectionModel(small_cfg())
+    save_checkpoint(tmp_path / 'p.pt', model, model.state_dict(), conf_threshold=0.0)
+    cv2.imwrite(str(tmp_path / 'photo.png'), np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8))
+    flags = ('--weights', tmp_path / 'p.pt', '--source', tmp_path / 'photo.png', '--imgsz', 128, '--device', 'cpu')
+    call(
+        detect.main,
+        'detect.py',
+        *flags,
+        '--max-det',
+        3,
+        '--nosave',
+        '--save-json',
+        '--save-txt',
+        *place(tmp_path / 'run'),
+    )
+    (entry,) = json.loads((tmp_path / 'run/detections.json').read_text())
+    for detection in entry['detections']:
+        x1, y1, x2, y2 = detection['box']
+        assert detection['quad'] == [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
+    assert all(len(line.split()) == 5 for line in (tmp_path / 'run/labels/photo.txt').read_text().splitlines())

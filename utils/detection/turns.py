@@ -1,0 +1,55 @@
+"""Text that is turned by 90, 180 or 270 degrees: an image is looked at in four turns, and the surest words stay."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from utils.boxes import class_nms, quad_nms
+from utils.detection.corners import BOX_ROW, corners_of, has_quads
+
+TURNS = 4  # quarter turns
+
+
+def detect_turned(image: np.ndarray, detect: Callable, iou_thres: float, max_det: int) -> np.ndarray:
+    """Words of an image in whatever quarter turn they are surest.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        detect: takes a list of such images, returns rows (n, 6) or (n, 14) of each (utils.detection.corners).
+        iou_thres: overlap above which the less sure of two words of a class goes.
+        max_det: words kept at most.
+
+    Returns:
+        Rows in pixels of the image as it is, best first. Corners begin where reading begins.
+    """
+    height, width = image.shape[:2]
+    views = [np.ascontiguousarray(np.rot90(image, turn)) for turn in range(TURNS)]
+    found = [turned_back(rows, turn, width, height) for turn, rows in enumerate(detect(views))]
+    rows = np.concatenate(found)
+    rows = rows[np.argsort(-rows[:, 4], kind='stable')]
+    if not len(rows):
+        return rows
+    category = torch.from_numpy(rows[:, 5])
+    if has_quads(rows):
+        keep = quad_nms(torch.from_numpy(corners_of(rows)).float(), category, iou_thres).numpy()
+    else:
+        boxes, confidence = torch.from_numpy(rows[:, :4]).float(), torch.from_numpy(rows[:, 4]).float()
+        keep = class_nms(boxes, confidence, category, iou_thres).numpy()
+    return rows[keep][:max_det]
+
+
+def turned_back(rows: np.ndarray, turn: int, width: int, height: int) -> np.ndarray:
+    """Rows that were found in an image after np.rot90(image, turn), in pixels of the image (width, height) itself."""
+    result = rows.copy()
+    ends = _turned_points(rows[:, :4].reshape(-1, 2, 2), turn, width, height)
+    result[:, :4] = np.concatenate((ends.min(1), ends.max(1)), 1)
+    if has_quads(rows):
+        result[:, BOX_ROW:] = _turned_points(corners_of(rows), turn, width, height).reshape(-1, 8)
+    return result
+
+
+def _turned_points(points: np.ndarray, turn: int, width: int, height: int) -> np.ndarray:
+    """Points (..., 2) of a turned image in the image itself."""
+    x, y = points[..., 0], points[..., 1]
+    return np.stack(((x, y), (width - y, x), (width - x, height - y), (y, height - x))[turn], -1)
