@@ -80,7 +80,9 @@ def detect_sliced(image: np.ndarray, detect: Callable, size: int, overlap: float
     views = make_views(width, height, size, overlap)
     found = detect([image[view.y1 : view.y2, view.x1 : view.x2] for view in views])
     for rows, view in zip(found, views, strict=True):
-        rows[:, :4] = (rows[:, :4] + (view.x1, view.y1, view.x1, view.y1)).round(2)  # a sum has digits of its own
+        for columns in (slice(4), slice(BOX_ROW, None)):  # the box, the corners; a sum has digits of its own
+            points = rows[:, columns]
+            points[:] = (points.reshape(len(rows), -1, 2) + (view.x1, view.y1)).reshape(points.shape).round(2)
     return merge_views(found, views)[:max_det]
 
 
