@@ -41,7 +41,7 @@ def test_links_lead_somewhere(page):
 def commands(page: Path) -> list[list[str]]:
     """The indented lines of a page that call a script of the repository, as words."""
     text = page.read_text().replace('\\\n', ' ')
-    lines = re.findall(r'^ {4}(?:.*?\s)?(?:\.venv/bin/)?(?:python|torchrun) (.+)$', text, re.MULTILINE)
+    lines = re.findall(r'^ {4}(?:\S.*?\s)?(?:\.venv/bin/)?(?:python|torchrun) (.+)$', text, re.MULTILINE)
     words = [shlex.split(line, comments=True) for line in lines]
     # tests/pretend_gpu.py and torchrun take another script as their argument: the last one has the flags
     starts = [max((i for i, word in enumerate(line) if word.endswith('.py')), default=None) for line in words]

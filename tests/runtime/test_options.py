@@ -218,7 +218,7 @@ def test_what_resume_takes(cls, capsys):
 @pytest.mark.parametrize(
     ('flags', 'words'),
     [
-        (('--crop', '100'), '--crop: a multiple of 32, at least 64'),
+        (('--crop', '100'), '--crop: a multiple of 32, 64 to 32768'),
         (('--crop', '672'), '--crop: a multiple of 32, from 64 to --imgsz'),
         (('--imgsz', '640', '--crop', '64', '--teacher_imgsz', '960'), None),
         (('--imgsz', '640', '--crop', '96', '--teacher_imgsz', '960'), '--teacher_imgsz: its fraction of --imgsz'),
