@@ -8,12 +8,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
 from models.errors import UserError
 from utils.loading.files import is_image, matching, real_file
 from utils.loading.rows import read_rows
-from utils.quads import encode
 
 TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clamped
 MIN_AREA = 1e-10  # of the picture's area; regions below it have no area
@@ -126,6 +124,10 @@ class Annotations:
         weight = np.where(self.visible >= UNCUT, self.edge_weight, 0)
         known = np.flatnonzero(weight > 0)
         if len(known):
+            import torch  # convert.py answers --help without it
+
+            from utils.quads import encode
+
             quads = np.stack([_quad_of(polygon) for polygon in self[known].polygon_list(1, 1)])
             result[known, :4] = encode(torch.from_numpy(quads))[1].numpy()
             result[known, 4] = weight[known]
