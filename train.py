@@ -3,12 +3,17 @@
 python train.py --cfg models/yolov5x.yaml --data data/ICDAR.yaml --name x
 """
 
+import sys
+
+from models.errors import UserError
 from utils.runtime.cli import run_command
 from utils.runtime.options import parse
 from utils.training.options import TrainOptions
 
 
 def main() -> None:
+    if len(sys.argv) == 1:  # 300 epochs are not what somebody wants who tries what the command does
+        raise UserError('name the data to train on, such as --data data/ICDAR.yaml; --help lists all options')
     options = parse(TrainOptions, __doc__)
     from utils.training.criterion import DetectionCriterion
     from utils.training.resolve import resolve
@@ -24,7 +29,6 @@ def main() -> None:
 def build_model(options: TrainOptions, nc: int, resumed):
     """The model of --cfg and --weights, with the entries of the weights that fit it; or that of the resumed run."""
     from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
-    from models.errors import UserError
     from models.yolo import DetectionModel
     from utils.training.run import start_from
 

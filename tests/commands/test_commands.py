@@ -28,7 +28,7 @@ import val
 from models.checkpoint import load_model, save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
-from tests.support import ROOT, run_script, small_cfg
+from tests.support import ROOT, run_here, run_script, small_cfg
 from tests.world import (
     ICDAR,
     SCORES,
@@ -842,3 +842,8 @@ def test_mistakes_with_val(world, trained, tmp_path, mistake):
     del no_test['test']
     line = mistake(val.main, 'val.py', *shared, *weights, '--data', world.write('two.yaml', no_test), '--task', 'test')
     assert 'test' in line
+
+
+def test_train_without_arguments_asks_for_data():
+    done = run_here('train.py')
+    assert done.returncode == 1 and '--data' in done.stderr and len(done.stderr.splitlines()) == 1

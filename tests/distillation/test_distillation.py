@@ -1,6 +1,7 @@
 """Distillation methods against hand-computed values, on non-square pictures; the Distiller's promises; recipes."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from utils.distillation.base import (
     scores,
 )
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
+from utils.distillation.models import load_teacher, take_own_yaml
 from utils.distillation.recipe import parse_recipe
 from utils.loading.batches import Batch
 from utils.runtime.hyp import DEFAULTS, read_yaml
@@ -493,3 +495,18 @@ def test_bad_layers(pair, layers):
         build('mask', pair, layers)
     with pytest.raises(UserError, match='^teacher_layers'):
         build('mask', pair, [17], teacher_layers=layers)
+
+
+def test_a_teacher_of_another_size_than_its_recipe(monkeypatch, capsys):
+    """Its own yaml is used and named; with --cfg_teacher the refusal says which one it is of."""
+    monkeypatch.chdir(ROOT)
+    recipe = parse_recipe(read_yaml('recipes/xn_maskdiff.yaml'), 'xn_maskdiff')
+    recipe.teacher_weights = 'weights/ocrdistill-s.pt'
+    take_own_yaml(recipe, SimpleNamespace(cfg_teacher='models/yolov5x.yaml'))
+    assert recipe.teacher == 'models/yolov5x.yaml' and capsys.readouterr().out == ''
+    take_own_yaml(recipe, SimpleNamespace(cfg_teacher=None))
+    assert recipe.teacher == 'models/yolov5s.yaml' and 'models/yolov5s.yaml' in capsys.readouterr().out
+    assert load_teacher(recipe, {0: 'text'}).yaml['width_multiple'] == 0.5
+    recipe.teacher = 'models/yolov5n.yaml'
+    with pytest.raises(UserError, match='does not fit models/yolov5n.yaml .*; it is of models/yolov5s.yaml$'):
+        load_teacher(recipe, {0: 'text'})

@@ -12,7 +12,7 @@ from models.yolo import DetectionModel
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, method_flags
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
-from utils.distillation.models import build_student, load_teacher, require_teacher
+from utils.distillation.models import build_student, load_teacher, require_teacher, take_own_yaml
 from utils.distillation.recipe import Recipe, read_recipe
 from utils.runtime.run_folder import write_yaml
 from utils.training.options import DEFAULT_RECIPE
@@ -74,6 +74,7 @@ def read_choice(choice: Choice, options: CompareOptions) -> Recipe:
         raise UserError(f'--recipes: {name} is no name in recipes/ and no file, and as methods: {error}') from None
     if not options.table:
         require_teacher(recipe, options.data)
+        take_own_yaml(recipe, options)
     return recipe
 
 

@@ -2,18 +2,19 @@
 
 import hashlib
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from torch import Tensor
 
 from models.checkpoint import Checkpoint, anchors_of, has_quads, read_checkpoint, same_anchors, transfer
 from models.errors import UserError
+from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from utils.distillation.recipe import Recipe, parse_recipe, read_recipe
 from utils.loading.config import load_data_config
 from utils.loading.listing import list_images
-from utils.training.options import DistillOptions
+from utils.training.options import DistillOptions, TeacherOptions
 from utils.training.resolve import Start
 from utils.training.run import TrainingRun, start_from
 
@@ -44,6 +45,26 @@ def require_teacher(recipe: Recipe, data: str) -> None:
     )
 
 
+def take_own_yaml(recipe: Recipe, options: TeacherOptions) -> None:
+    """Without --cfg_teacher the teacher's yaml becomes that of its weights, where they are of another of our sizes."""
+    if options.cfg_teacher is not None or not Path(recipe.teacher_weights).is_file():
+        return
+    own = yaml_of(read_checkpoint(recipe.teacher_weights).yaml or {})
+    if own and own != yaml_of(read_yaml(recipe.teacher)):
+        print(f'the teacher {recipe.teacher_weights} is of {own}, which takes the place of {recipe.teacher}')
+        recipe.teacher = own
+
+
+def yaml_of(content: dict[str, Any]) -> str:
+    """The file in models/ that has the size of a model's yaml, '' where none has."""
+    keys = ('depth_multiple', 'width_multiple')
+    for file in sorted(Path('models').glob('yolov5?.yaml')):
+        known = read_yaml(file)
+        if all(content.get(key) == known[key] for key in keys):
+            return file.as_posix()
+    return ''
+
+
 def load_teacher(recipe: Recipe, names: dict[int, str]) -> DetectionModel:
     """The recipe's teacher on the CPU, neither frozen nor fused; see match_teacher."""
     return match_teacher(read_checkpoint(recipe.teacher_weights), recipe.teacher, names)
@@ -65,10 +86,11 @@ def match_teacher(checkpoint: Checkpoint, cfg: str, names: dict[int, str]) -> De
         raise UserError(f'the teacher {checkpoint.path} has the classes {checkpoint.names}, the data {names}')
     report = transfer(teacher, checkpoint)
     if report.skipped or report.missing:
-        first = (report.missing or report.skipped)[0]
+        first, own = (report.missing or report.skipped)[0], yaml_of(checkpoint.yaml or {})
+        hint = f'; it is of {own}' if own and own != yaml_of(read_yaml(cfg)) else ''
         raise UserError(
             f'the teacher {checkpoint.path} does not fit {cfg} with {nc} classes: {report}, the first {first}; a '
-            f'teacher must match in every entry, the head included'
+            f'teacher must match in every entry, the head included{hint}'
         )
     return teacher
 
@@ -129,6 +151,7 @@ def resolve_recipe(start: Start[DistillOptions], published: str | None = None) -
     if options.methods:
         print(yaml.safe_dump(recipe.as_dict(), sort_keys=False), end='')
     require_teacher(recipe, options.data)
+    take_own_yaml(recipe, options)
     options.teacher_imgsz = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
     options.recipe_content = recipe.as_dict()
     return recipe
