@@ -131,7 +131,7 @@ def test_files_of_a_network_with_quads(tmp_path):
         'detect.py',
         *flags,
         '--max-det',
-        5,
+        60,
         '--save-json',
         '--save-txt',
         '--save-crop',
