@@ -139,7 +139,7 @@ def test_files_of_a_network_with_quads(tmp_path):
     )
     (entry,) = json.loads((tmp_path / 'run/detections.json').read_text())
     rows = [line.split() for line in (tmp_path / 'run/labels/photo.txt').read_text().splitlines()]
-    assert len(entry['detections']) == len(rows) == len(list((tmp_path / 'run/crops').rglob('*.jpg'))) == 60
+    assert len(entry['detections']) == len(rows) == len(list((tmp_path / 'run/crops').rglob('*.jpg'))) == 5
     for detection, row in zip(entry['detections'], rows, strict=True):
         quad = np.array(detection['quad'])
         assert quad.shape == (4, 2)
