@@ -13,6 +13,7 @@ from torch import Tensor
 from utils.quads import decode, pairwise_quad_iou
 
 UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
+MAX_QUADS = 3000  # words of one image whose quads are compared at most, the most confident first
 MAX_CANDIDATES = 30_000  # boxes of one picture that enter NMS at most, the most confident first
 
 
@@ -139,6 +140,7 @@ def non_max_suppression(
         keep = class_nms(boxes, confidence, category, max(iou_thres, UPRIGHT_IOU) if by_quads else iou_thres)
         found = torch.cat((boxes, confidence[:, None], category[:, None].float(), rows[row, 5 + nc :]), 1)[keep]
         if by_quads:
+            found = found[:MAX_QUADS]
             found = found[quad_nms(decode(found[:, :4], found[:, 6:]), found[:, 5], iou_thres)]
         result.append(found[:max_det])
     return result
