@@ -2,6 +2,7 @@
 const RUNTIME = './node_modules/onnxruntime-web/dist/ort.wasm.min.mjs';
 const GREY = 114;
 const IOU_THRES = 0.45; // above it the worse of two boxes of a class goes
+const UPRIGHT_IOU = 0.8; // of boxes that are one word, whatever their quads
 const MAX_DET = 1000; // boxes of a picture at most
 
 export async function loadDetector(bytes) {
@@ -74,31 +75,44 @@ async function find(ort, session, about, picture) {
   const start = performance.now();
   const output = await session.run({ images: new ort.Tensor('float32', input, [1, 3, ...whole]) });
   const milliseconds = performance.now() - start;
-  const { data, dims } = output.boxes; // (1, M, 5 + classes): x, y, w, h, objectness, scores of the classes
+  // (1, M, 5 + classes): x, y, w, h, objectness, scores of the classes; with quads four more: the edges.
+  const { data, dims } = output.boxes;
   const place = { left, top, scaleX: newWidth / width, scaleY: newHeight / height, width, height };
-  return { candidates: decode(data, dims[2], place), milliseconds };
+  return { candidates: decode(data, dims[2], Object.keys(about.names).length, place), milliseconds };
 }
 
-function decode(data, columns, { left, top, scaleX, scaleY, width, height }) {
+function decode(data, columns, classes, { left, top, scaleX, scaleY, width, height }) {
   const candidates = [];
+  const toPicture = ([x, y]) => [clamp((x - left) / scaleX, width), clamp((y - top) / scaleY, height)];
   for (let row = 0; row < data.length; row += columns) {
     if (data[row + 4] < 0.05) continue; // the slider begins there
-    const scores = data.subarray(row + 5, row + columns);
+    const scores = data.subarray(row + 5, row + 5 + classes);
     const category = scores.indexOf(Math.max(...scores));
     const [x, y, w, h] = data.subarray(row, row + 4);
+    const raw = [x - w / 2, y - h / 2, x + w / 2, y + h / 2];
+    const edges = columns > 5 + classes ? data.subarray(row + 5 + classes, row + columns) : null;
+    const rawQuad = corners(raw, edges ?? [0, 0, 0, 0]);
     candidates.push({
-      raw: [x - w / 2, y - h / 2, x + w / 2, y + h / 2],
-      box: [
-        clamp((x - w / 2 - left) / scaleX, width),
-        clamp((y - h / 2 - top) / scaleY, height),
-        clamp((x + w / 2 - left) / scaleX, width),
-        clamp((y + h / 2 - top) / scaleY, height),
-      ],
+      raw,
+      box: [...toPicture(raw.slice(0, 2)), ...toPicture(raw.slice(2))],
+      rawQuad: edges && rawQuad, // null: overlaps are those of boxes
+      quad: rawQuad.map(toPicture), // clockwise from the top left
       score: data[row + 4] * scores[category],
       category,
     });
   }
   return candidates.sort((a, b) => b.score - a.score);
+}
+
+// The corners TL, TR, BR, BL of a box and its four signed edges, as utils/quads.py has them.
+function corners([x0, y0, x1, y1], [t, b, l, r]) {
+  const [w, h, z] = [x1 - x0, y1 - y0, (value) => Math.max(value, 0)];
+  return [
+    [x0 + z(-l) * w, y0 + z(-t) * h],
+    [x1 - z(r) * w, y0 + z(t) * h],
+    [x1 - z(-r) * w, y1 - z(-b) * h],
+    [x0 + z(l) * w, y1 - z(b) * h],
+  ];
 }
 
 const clamp = (value, high) => Math.min(Math.max(value, 0), high);
@@ -108,17 +122,49 @@ export function chooseBoxes(candidates, confidence) {
   const kept = [];
   for (const one of candidates) {
     if (one.score <= confidence || kept.length === MAX_DET) break;
-    if (!kept.some((other) => other.category === one.category && overlap(other.raw, one.raw) > IOU_THRES)) kept.push(one);
+    if (!kept.some((other) => other.category === one.category && sameWord(other, one))) kept.push(one);
   }
   return kept.filter(({ box }) => box[2] > box[0] && box[3] > box[1]); // none that lies on the grey
 }
+
+// Boxes that overlap; of a network with quads words whose quads do, or whose boxes do almost wholly.
+function sameWord(a, b) {
+  const boxes = overlap(a.raw, b.raw);
+  if (!a.rawQuad || boxes > UPRIGHT_IOU) return boxes > (a.rawQuad ? UPRIGHT_IOU : IOU_THRES);
+  return boxes > 0 && quadOverlap(a.rawQuad, b.rawQuad) > IOU_THRES;
+}
+
+// IoU of two convex clockwise quads: the first is cut by the four sides of the second (Sutherland & Hodgman 1974).
+function quadOverlap(a, b) {
+  let cut = a;
+  b.forEach(([x, y], side) => {
+    const [toX, toY] = [b[(side + 1) % 4][0] - x, b[(side + 1) % 4][1] - y];
+    const distance = ([px, py]) => toX * (py - y) - toY * (px - x); // positive inside
+    cut = cut.flatMap((from, index) => {
+      const to = cut[(index + 1) % cut.length];
+      const [start, end] = [distance(from), distance(to)];
+      const kept = start >= 0 ? [from] : [];
+      if (start >= 0 === end >= 0) return kept;
+      const step = start / (start - end);
+      return [...kept, [from[0] + step * (to[0] - from[0]), from[1] + step * (to[1] - from[1])]];
+    });
+  });
+  const shared = Math.min(area(cut), area(a), area(b));
+  return shared / Math.max(area(a) + area(b) - shared, 1e-9);
+}
+
+const area = (points) =>
+  Math.max(points.reduce((sum, [x, y], i) => {
+    const [nextX, nextY] = points[(i + 1) % points.length];
+    return sum + (x * nextY - nextX * y) / 2;
+  }, 0), 0);
 
 function overlap(a, b) {
   const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
   const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
   if (width <= 0 || height <= 0) return 0;
-  const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
-  return (width * height) / (area(a) + area(b) - width * height);
+  const size = (box) => (box[2] - box[0]) * (box[3] - box[1]);
+  return (width * height) / (size(a) + size(b) - width * height);
 }
 
 // A picture of another size: the mean of what a pixel covers where it shrinks, bilinear where it grows, as OpenCV's

@@ -75,7 +75,12 @@ function show() {
   context.drawImage(picture, 0, 0);
   context.lineWidth = Math.max(1, Math.round((canvas.width + canvas.height) / 1000));
   context.strokeStyle = '#009e73';
-  for (const { box: [x1, y1, x2, y2] } of found) context.strokeRect(x1, y1, x2 - x1, y2 - y1);
+  for (const { quad } of found) {
+    context.beginPath();
+    for (const [x, y] of quad) context.lineTo(x, y);
+    context.closePath();
+    context.stroke();
+  }
   $('words').replaceChildren(...found.map(listItem));
   $('download').disabled = false;
   const count = `${found.length} ${found.length === 1 ? 'word' : 'words'}`;
@@ -97,8 +102,12 @@ function listItem({ box: [x1, y1, x2, y2], score, category }) {
 function download() {
   const { name, canvas, names } = state.shown;
   const round = (value, digits) => Number(value.toFixed(digits));
-  const detections = words().map(({ box, score, category }) => ({
-    box: box.map((side) => round(side, 2)), score: round(score, 5), class: category, name: names[category],
+  const detections = words().map(({ box, quad, score, category }) => ({
+    box: box.map((side) => round(side, 2)),
+    quad: quad.map((corner) => corner.map((side) => round(side, 2))),
+    score: round(score, 5),
+    class: category,
+    name: names[category],
   }));
   const entry = { image: name, width: canvas.width, height: canvas.height, detections };
   const link = document.createElement('a');

@@ -15,6 +15,8 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from data.synthesis.image import render_image
+from models.checkpoint import anchors_of, read_checkpoint, save_checkpoint, transfer
+from models.yolo import DetectionModel
 from tests.support import ROOT, run_here
 from utils.detection.detector import Detector
 
@@ -44,11 +46,27 @@ def serving(*command):
             server.terminate()
 
 
+def corners_of_boxes(rows: torch.Tensor) -> torch.Tensor:
+    return rows[:, [0, 1, 2, 1, 2, 3, 0, 3]].view(-1, 4, 2)
+
+
+def with_quads(source: Path, file: Path) -> None:
+    """The network of a checkpoint with a head for quads that says something: small random weights."""
+    checkpoint = read_checkpoint(source)
+    model = DetectionModel(checkpoint.yaml, nc=1, anchors=anchors_of(checkpoint), quads=True)
+    transfer(model, checkpoint)
+    generator = torch.Generator().manual_seed(0)
+    for convolution in model.head.quad:
+        torch.nn.init.normal_(convolution.weight, 0, 0.03, generator=generator)
+    threshold = checkpoint.meta.get('conf_threshold')
+    save_checkpoint(file, model, model.state_dict(), conf_threshold=threshold, word_scale=None)
+
+
 @pytest.fixture(scope='module')
 def seen(tmp_path_factory) -> tuple[dict, Path]:
     """Drive the page once; returns what was seen and the folder of all files."""
     folder = tmp_path_factory.mktemp('web')
-    shutil.copy(ROOT / 'teacher/demo/yolov5n.pt', folder / 'model.pt')
+    with_quads(ROOT / 'teacher/demo/yolov5n.pt', folder / 'model.pt')
     exported = run_here('export.py', '--weights', folder / 'model.pt', '--format', 'onnx', '--dynamic')
     assert exported.returncode == 0, exported.stderr
     image, _, _ = render_image(11, 'test', 8, (1000, 600))
@@ -80,6 +98,10 @@ def test_the_boxes_of_detect(seen):
     overlap, match = box_iou(expected[:, :4], found[:, :4]).max(1)
     assert overlap.min() > 0.98 and sorted(match.tolist()) == list(range(len(found)))
     torch.testing.assert_close(found[match, 4], expected[:, 4], atol=0.01, rtol=0)
+    quads = torch.tensor([word['quad'] for word in entry['detections']], dtype=torch.double)[match]
+    corners = expected[:, 6:].view(-1, 4, 2)
+    assert (corners - corners_of_boxes(expected)).abs().max() > 2  # the edges say something
+    assert (quads - corners).norm(dim=2).mean() < 0.5
     assert result['confidence'] == pytest.approx(detector.conf_thres, abs=0.005)
     assert result['crops'] == result['again'] == len(expected) > result['confident']
     assert re.fullmatch(rf'{len(expected)} words in picture.png, 1000 × 600 pixels; .* \d+ ms\.', result['status'])
