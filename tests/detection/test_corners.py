@@ -123,9 +123,9 @@ def test_files_of_a_network_with_quads(tmp_path):
     for convolution in model.head.quad:
         torch.nn.init.constant_(convolution.bias, 0.2)
     save_checkpoint(tmp_path / 'q.pt', model, model.state_dict(), conf_threshold=0.0)
-    image = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (192, 256, 3), np.uint8)
     cv2.imwrite(str(tmp_path / 'photo.png'), image)
-    flags = ('--weights', tmp_path / 'q.pt', '--source', tmp_path / 'photo.png', '--imgsz', 640, '--device', 'cpu')
+    flags = ('--weights', tmp_path / 'q.pt', '--source', tmp_path / 'photo.png', '--imgsz', 256, '--device', 'cpu')
     call(
         detect.main,
         'detect.py',
@@ -139,11 +139,11 @@ def test_files_of_a_network_with_quads(tmp_path):
     )
     (entry,) = json.loads((tmp_path / 'run/detections.json').read_text())
     rows = [line.split() for line in (tmp_path / 'run/labels/photo.txt').read_text().splitlines()]
-    assert len(entry['detections']) == len(rows) == len(list((tmp_path / 'run/crops').rglob('*.jpg'))) == 5
+    assert len(entry['detections']) == len(rows) == len(list((tmp_path / 'run/crops').rglob('*.jpg'))) == 60
     for detection, row in zip(entry['detections'], rows, strict=True):
         quad = np.array(detection['quad'])
         assert quad.shape == (4, 2)
-        np.testing.assert_allclose(np.array(row[1:], float).reshape(4, 2) * (640, 480), quad, atol=0.01)
+        np.testing.assert_allclose(np.array(row[1:], float).reshape(4, 2) * (256, 192), quad, atol=0.01)
     quads, boxes = ([detection[key] for detection in entry['detections']] for key in ('quad', 'box'))
     assert not np.allclose(quads, corners_of(np.array([[*box, 0, 0] for box in boxes])))
     call(detect.main, 'detect.py', *flags, '--rotate', '--nosave', '--max-det', 5)

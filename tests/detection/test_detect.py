@@ -104,8 +104,9 @@ def test_files_of_a_picture_agree(run, tmp_path, noise):
     rows = [list(map(float, line.split())) for line in (folder / 'labels' / 'a.txt').read_text().splitlines()]
     assert len(rows) == len(found)
     for number, (row, detection) in enumerate(zip(rows, found, strict=True)):
-        assert set(detection) == {'box', 'score', 'class', 'name', 'line'}
+        assert set(detection) == {'box', 'quad', 'score', 'class', 'name', 'line'}
         x1, y1, x2, y2 = detection['box']
+        assert detection['quad'] == [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
         assert 0 <= x1 < x2 <= 130 and 0 <= y1 < y2 <= 61
         x, y, w, h = row[1] * 130, row[2] * 61, row[3] * 130, row[4] * 61
         assert [x - w / 2, y - h / 2, x + w / 2, y + h / 2] == pytest.approx([x1, y1, x2, y2], abs=1e-3)

@@ -371,10 +371,10 @@ def test_shrink_takes_means():
 
 @pytest.mark.parametrize('pair', ['ns', 'nl', 'nx', 'sx'])
 def test_every_pair_steps_with_every_method(pair):
-    from conftest import ROOT
+    from tests.support import ROOT
 
-    student = DetectionModel(ROOT / f'models/yolov5{pair[0]}.yaml', nc=1)
-    teacher = freeze_teacher(DetectionModel(ROOT / f'models/yolov5{pair[1]}.yaml', nc=1))
+    student = DetectionModel(ROOT / f'models/yolov5{pair[0]}.yaml', nc=1, quads=True)
+    teacher = freeze_teacher(DetectionModel(ROOT / f'models/yolov5{pair[1]}.yaml', nc=1, quads=True))
     criterion = Distiller(student, teacher, recipe_of(dict.fromkeys(method_names())), DistillerSettings(DEFAULTS, 64))
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     images, batch = batch_of(2)

@@ -51,9 +51,9 @@ class Progress:
             self.sums[name] = summed if distributed.rank() == 0 else torch.zeros_like(summed)
 
     def means(self) -> dict[str, float]:
-        """The mean terms over all images, unweighted and weighted."""
-        images = self.sums['pictures']
-        return {name: float(self.sums[name] / images) for name in sorted(self.sums) if name != 'pictures'}
+        """The mean terms over all images, unweighted and weighted; none where every step was left out."""
+        sums = self.sums
+        return {name: float(sums[name] / sums['pictures']) for name in sorted(sums) if name != 'pictures'}
 
 
 @dataclass
