@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,6 @@ from utils.loading.loader import BatchLoader
 from utils.quads import decode, pairwise_quad_iou
 from utils.runtime import distributed
 from utils.runtime.device import autocast, network_dtype
-from utils.training.loss import DetectionLoss
 
 # YOLOv5's protocol for mAP.
 CONFIDENCE, NMS_IOU, MAX_DETECTIONS = 0.001, 0.6, 300
@@ -112,7 +112,7 @@ def evaluate(
     conf_thres: float = CONFIDENCE,
     iou_thres: float = NMS_IOU,
     max_det: int = MAX_DETECTIONS,
-    loss: DetectionLoss | None = None,
+    loss: Callable[..., dict[str, Tensor]] | None = None,
     title: str = 'validating',
 ) -> Evaluation:
     """Evaluate a detector by YOLOv5's protocol.
@@ -121,7 +121,7 @@ def evaluate(
         model: in eval mode, on `device`, fused or not; or an exported file's.
         loader: of a dataset without augmentation; where processes share its batches, all get the whole's scores.
         amp: run the network in bfloat16; published figures are float32 figures (False).
-        loss: also compute the losses on the raw maps.
+        loss: a utils.training.loss.DetectionLoss, to compute the losses on the raw maps too.
 
     Returns:
         An Evaluation; boxes are compared in the pictures' own pixels.
