@@ -48,6 +48,8 @@ def load_model(options: ValOptions, device):
     if options.bfloat16 and is_exported(options.weights):
         raise UserError(f'--bfloat16 is for checkpoints: {options.weights} computes as it was exported')
     model = load_detector(options.weights, device)
+    if options.word_scale and model.quads:
+        raise UserError(f'--word-scale is for boxes: {options.weights} predicts quads, which stay as they are')
     options.imgsz = long_side(model, options.imgsz)
     if model.input_size and model.input_size != (options.imgsz, options.imgsz):
         raise UserError(f'{options.weights} takes no squares: val.py needs an export of a square or a dynamic one')
@@ -72,20 +74,22 @@ def build_split(options: ValOptions, model):
 
 
 def _check_icdar(options: ValOptions, files: list) -> None:
-    """Say why there will be no ICDAR figures where only some pictures have ground truth. Raises UserError where
+    """Say why there will be no ICDAR metrics where only some pictures have ground truth. Raises UserError where
     --icdar-conf or --save-icdar would have no use, or where the ground truth cannot be read."""
     from collections import Counter
 
     from models.errors import UserError
     from utils.evaluation.evaluate import read_truths, without_truth
+    from utils.runtime.words import counted
 
     read_truths(files)  # before the pictures go through the network
     missing = without_truth(files)
     asked = '--icdar-conf' if options.icdar_conf is not None else '--word-scale' if options.word_scale else ''
     if missing and asked and not options.save_icdar:
-        raise UserError(f'{asked}: there is no ICDAR ground truth of {missing[0]} ({len(missing)} pictures)')
+        raise UserError(f'{asked}: there is no ICDAR ground truth of {missing[0]} ({counted(len(missing), "picture")})')
     if 0 < len(missing) < len(files):
-        print(f'no ICDAR figures: {len(missing)} pictures have no ground truth, the first {missing[0]}')
+        without = counted(len(missing), 'picture has', 'pictures have')
+        print(f'no ICDAR metrics: {without} no ground truth, the first {missing[0]}')
     stem, count = Counter(file.stem for file in files).most_common(1)[0]
     if options.save_icdar and count > 1:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
@@ -117,16 +121,21 @@ def write(options: ValOptions, model, report, device) -> None:
     report.write(folder, metrics, plots=not options.noplots)
     if options.save_icdar:
         report.write_submission(folder / 'submit.zip')
-        print(f'submit.zip: words over {point.threshold:.2f}, boxes times {point.scale[0]:g} x {point.scale[1]:g}')
+        print(f'submit.zip: words over {point.threshold:.2f}, {_form(model, point)}')
     print_scores(metrics)
     if best:
         print(
-            f'highest hmean on these pictures at confidence {best.threshold:.2f}, boxes times '
-            f'{best.scale[0]:g} x {best.scale[1]:g} (for --icdar-conf and --word-scale)'
+            f'highest hmean on these pictures at confidence {best.threshold:.2f}, {_form(model, best)} '
+            f'(for --icdar-conf{"" if model.quads else " and --word-scale"})'
         )
     speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
     print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
     print(f'results: {folder}')
+
+
+def _form(model, point) -> str:
+    """How hmean takes the words."""
+    return 'quads' if model.quads else f'boxes times {point.scale[0]:g} x {point.scale[1]:g}'
 
 
 if __name__ == '__main__':
