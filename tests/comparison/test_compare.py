@@ -22,7 +22,7 @@ from models.yolo import DetectionModel
 from tests.support import ROOT, small_cfg
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, seed_list, training_flags
-from utils.comparison.plan import plan
+from utils.comparison.plan import choose, plan, read_choice
 from utils.comparison.runner import Runner, last_error
 from utils.comparison.runs import Job, unlike
 from utils.comparison.settings import fingerprint, first_difference
@@ -388,6 +388,15 @@ def test_data_and_files_are_compared_by_content(place):
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_looks_for_the_teacher_that_was_trained_with(monkeypatch):
+    """Without --cfg_teacher a teacher of another size is taken by its own yaml, for the runs and for their table."""
+    monkeypatch.chdir(ROOT)
+    options = CompareOptions(teacher_weights='weights/ocrdistill-s.pt')
+    trained = read_choice(choose('xn_maskdiff'), options)
+    options.table = True
+    assert read_choice(choose('xn_maskdiff'), options) == trained and trained.teacher == 'models/yolov5s.yaml'
 
 
 def test_table_of_fabricated_runs(place, capsys):

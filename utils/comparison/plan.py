@@ -74,7 +74,7 @@ def read_choice(choice: Choice, options: CompareOptions) -> Recipe:
         raise UserError(f'--recipes: {name} is no name in recipes/ and no file, and as methods: {error}') from None
     if not options.table:
         require_teacher(recipe, options.data)
-        take_own_yaml(recipe, options)
+    take_own_yaml(recipe, options)  # for a table too: it looks for runs of this very teacher
     return recipe
 
 
