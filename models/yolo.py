@@ -17,7 +17,7 @@ from models.yamls import read_yaml
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
 OPTIONAL_KEYS = {'quads', 'ch', 'inplace'}  # the last two of public checkpoints, where they mean nothing to us
 STRIDES = [8, 16, 32]
-UNSCALED = (1.0, 1.0)  # the word scale of boxes that are judged as they are
+UNSCALED = (1.0, 1.0)  # the word scale of boxes that are evaluated as they are
 # A model yaml may come from anybody: no network that it describes may take all memory. YOLOv5-X has 87 million weights.
 MAX_WEIGHTS, MAX_CLASSES = 500_000_000, 10_000
 
@@ -55,7 +55,7 @@ class DetectionModel(nn.Module):
         stride: (levels,) pixels a cell of each raw map.
         names: {class index: name}.
         conf_threshold: the confidence chosen on the validation split, None before it is chosen.
-        word_scale: factors of width and height that turn a box into the quad that hmean judges, chosen on the same
+        word_scale: factors of width and height that turn a box into the quad that hmean is for, chosen on the same
             split.
         trained_on: the data yaml whose validation split that was, None where it is not known.
         channels: output channels of each layer.

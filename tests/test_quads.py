@@ -185,6 +185,16 @@ def test_nms_by_quads_is_greedy_and_of_a_class():
     assert quad_nms(quads, torch.tensor([0.0, 1, 0]), 0.6).tolist() == [True, True, True]
 
 
+def test_nms_compares_blocks_of_quads_as_it_does_all_at_once(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.tensor([[0.0, 0], [30, 4], [30, 16], [0, 12]])
+    quads = corners + torch.randint(0, 60, (40, 1, 2), generator=generator)
+    category = torch.randint(0, 2, (40,), generator=generator)
+    whole = quad_nms(quads, category, 0.3)
+    monkeypatch.setattr('utils.boxes.QUADS_AT_ONCE', 7)
+    assert quad_nms(quads, category, 0.3).tolist() == whole.tolist() and 0 < whole.sum() < 40
+
+
 def test_zero_head_leaves_every_box_and_makes_quads_of_them():
     torch.manual_seed(0)
     plain = DetectionModel(small_cfg()).eval()

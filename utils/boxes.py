@@ -14,6 +14,7 @@ from utils.quads import decode, pairwise_quad_iou
 
 UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
 MAX_QUADS = 3000  # words of one image whose quads are compared at most, the most confident first
+QUADS_AT_ONCE = 1000  # that are compared to all others: memory grows with their number
 MAX_CANDIDATES = 30_000  # boxes of one picture that enter NMS at most, the most confident first
 
 
@@ -148,10 +149,14 @@ def non_max_suppression(
 
 def quad_nms(quads: Tensor, category: Tensor, iou_thres: float) -> Tensor:
     """Which quads (n, 4, 2), best first, no better one of their class (n,) overlaps by over iou_thres: (n,) bool."""
-    ahead = (category[:, None] == category).triu(1)
-    over = (pairwise_quad_iou(quads, quads, iou_thres, ahead) > iou_thres).nonzero()
+    over: list[list[int]] = []  # pairs, by the better one
+    for start in range(0, len(quads), QUADS_AT_ONCE):
+        some, rest = slice(start, start + QUADS_AT_ONCE), slice(start, None)
+        ahead = (category[some, None] == category[rest]).triu(1)
+        found = pairwise_quad_iou(quads[some], quads[rest], iou_thres, ahead) > iou_thres
+        over += (found.nonzero() + start).tolist()
     keep = [True] * len(quads)
-    for first, second in over.tolist():  # by the better one, whose fate is known then
+    for first, second in over:  # whether the better one stays is known then
         if keep[first]:
             keep[second] = False
     return torch.tensor(keep, dtype=torch.bool, device=quads.device)

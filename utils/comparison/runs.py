@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.yolo import UNSCALED
 from utils.comparison.settings import fingerprint, first_difference, settings_of
 from utils.comparison.statistics import METRICS
-from utils.evaluation.icdar import UNSCALED
 from utils.runtime.hyp import read_yaml
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.exported import ExportedModel
-from models.yolo import DetectionModel
+from models.yolo import UNSCALED, DetectionModel
 from utils.boxes import non_max_suppression, xywh_to_xyxy
-from utils.evaluation.icdar import LOWEST_THRESHOLD, UNSCALED, ICDARMetrics, boxes_to_quads, read_ground_truth
+from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.evaluation.metrics import IOU_THRESHOLDS, ConfusionMatrix, DetectionMetrics
 from utils.loading.batches import Batch
 from utils.loading.labels import companion_file
@@ -65,7 +65,7 @@ class Evaluation:
         details: DetectionMetrics.compute().
         confusion: ConfusionMatrix.
         speed: milliseconds a picture for 'load', 'network', 'nms'.
-        pictures: every picture's detections and labels.
+        images: every picture's detections and labels.
         protocol: the definition of mAP with the thresholds that were used.
         seconds: that all of it took.
     """

@@ -15,12 +15,12 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import replacing
+from models.yolo import UNSCALED
 from utils.loading.rows import read_rows, unquoted
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept
 THRESHOLDS = np.arange(5, 96) / 100  # the sweep: 0.05 to 0.95 in steps of 0.01
 DONT_CARE = '###'
-UNSCALED = (1.0, 1.0)  # boxes as they are
 HEIGHT_SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # that are tried on the validation split
 WIDTH_SCALES = (1.0, 0.97, 0.94, 0.91)
 
@@ -50,7 +50,7 @@ def read_ground_truth(file: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def boxes_to_quads(boxes: np.ndarray, scale: tuple[float, float] = UNSCALED) -> np.ndarray:
-    """Boxes (n, 4) xyxy in picture pixels -> the integer quads (n, 4, 2) that are judged and submitted.
+    """Boxes (n, 4) xyxy in picture pixels -> the integer quads (n, 4, 2) that are evaluated and submitted.
 
     An upright box around a leaning word is higher than the word, whose quad fills only a part of it; a lower box about
     the same centre overlaps the quad better. Which factors suit a detector is found on the validation split.

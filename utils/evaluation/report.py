@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from models.exported import ExportedModel
-from models.yolo import DetectionModel
+from models.yolo import UNSCALED, DetectionModel
 from utils.evaluation.evaluate import QUAD_SCORES, SCORES, WORD_NMS_IOU, Evaluation, evaluate
-from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, UNSCALED, WIDTH_SCALES, write_submission
+from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, WIDTH_SCALES, write_submission
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.images import load_image
 from utils.runtime.run_folder import write_json
