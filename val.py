@@ -48,6 +48,8 @@ def load_model(options: ValOptions, device):
     if options.bfloat16 and is_exported(options.weights):
         raise UserError(f'--bfloat16 is for checkpoints: {options.weights} computes as it was exported')
     model = load_detector(options.weights, device)
+    if options.word_scale and model.quads:
+        raise UserError(f'--word-scale is for boxes: {options.weights} predicts quads, which stay as they are')
     options.imgsz = long_side(model, options.imgsz)
     if model.input_size and model.input_size != (options.imgsz, options.imgsz):
         raise UserError(f'{options.weights} takes no squares: val.py needs an export of a square or a dynamic one')
@@ -117,16 +119,21 @@ def write(options: ValOptions, model, report, device) -> None:
     report.write(folder, metrics, plots=not options.noplots)
     if options.save_icdar:
         report.write_submission(folder / 'submit.zip')
-        print(f'submit.zip: words over {point.threshold:.2f}, boxes times {point.scale[0]:g} x {point.scale[1]:g}')
+        print(f'submit.zip: words over {point.threshold:.2f}, {_form(model, point)}')
     print_scores(metrics)
     if best:
         print(
-            f'highest hmean on these pictures at confidence {best.threshold:.2f}, boxes times '
-            f'{best.scale[0]:g} x {best.scale[1]:g} (for --icdar-conf and --word-scale)'
+            f'highest hmean on these pictures at confidence {best.threshold:.2f}, {_form(model, best)} '
+            f'(for --icdar-conf{"" if model.quads else " and --word-scale"})'
         )
     speed = ', '.join(f'{name} {value:.1f}' for name, value in evaluation.speed.items())
     print(f'milliseconds a picture: {speed} ({describe(device)}, batches of {options.batch_size})')
     print(f'results: {folder}')
+
+
+def _form(model, point) -> str:
+    """How hmean takes the words."""
+    return 'quads' if model.quads else f'boxes times {point.scale[0]:g} x {point.scale[1]:g}'
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ import val
 from models.checkpoint import load_model, read_checkpoint, save_checkpoint
 from models.yolo import DetectionModel
 from tests.support import small_cfg
-from tests.world import SMALL, World, call, load, place
+from tests.world import SMALL, World, assert_same_run, call, interrupt_at, load, place
 from utils.detection.detector import Detector
 
 
@@ -44,6 +44,11 @@ def test_val_gives_a_submission_of_quads(quads_run, world, tmp_path):
     with zipfile.ZipFile(tmp_path / 'v/submit.zip') as archive:
         rows = [row for name in archive.namelist() for row in archive.read(name).decode().split()]
     assert all(len(row.split(',')) == 8 for row in rows)
+
+
+def test_word_scale_is_refused_where_it_would_change_nothing(quads_run, world, mistake):
+    flags = ('--weights', quads_run / 'weights/best.pt', '--data', world.data, '--imgsz', 64, '--device', 'cpu')
+    assert '--word-scale is for boxes' in mistake(val.main, 'val.py', *flags, '--word-scale', 0.9, 0.8)
 
 
 def test_weights_with_quads_keep_them_and_weights_without_get_them(quads_run, world, tmp_path):
@@ -88,18 +93,19 @@ def test_quad_refuses_models_without_quads(world, mistake, tmp_path):
 
 
 def test_resuming_a_run_with_quads_is_exact(world, tmp_path):
-    whole = world.train(tmp_path / 'whole', '--quads', '--epochs', 2, '--crop', 64, '--imgsz', 128)
-    half = world.train(tmp_path / 'half', '--quads', '--epochs', 1, '--crop', 64, '--imgsz', 128)
-    last = load(half / 'weights/last.pt')
-    assert last['options']['quads'] is True
-    assert last['options']['crop'] == 64
-    assert 'quad_map50' in (whole / 'results.csv').read_text()
+    flags = ('--quads', '--epochs', 2, '--crop', 64, '--imgsz', 128)
+    whole = world.train(tmp_path / 'whole', *flags)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 1)
+        world.train(tmp_path / 'half', *flags)
+    call(train.main, 'train.py', '--resume', tmp_path / 'half/weights/last.pt', '--device', 'cpu')
+    assert_same_run(whole, tmp_path / 'half')
 
 
 def test_detector_of_a_network_with_quads(quads_run):
     detector = Detector(str(quads_run / 'weights/best.pt'), device='cpu', imgsz=64, conf_thres=0.0)
     rows = detector(torch.randint(0, 255, (60, 90, 3), dtype=torch.uint8).numpy())
-    assert rows.shape[1] >= 6
+    assert rows.shape[1] == 14
 
 
 def test_a_yaml_may_ask_for_quads(world, tmp_path):

@@ -43,9 +43,9 @@ class ValOptions(Options):
     )
     word_scale: list[float] | None = option(
         None,
-        "factors of the boxes' width and height about their centres in the ICDAR metrics and --save-icdar (default: "
-        "the checkpoint's, chosen on val; where it has none: chosen here with --task val, else 1 1, which is boxes as "
-        'they are)',
+        "factors of the boxes' width and height about their centres in the ICDAR metrics and --save-icdar; quads take "
+        "none (default: the checkpoint's, chosen on val; where it has none: chosen here with --task val, else 1 1, "
+        'which is boxes as they are)',
         metavar=('W', 'H'),
         nargs=2,
         above=0,
