@@ -1,4 +1,4 @@
-"""The whole story on rendered pictures: data, a control, a distilled student, their figures, words found.
+"""The whole story on rendered pictures: data, a control, a distilled student, their metrics, words found.
 
 At the end the shipped student (weights/ocrdistill-n.pt) looks at street-like pictures that it never saw.
 
@@ -38,7 +38,7 @@ def run(command: str) -> None:
 
 
 def print_table() -> None:
-    """The figures of all four models on the test pictures, none of which any of them was trained on."""
+    """The metrics of all four models on the test pictures, none of which any of them was trained on."""
     print(f'\n{"on 100 test pictures, 512 px":<32}{"mAP50":>8}{"mAP50-95":>10}{"hmean":>8}')
     for title, (name, _) in ROWS.items():
         scores = json.loads((ROOT / 'runs/val' / name / 'metrics.json').read_text())

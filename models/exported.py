@@ -66,8 +66,8 @@ class ExportedModel:
         """(B, 3, H, W) pictures, 0..1 -> (decoded (B, M, 5 + nc) float32, None in place of the raw maps)."""
         if self.input_size and tuple(images.shape[2:]) != self.input_size:
             raise UserError(f'{self.file} takes pictures of {_text(self.input_size)} pixels only')
-        pictures = np.ascontiguousarray(images.numpy(), dtype=np.float32)
-        parts = np.split(pictures, len(pictures)) if self.input_size else [pictures]
+        inputs = np.ascontiguousarray(images.numpy(), dtype=np.float32)
+        parts = np.split(inputs, len(inputs)) if self.input_size else [inputs]
         decoded = torch.from_numpy(np.concatenate([self._run(part) for part in parts]))
         if decoded.dim() != 3 or decoded.shape[2] != 5 + self.nc + 4 * self.quads:
             raise UserError(f'{self.file} is damaged: it gives {tuple(decoded.shape)} for {self.nc} classes')

@@ -64,7 +64,7 @@ def read_voc(folder: Path, images: ImageFiles) -> Iterator[Page]:
 
 
 def _parse_voc(item: ElementTree.Element) -> Region:
-    """What is 'difficult' is don't-care: it is not judged."""
+    """What is 'difficult' is don't-care: it is not evaluated."""
     label, box, turned, polygon = (
         (item.findtext('name') or '').strip(),
         *map(item.find, ('bndbox', 'robndbox', 'polygon')),

@@ -1,1 +1,1 @@
-"""Pictures of scene text, rendered with exact quads: picture.py makes one, of what the other files draw."""
+"""Pictures of scene text, rendered with exact quads: image.py makes one, of what the other files draw."""

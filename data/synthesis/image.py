@@ -5,7 +5,7 @@ import numpy as np
 
 from data.synthesis.geometry import draw_camera
 from data.synthesis.layout import draw_board
-from data.synthesis.legibility import Word, judge_words
+from data.synthesis.legibility import Word, finished_words
 from data.synthesis.optics import add_sensor_noise, blur_lens, draw_light
 from data.synthesis.photographs import draw_photograph, find_photographs
 from data.synthesis.placement import Placed, draw_placed, place_board
@@ -53,5 +53,5 @@ def render_image(
     scene *= draw_light(rng, size)
     image, blur = blur_lens(rng, np.clip(scene, 0, 255))
     image = add_sensor_noise(rng, image)
-    words += [word for placed in boards for word in judge_words(placed, image, ink, blur, hidden, style)]
+    words += [word for placed in boards for word in finished_words(placed, image, ink, blur, hidden, style)]
     return np.round(image).astype(np.uint8), words, int(rng.integers(40, 96))

@@ -128,13 +128,13 @@ def draw_board(rng: np.random.Generator, size: tuple[int, int], material: Materi
     size: the picture's width and height, which set the letters' size.
     """
     style, words = STYLES[material.style], vocabulary(material.words)
-    unit = max(image_unit(size), style.least_unit)
-    median, spread, least, greatest = style.letters
-    letters = unit * float(np.clip(rng.lognormal(np.log(median), spread), least, greatest))
+    unit = max(image_unit(size), style.min_unit)
+    median, spread, low, high = style.letters
+    letters = unit * float(np.clip(rng.lognormal(np.log(median), spread), low, high))
     case = str(rng.choice(['upper', 'title', 'lower'], p=[0.45, 0.42, 0.13]))
     kind = str(rng.choice(KINDS, p=style.kinds))
     lines, letters = draw_lines(rng, kind, case, letters, words)
-    sizes = [max(round(least * unit), 6, round(letters * rng.choice([1.0, 1.0, 0.8]))) for _ in lines]
+    sizes = [max(round(low * unit), 6, round(letters * rng.choice([1.0, 1.0, 0.8]))) for _ in lines]
     if kind in ('sign', 'notice') and rng.random() < 0.5:
         sizes[0] = round(sizes[0] * rng.uniform(1.2, 1.9))  # a heading
     panel = kind in ('sign', 'notice') or rng.random() < 0.55
@@ -147,8 +147,8 @@ def draw_lines(
 ) -> tuple[list[list[str]], float]:
     """The words of one of KINDS line by line, and the size of its letters, from their usual size in pixels."""
 
-    def line(least: int, greatest: int) -> list[str]:
-        return draw_line(rng, int(rng.integers(least, greatest + 1)), case, words)
+    def line(low: int, high: int) -> list[str]:
+        return draw_line(rng, int(rng.integers(low, high + 1)), case, words)
 
     if kind == 'word':
         return [line(1, 1)], letters * rng.uniform(1, 1.5)

@@ -50,7 +50,7 @@ def hidden_fraction(hidden: np.ndarray, quad: np.ndarray) -> float:
     return float((inside * (hidden[area] > 0)).sum() / max(inside.sum(), 1))
 
 
-def judge_words(
+def finished_words(
     placed: Placed,
     image: np.ndarray,
     ink: np.ndarray,

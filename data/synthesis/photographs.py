@@ -15,7 +15,7 @@ from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list
 
 MAX_PIXELS = 100_000_000
-LEAST_CROP = 0.4  # of the largest part of a photograph that has the picture's form
+MIN_CROP = 0.4  # of the largest part of a photograph that has the picture's form
 
 
 @lru_cache(4)
@@ -51,7 +51,7 @@ def draw_photograph(
     file = Path(photographs[rng.integers(len(photographs))])
     photo = read_reduced(file, size)
     high, wide = photo.shape[:2]
-    fraction = rng.uniform(LEAST_CROP, 1) * min(wide / size[0], high / size[1])
+    fraction = rng.uniform(MIN_CROP, 1) * min(wide / size[0], high / size[1])
     crop_w, crop_h = max(int(size[0] * fraction), 1), max(int(size[1] * fraction), 1)
     x, y = int(rng.integers(wide - crop_w + 1)), int(rng.integers(high - crop_h + 1))
     scene = cv2.resize(photo[y : y + crop_h, x : x + crop_w], size, interpolation=cv2.INTER_AREA).astype(np.float32)

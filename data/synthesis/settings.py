@@ -9,18 +9,18 @@ class Style(NamedTuple):
     """How text is laid out. Letter sizes are font sizes in pixels of a picture of 1280x720.
 
     Attributes:
-        least_unit: smaller pictures than this share of 1280x720 get relatively larger letters.
-        letters: median, spread (of the logarithm), least and greatest.
-        legible: least height of a legible word, in pixels of 1280x720, and its floor in pixels of any picture.
+        min_unit: smaller pictures than this share of 1280x720 get relatively larger letters.
+        letters: median, spread (of the logarithm), minimum and maximum.
+        legible: minimum height of a legible word, in pixels of 1280x720, and its floor in pixels of any picture.
         kinds: probabilities of word, line, sign, notice, paragraph.
-        boards: least and greatest number a picture.
+        boards: minimum and maximum number a picture.
         roll: spread of their usual roll, degrees.
         faint: probability of hardly visible letters.
         hidden: probability that something stands before the text.
         photograph: probability of a photograph as background, where there are any.
     """
 
-    least_unit: float
+    min_unit: float
     letters: tuple[float, float, float, float]
     legible: tuple[float, float]
     kinds: tuple[float, ...]

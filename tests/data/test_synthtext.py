@@ -14,7 +14,7 @@ from data.synthesis.fonts import find_fonts, has_glyph
 from data.synthesis.geometry import Camera, box_corners, plane_homography, project, quad_height, shifted, visible_quad
 from data.synthesis.image import render_image
 from data.synthesis.layout import Board, draw_glyphs
-from data.synthesis.legibility import judge_words
+from data.synthesis.legibility import finished_words
 from data.synthesis.placement import Placed, warp_board
 from data.synthesis.words import vocabulary
 from models.errors import UserError
@@ -155,7 +155,7 @@ def test_ink_fills_its_quad(turn, outline):
 def test_small_faint_and_blurred_words_are_dont_care():
     path = find_fonts()['DejaVuSans'][0]
 
-    def judge(size, ground, colour, blur=0.0, x=100.0):
+    def legible(size, ground, colour, blur=0.0, x=100.0):
         glyphs = draw_glyphs('Exit', path, size)
         glyphs.x = glyphs.y = 5
         board = Board(glyphs.box[2] + 5, glyphs.box[3] + 5, [glyphs])
@@ -168,15 +168,15 @@ def test_small_faint_and_blurred_words_are_dont_care():
             area, painted, opacity, letters = warped
             image[area] = image[area] * (1 - opacity[..., None]) + painted
             ink[area] = letters
-        words = judge_words(Placed(board, homography, 0.0), image, ink, blur)
+        words = finished_words(Placed(board, homography, 0.0), image, ink, blur)
         return [word.legible for word in words]
 
-    assert judge(30, 240, 20) == [True]
-    assert judge(9, 240, 20) == [False]
-    assert judge(30, 120, 135) == [False]
-    assert judge(30, 240, 20, blur=6) == [False]
-    assert judge(30, 240, 20, x=-30.0) == [False]  # cut by the border
-    assert judge(30, 240, 20, x=-200.0) == []  # not in the picture
+    assert legible(30, 240, 20) == [True]
+    assert legible(9, 240, 20) == [False]
+    assert legible(30, 120, 135) == [False]
+    assert legible(30, 240, 20, blur=6) == [False]
+    assert legible(30, 240, 20, x=-30.0) == [False]  # cut by the border
+    assert legible(30, 240, 20, x=-200.0) == []  # not in the picture
 
 
 def test_cut_words_keep_their_visible_part():

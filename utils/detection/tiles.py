@@ -43,7 +43,7 @@ def make_views(width: int, height: int, size: int, overlap: float) -> list[View]
         width: of the picture in pixels,
         height: likewise.
         size: pixels of a tile's side; where the picture is narrower or lower, so is the tile.
-        overlap: neighbouring tiles share at least this share of a tile's side, 0 to under 1.
+        overlap: neighbouring tiles share at least this fraction of a tile's side, 0 to under 1.
 
     Returns:
         The whole picture, then tiles row by row; all tiles are of one size and spread evenly.
@@ -68,13 +68,13 @@ def detect_sliced(image: np.ndarray, detect: Callable, size: int, overlap: float
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        detect: takes a list of such pictures, returns an array (n, 6) of each: x1, y1, x2, y2, confidence, class.
+        detect: takes a list of such pictures, returns rows (n, 6) or (n, 14) of each (utils.detection.corners).
         size: pixels of a tile's side.
         overlap: see make_views.
         max_det: boxes kept of the picture at most.
 
     Returns:
-        (n, 6), best first.
+        Rows in pixels of the picture, best first.
     """
     height, width = image.shape[:2]
     views = make_views(width, height, size, overlap)
@@ -90,11 +90,11 @@ def merge_views(found: list[np.ndarray], views: list[View]) -> np.ndarray:
     """One list of boxes from those of overlapping views, by the rules above.
 
     Args:
-        found: of each view (n, 6): x1, y1, x2, y2 in the picture's pixels, confidence, class.
+        found: of each view its rows (n, 6) or (n, 14), in the picture's pixels.
         views: the first one is the whole picture.
 
     Returns:
-        (n, 6), best first.
+        Rows (n, 6) or (n, 14), best first.
     """
     rows = np.concatenate(found)
     sight = np.repeat(np.array(views, float), [len(boxes) for boxes in found], 0)  # (n, 4): where each box was seen

@@ -7,7 +7,7 @@ from pathlib import Path
 from models.errors import UserError
 from models.yamls import read_yaml
 
-# name: (default, least, greatest). Meanings and units stand in data/hyps/scratch-low.yaml.
+# name: (default, minimum, maximum). Meanings and units stand in data/hyps/scratch-low.yaml.
 RANGES = {
     'lr0': (0.01, 0.0, 1.0),
     'lrf': (0.01, 0.0, 1.0),
@@ -71,15 +71,15 @@ def check_hyp(values: dict, source: Path | str = 'hyp') -> dict[str, float]:
     check_keys(values, RANGES, source)
     result = dict(DEFAULTS)
     for name, value in values.items():
-        _, least, greatest = RANGES[name]
+        _, low, high = RANGES[name]
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if math.isnan(number):
             raise UserError(f'{source}: {name} is {value!r}, expected a number')
-        if not least <= number <= greatest:
-            raise UserError(f'{source}: {name} is {number:g}, expected {least:g} to {greatest:g}')
+        if not low <= number <= high:
+            raise UserError(f'{source}: {name} is {number:g}, expected {low:g} to {high:g}')
         result[name] = number
     return result
 

@@ -102,8 +102,8 @@ class DetectionLoss:
             obj = obj + cost.sum() / (images.clamp(min=1) * math.prod(raw.shape[1:4])) * OBJECTNESS_BALANCE[level]
             if self.quads and edges is not None:
                 sums = quad_misses(found, aim, predicted[:, 5 + self.nc :], edges.to(targets)[row, :4], weights[level])
-                share = weight_sums[level].clamp(min=1e-6)
-                edge, quad = edge + sums[0] / share, quad + sums[1] / share
+                weight_sum = weight_sums[level].clamp(min=1e-6)
+                edge, quad = edge + sums[0] / weight_sum, quad + sums[1] / weight_sum
         return {'box': box, 'obj': obj, 'cls': cls} | ({'edge': edge, 'quad': quad} if self.quads else {})
 
     def _boxes(self, predicted: Tensor, targets: Tensor, anchors: Tensor, x: Tensor, y: Tensor, size) -> tuple:
