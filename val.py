@@ -74,20 +74,22 @@ def build_split(options: ValOptions, model):
 
 
 def _check_icdar(options: ValOptions, files: list) -> None:
-    """Say why there will be no ICDAR figures where only some pictures have ground truth. Raises UserError where
+    """Say why there will be no ICDAR metrics where only some pictures have ground truth. Raises UserError where
     --icdar-conf or --save-icdar would have no use, or where the ground truth cannot be read."""
     from collections import Counter
 
     from models.errors import UserError
     from utils.evaluation.evaluate import read_truths, without_truth
+    from utils.runtime.words import counted
 
     read_truths(files)  # before the pictures go through the network
     missing = without_truth(files)
     asked = '--icdar-conf' if options.icdar_conf is not None else '--word-scale' if options.word_scale else ''
     if missing and asked and not options.save_icdar:
-        raise UserError(f'{asked}: there is no ICDAR ground truth of {missing[0]} ({len(missing)} pictures)')
+        raise UserError(f'{asked}: there is no ICDAR ground truth of {missing[0]} ({counted(len(missing), "picture")})')
     if 0 < len(missing) < len(files):
-        print(f'no ICDAR figures: {len(missing)} pictures have no ground truth, the first {missing[0]}')
+        without = counted(len(missing), 'picture has', 'pictures have')
+        print(f'no ICDAR metrics: {without} no ground truth, the first {missing[0]}')
     stem, count = Counter(file.stem for file in files).most_common(1)[0]
     if options.save_icdar and count > 1:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')

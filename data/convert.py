@@ -41,6 +41,7 @@ from utils.loading.images import pages, probe_image
 from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_text, write_yaml
+from utils.runtime.words import counted
 
 # The dataset is imported where it is used: it needs torch, and --help is answered at once.
 
@@ -73,7 +74,7 @@ class Skipped:
     """What is not used, and why: what is wrong (images, rows), what is not wanted (left_out), and what is worth a look.
 
     Attributes:
-        left_out: reason -> number of images.
+        left_out: reason, as 'picture without an annotation' -> number of images.
         others: lines on files of other kinds.
     """
 
@@ -87,9 +88,11 @@ class Skipped:
         """Lines for people, none if nothing was skipped."""
         lines = []
         if self.images or self.rows:
-            lines.append(f'skipped {len(self.images)} pictures and {len(self.rows)} rows')
+            lines.append(f'skipped {counted(len(self.images), "picture")} and {counted(len(self.rows), "row")}')
         lines += _first(self.images + self.rows)
-        lines += [f'left out: {count} {reason}' for reason, count in self.left_out.items() if count]
+        for reason, count in self.left_out.items():
+            noun, _, rest = reason.partition(' ')
+            lines += [f'left out: {counted(count, noun)} {rest}'] if count else []
         lines += self.others
         if self.notes:
             lines.append(f'worth a look: {len(self.notes)}')
@@ -156,7 +159,7 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
         skipped.rows += page.bad_rows
         skipped.notes += page.notes
         items.append(item)
-    skipped.left_out['pictures without an annotation'] += len(set(files.by_path.values()) - spoken_of)
+    skipped.left_out['picture without an annotation'] += len(set(files.by_path.values()) - spoken_of)
     skipped.others += filter(None, [_other_files(form, annotations, files)])
     if not items:
         why = f', the first: {skipped.images[0]}' if skipped.images else f': no {form.form}'
@@ -221,7 +224,7 @@ def choose_splits(items: list[Item], val: float, test: float) -> None:
     counts = {split: max(round(fraction * len(free)), 1) for split, fraction in fractions.items() if fraction}
     if sum(counts.values()) >= len(free):
         wanted = ' and '.join(f'{count} in {split}' for split, count in counts.items())
-        pictures = '1 usable picture is' if len(free) == 1 else f'{len(free)} usable pictures are'
+        pictures = counted(len(free), 'usable picture is', 'usable pictures are')
         raise UserError(f'{pictures} too few for {wanted} and the rest in train')
     chosen = [split for split, count in counts.items() for _ in range(count)]
     for item, split in zip(free, chosen + ['train'] * (len(free) - len(chosen)), strict=True):
@@ -295,8 +298,9 @@ def summarise(items: list[Item]) -> list[str]:
         counts = Counter(region.dont_care for page in regions for region in page)
         if regions:
             empty = sum(not page for page in regions)
-            text = f"{split}: {len(regions)} pictures, {counts[False]} words, {counts[True]} don't-care regions"
-            lines.append(text + (f', {empty} pictures without text' if empty else ''))
+            unread = counted(counts[True], "don't-care region")
+            text = f'{split}: {counted(len(regions), "picture")}, {counted(counts[False], "word")}, {unread}'
+            lines.append(text + (f', {counted(empty, "picture")} without text' if empty else ''))
     return lines
 
 

@@ -39,6 +39,7 @@ from data.formats.common import DONT_CARE, MAX_PIXELS, MAX_TEXT_BYTES, BadEntry,
 from models.errors import UserError
 from utils.loading.rows import split_rows, unquoted
 from utils.runtime.cli import run_command
+from utils.runtime.words import counted
 
 SITE = 'https://rrc.cvc.uab.es/?ch=4'
 EXPECTED = {'train_icdar': 1000, 'test_icdar': 500}
@@ -140,8 +141,9 @@ class Tally:
         """Return the summary's lines."""
         words, dont_care = self.counts['words'], self.counts['dont_care']
         lines = [
-            f"{split}: {len(self.images)} pictures, {words + dont_care} boxes: {words} words, {dont_care} don't-care"
-            f'; skipped {len(self.skipped_images)} pictures and {len(self.skipped_rows)} rows'
+            f'{split}: {counted(len(self.images), "picture")}, {counted(words + dont_care, "box", "boxes")}: '
+            f"{counted(words, 'word')}, {dont_care} don't-care; skipped {counted(len(self.skipped_images), 'picture')} "
+            f'and {counted(len(self.skipped_rows), "row")}'
         ]
         return lines + [f'  skipped {reason}' for reason in self.skipped_images + self.skipped_rows]
 
@@ -271,7 +273,7 @@ def write_lists(out: Path, numbers: list[int]) -> str:
     for name, chosen in lists.items():
         rows = [f'./images/train_icdar/{LAYOUT["images"].format(n)}\n' for n in chosen]
         write_file(out / name, ''.join(rows).encode())
-    return ', '.join(f'{name}: {len(chosen)} pictures' for name, chosen in lists.items())
+    return ', '.join(f'{name}: {counted(len(chosen), "picture")}' for name, chosen in lists.items())
 
 
 def source_digest(sources: dict[str, tuple[Published, Published]], limit: int | None) -> str:

@@ -42,7 +42,7 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
         try:
             page.split = str(expect(image, dict, 'the image').get('set'))
             if page.split not in sets:
-                page.left_out = 'pictures of sets without annotations'
+                page.left_out = 'picture of sets without annotations'
                 with contextlib.suppress(BadEntry):
                     page.image = files.find(str(image.get('file_name')))
                 yield page

@@ -81,7 +81,7 @@ def read_label_studio(file: Path, images: ImageFiles) -> Iterator[Page]:
         try:
             results = _results(expect(task, dict, 'the task'))
             if results is None:
-                page.left_out = 'tasks that nobody has annotated'
+                page.left_out = 'task that nobody has annotated'
                 with contextlib.suppress(BadEntry):
                     page.image = _image_of_task(task, images)
                 yield page

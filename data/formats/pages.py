@@ -49,7 +49,7 @@ class Page:
         bad_rows: what was skipped and why.
         notes: what was read, but may not be what was meant.
         problem: why the picture cannot be used; '' if it can.
-        left_out: why it is left out without being wrong ('pictures that nobody has annotated'), for counts.
+        left_out: why it is left out without being wrong ('picture that nobody has annotated'), for counts.
         size: (width, height) in pixels of the picture that was annotated, where the format tells.
         split: 'train', 'val' or 'test', where the format tells.
     """

@@ -9,6 +9,7 @@ from data.synthesis.legibility import Word
 from data.synthesis.settings import SPLITS
 from models.errors import UserError
 from utils.loading.labels import read_labels
+from utils.runtime.words import counted
 
 
 def measure(word: Word) -> tuple[float, float, float, bool]:
@@ -30,7 +31,8 @@ def measure_labels(folder: Path, size: tuple[int, int]) -> list[tuple[float, flo
 def summarise(images: int, measures: list[tuple[float, float, float, bool]]) -> str:
     """Lines that say how many pictures and words there are, and how large the words."""
     legible = np.array([row[:3] for row in measures if row[3]]).reshape(-1, 3)
-    lines = [f"{images} pictures, {len(legible)} words, {len(measures) - len(legible)} don't-care regions"]
+    unread = counted(len(measures) - len(legible), "don't-care region")
+    lines = [f'{counted(images, "picture")}, {counted(len(legible), "word")}, {unread}']
     if len(legible):
         lines.append('words, percentiles      5     25     50     75     95')
         for name, values in zip(('width (pixels)', 'height (pixels)', 'angle (degrees)'), legible.T, strict=True):

@@ -766,7 +766,7 @@ def test_pictures_without_icdar_ground_truth(fitted, world, tmp_path, capsys, mi
     metrics = validate(fitted, tmp_path / 'run', data, '--task', 'test', '--icdar-conf', 0.3, '--save-icdar')
     assert 'icdar_hmean' not in metrics and (tmp_path / 'run/submit.zip').is_file()
     assert metrics['word_scale'] == metrics_of(fitted)['word_scale']  # of the submission
-    assert 'no ICDAR figures: 1 pictures have no ground truth' in capsys.readouterr().out
+    assert 'no ICDAR metrics: 1 picture has no ground truth' in capsys.readouterr().out
     shared = ('--weights', fitted / 'weights/best.pt', '--data', data, '--imgsz', 192, '--task', 'test')
     shared = (*shared, '--workers', 0, '--device', 'cpu', *place(tmp_path / 'run'))
     for flags in (('--icdar-conf', 0.3), ('--word-scale', 1, 1)):

@@ -120,7 +120,7 @@ def test_command(photographs, tmp_path):
     outputs = []
     for out in ('a', 'b'):
         done = subprocess.run([*command, '--out', tmp_path / out], capture_output=True, text=True, check=True)
-        assert '7 pictures' in done.stdout and f'{tmp_path / "set"}: 1 pictures, 1 words' in done.stdout
+        assert '7 pictures' in done.stdout and f'{tmp_path / "set"}: 1 picture, 1 word' in done.stdout
         assert done.stdout.count('height (pixels)') == 2
         outputs.append([file.read_bytes() for file in sorted((tmp_path / out / 'images').rglob('*.jpg'))])
     assert outputs[0] == outputs[1] and len(outputs[0]) == 7

@@ -229,7 +229,7 @@ def test_the_same_regions_from_every_format(form, command, photos, tmp_path):
     if form == 'yolo':  # it knows no don't-care regions; at 640 pixels the two are 128 and 80 high
         flags = ['--min-height', 100]
     printed = command(form, MAKERS[form](tmp_path / 'notes'), *flags)
-    assert "train: 2 pictures, 2 words, 2 don't-care regions\nval: 1 pictures, 1 words, 1 don't-care regions" in printed
+    assert "train: 2 pictures, 2 words, 2 don't-care regions\nval: 1 picture, 1 word, 1 don't-care region" in printed
     assert 'skipped' not in printed
     out = tmp_path / 'out'
     rows = {
@@ -290,7 +290,7 @@ def test_splits_are_stable_and_as_large_as_asked_for(command, tmp_path):
         image(tmp_path / 'photos' / 'sub' / f'{name}.png')
         write(tmp_path / 'notes' / 'sub' / f'gt_{name}.txt', f'{joined(WORD_CORNERS)},word\n')
     printed = command('icdar2015', tmp_path / 'notes', '--val', 0.2, '--test', 0.1, '--link')
-    assert [int(n) for n in re.findall(r': (\d+) pictures', printed)] == [14, 4, 2]
+    assert [int(n) for n in re.findall(r': (\d+) pictures?,', printed)] == [14, 4, 2]
     found = {split: {f.stem for f in (tmp_path / 'out/images' / split / 'sub').iterdir()} for split in convert.SPLITS}
     assert set.union(*found.values()) == set(names)
     link = next((tmp_path / 'out/images/val/sub').iterdir())
@@ -307,7 +307,7 @@ def test_a_test_set_of_its_own(command, photos, tmp_path):
         image(tmp_path / 'others' / f'{name}.jpg')
         write(tmp_path / 'others' / f'gt_{name}.txt', f'{joined(WORD_CORNERS)},word\n')
     printed = command('icdar2015', icdar2015(tmp_path / 'notes'), '--test-annotations', tmp_path / 'others')
-    assert [int(n) for n in re.findall(r': (\d+) pictures', printed)] == [2, 1, 2]
+    assert [int(n) for n in re.findall(r': (\d+) pictures?,', printed)] == [2, 1, 2]
     assert {f.stem for f in (tmp_path / 'out/images/test').iterdir()} == {'d', 'e'}
 
 
@@ -321,7 +321,7 @@ def test_exif_orientation(command, photos, tmp_path):
         content = json.loads((tmp_path / 'notes' / f'{name}.json').read_text())
         write(tmp_path / 'notes' / f'{name}.json', {**content, 'imageWidth': HEIGHT, 'imageHeight': WIDTH})
     printed = command('labelme', tmp_path / 'notes', '--ignore-label', 'blurred')
-    assert 'b.json: annotated at 40x80 pixels, but b.jpg has 80x40' in printed and 'skipped 1 pictures' in printed
+    assert 'b.json: annotated at 40x80 pixels, but b.jpg has 80x40' in printed and 'skipped 1 picture' in printed
     row = np.array(written(tmp_path / 'out', 'labels')['a'].split()[1:], float).reshape(4, 2)
     np.testing.assert_allclose(row * (HEIGHT, WIDTH), points(WORD_CORNERS), atol=1e-4)
 
@@ -474,4 +474,4 @@ def test_yolo_rows_of_another_kind(row, words, command, photos, tmp_path):
     notes = yolo(tmp_path / 'notes')
     write(notes / 'a.txt', f'{row}\n')
     printed = command('yolo', notes)
-    assert 'skipped 1 pictures' in printed and words in printed
+    assert 'skipped 1 picture' in printed and words in printed

@@ -81,7 +81,7 @@ def test_yolo_files_of_which_no_row_can_be_read(run, photos, tmp_path):
     for name, text in (('a', '0,0.5,0.5,0.2,0.1\n'), ('b', '0 .5 .5 .2 .1\n'), ('c', '0 .5 .5 .2 .1\n')):
         write(tmp_path / f'notes/{name}.txt', text)
     printed, error = run('yolo', tmp_path / 'notes')
-    assert error == '' and 'skipped 1 pictures and 0 rows\n  a.txt: none of its 1 rows can be used' in printed
+    assert error == '' and 'skipped 1 picture and 0 rows\n  a.txt: none of its 1 rows can be used' in printed
 
 
 @pytest.mark.parametrize('form', ['icdar2015', 'icdar2017-mlt'])
@@ -116,7 +116,7 @@ def test_what_was_skipped_is_said_before_a_refusal(run, photos, tmp_path):
     assert error == '1 usable picture is too few for 1 in val and the rest in train'
     assert 'skipped 2 pictures and 0 rows' in printed and "no picture 'gone'" in printed and '3 of 9 fields' in printed
     assert 'left out: 2 pictures without an annotation' not in printed  # b has one
-    assert 'left out: 1 pictures without an annotation' in printed
+    assert 'left out: 1 picture without an annotation' in printed
 
 
 def test_read_and_left_out_are_all_that_is_there(run, photos, tmp_path):
@@ -129,8 +129,8 @@ def test_read_and_left_out_are_all_that_is_there(run, photos, tmp_path):
         write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
     write(tmp_path / 'notes/readme.pdf', b'x')
     printed, error = run('icdar2015', tmp_path / 'notes')
-    assert error == '' and 'train: 2 pictures, 2 words' in printed and 'val: 1 pictures, 1 words' in printed
-    assert 'skipped 1 pictures and 0 rows\n  gt_e.txt: e.png is broken' in printed
+    assert error == '' and 'train: 2 pictures, 2 words' in printed and 'val: 1 picture, 1 word' in printed
+    assert 'skipped 1 picture and 0 rows\n  gt_e.txt: e.png is broken' in printed
     assert 'left out: 2 pictures without an annotation' in printed  # d and f; 3 read + 1 skipped + 2 = 6
     assert 'left out: 1 .mp4, 1 .pdf' in printed
 
@@ -151,7 +151,7 @@ def test_a_circle_costs_its_shape_alone(run, photos, tmp_path):
         shapes = [labelme_shape(), circle] if name == 'a' else [labelme_shape()]
         write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': shapes})
     printed, _ = run('labelme', tmp_path / 'notes')
-    assert 'skipped 0 pictures and 1 rows' in printed and "the shape 'circle' is not supported" in printed
+    assert 'skipped 0 pictures and 1 row' in printed and "the shape 'circle' is not supported" in printed
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
 
 
@@ -171,7 +171,7 @@ def test_cleaned_names_of_label_studio(run, tmp_path):
     tasks.append({'data': {'image': '/data/upload/3/a1b2c3d9-none.png'}, 'annotations': []})
     printed, error = run('label-studio', write(tmp_path / 'export.json', tasks))
     assert error == '' and 'skipped 0 pictures and 3 rows' in printed and "'ellipselabels' is not supported" in printed
-    assert 'left out: 1 tasks that nobody has annotated' in printed
+    assert 'left out: 1 task that nobody has annotated' in printed
     assert len(list((tmp_path / 'out/images').rglob('*.png'))) == 3
     np.testing.assert_allclose(labels_of(tmp_path, 'b'), [[0.5, 0.25, 0.75, 0.25, 0.75, 0.75, 0.5, 0.75]])
 
@@ -306,7 +306,7 @@ def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
     ]
     content = {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'word'}]}
     printed, error = run('coco', write(tmp_path / 'a.json', content), '--val', 0.4)
-    assert error == '' and 'skipped 1 pictures and 1 rows' in printed and 'the file lists no such image' in printed
+    assert error == '' and 'skipped 1 picture and 1 row' in printed and 'the file lists no such image' in printed
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
     assert len(labels_of(tmp_path, 'a', 'ignore')) == len(labels_of(tmp_path, 'b', 'ignore')) == 1
     assert labels_of(tmp_path, 'c') == []

@@ -243,7 +243,7 @@ def test_broken_and_missing_pictures_are_skipped_counted_and_named(tmp_path):
     )
     assert broken.startswith('skipped 4 broken or missing pictures: ') and 'gone.jpg: missing' in broken
     assert all(f'{name}: broken' in broken for name in ('cut.jpg', 'empty.jpg', 'words.png'))
-    assert rows.startswith('skipped 1 bad label rows: ') and 'p2.txt:2: 3 columns' in rows
+    assert rows.startswith('skipped 1 bad label row: ') and 'p2.txt:2: 3 columns' in rows
     background = dataset[0, [file.name for file in dataset.files].index('background.png')]
     assert len(background.annotations) == 0
 
@@ -620,7 +620,7 @@ def test_unlabelled_pictures_are_kept_apart(two_kinds):
     dataset = TextDataset(data, 'train', 64, hyp, augment=True, unlabelled=more)
     assert (len(dataset), dataset.labelled) == (6, 3)
     assert 'unlabelled: 3 pictures' in dataset.summary
-    assert 'skipped 1 broken or missing pictures' in dataset.summary and 'broken.png' in dataset.summary
+    assert 'skipped 1 broken or missing picture' in dataset.summary and 'broken.png' in dataset.summary
     for index in range(6):
         sample = dataset[0, index]
         values = np.unique(sample.image.numpy())

@@ -137,7 +137,7 @@ def test_lists_of_other_machines(tmp_path, end, encoding):
     (tmp_path / 'list.txt').write_bytes(end.join(rows).encode(encoding))
     data = dataset(file)
     assert [path.name for path in data.files] == ['a.png', 'b.png', 'c.png']
-    assert 'skipped 1 broken or missing pictures' in data.summary and 'no.png: missing' in data.summary
+    assert 'skipped 1 broken or missing picture' in data.summary and 'no.png: missing' in data.summary
     assert len(dataset(file, 'val')) == 3
 
 
@@ -177,7 +177,7 @@ def test_a_file_without_a_readable_row_is_no_picture_without_text(tmp_path, row,
     yaml = inputs.data_set(tmp_path, {'a': ROW, 'b': f'{row}\n{row}\n', 'c': ''})
     data = dataset(yaml)
     assert [file.stem for file in data.files] == ['a', 'c']  # an empty file is a picture without text
-    (line,) = [line for line in data.summary.splitlines() if line.startswith('skipped 1 pictures whose labels')]
+    (line,) = [line for line in data.summary.splitlines() if line.startswith('skipped 1 picture whose labels')]
     assert 'none of its 2 rows can be used' in line
     assert re.search(reason, line)
     for name in 'ac':
@@ -190,7 +190,7 @@ def test_training_on_nothing_is_refused(tmp_path, capsys):
     yaml = inputs.data_set(tmp_path, {'a': '', 'b': '\n', 'c': '0 0.5 0.5 0.2 0.1 0.9\n'})
     with pytest.raises(UserError, match="nothing to train on, 'train' has 0 targets"):
         dataset(yaml)
-    assert 'skipped 1 pictures whose labels cannot be read' in capsys.readouterr().out
+    assert 'skipped 1 picture whose labels cannot be read' in capsys.readouterr().out
     assert len(dataset(yaml, 'val')) == 2
 
 
@@ -223,7 +223,7 @@ def test_a_box_and_its_corners_in_one_row(tmp_path):
     labels = read_label_file(tmp_path / 'a.txt', 1)
     assert labels.annotations.polygons.shape == (1, 6, 2) and labels.notes == []
     yaml = inputs.data_set(tmp_path / 'set', {'a': '0 .5 .5 .4 .2  .3 .4 .7 .4 .7 .6 .3 .6\n'})
-    assert '1 remarks: ' in dataset(yaml).summary
+    assert '1 remark: ' in dataset(yaml).summary
 
 
 def test_confidences_are_left_out_where_asked_for(tmp_path):

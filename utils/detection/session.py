@@ -19,6 +19,7 @@ from utils.detection.tiles import detect_sliced
 from utils.detection.turns import detect_turned
 from utils.detection.writer import SourceImage, Writer
 from utils.loading.images import Unreadable
+from utils.runtime.words import counted
 
 MAX_DETECTIONS, MAX_DETECTIONS_SLICED = 1000, 3000  # boxes of an image; a dense page has some 600 words
 MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
@@ -211,10 +212,6 @@ class ProgressBar:
     def close(self) -> None:
         if self.bar:
             self.bar.close()
-
-
-def counted(count: int, noun: str) -> str:
-    return f'{count} {noun}' if count == 1 else f'{count} {noun}s'
 
 
 def milliseconds(seconds: float) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from models.files import replacing
 from utils.detection.drawing import PALETTE, draw_boxes, line_width
+from utils.runtime.words import counted
 
 Names = Mapping[int, str] | Sequence[str] | None
 
@@ -149,10 +150,6 @@ def plot_predictions(
     save_image(np.vstack(rows) if rows else _empty('no pictures'), file)
 
 
-def _count(number: int, noun: str) -> str:
-    return f'{number} {noun}' + ('' if number == 1 else 's')
-
-
 def _pair(image: np.ndarray, labels: np.ndarray, ignore: ArrayLike, detections: np.ndarray, names: Names) -> np.ndarray:
     """One row of plot_predictions; lines and letters are drawn at the size in which they are seen."""
     height = round(PAIR_WIDTH * min(image.shape[0] / image.shape[1], 1.2))
@@ -165,11 +162,11 @@ def _pair(image: np.ndarray, labels: np.ndarray, ignore: ArrayLike, detections: 
     texts = [(f'{class_name(names, c)} ' if several else '') + f'{score:.2f}' for score, c in detections[:, 4:]]
     left = _draw_classes(hatch_boxes(image, hatched), labels[:, 1:] * scale, labels[:, 0], names)
     right = draw_boxes(image, detections[:, :4] * scale, texts, PREDICTION_COLOR)
-    regions = ', ' + _count(len(hatched), "don't-care region") if len(hatched) else ''
+    regions = ', ' + counted(len(hatched), "don't-care region") if len(hatched) else ''
     return np.hstack(
         (
-            _titled(left, _count(len(labels), 'label') + regions, height),
+            _titled(left, counted(len(labels), 'label') + regions, height),
             np.full((height + TITLE_HEIGHT, 8, 3), 255, np.uint8),
-            _titled(right, _count(len(detections), 'detection'), height),
+            _titled(right, counted(len(detections), 'detection'), height),
         )
     )

@@ -195,7 +195,7 @@ class ICDARMetrics:
         """
         if threshold < LOWEST_THRESHOLD:
             raise UserError(
-                f'ICDAR figures need a confidence threshold of at least {LOWEST_THRESHOLD}, not {threshold}'
+                f'ICDAR metrics need a confidence threshold of at least {LOWEST_THRESHOLD}, not {threshold}'
             )
         curve = self._curve(np.array([threshold]))
         return {f'icdar_{name}': float(curve[name][0]) for name in ('precision', 'recall', 'hmean')}

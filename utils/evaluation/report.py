@@ -13,6 +13,7 @@ from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, WIDTH_SCALES
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.images import load_image
 from utils.runtime.run_folder import write_json
+from utils.runtime.words import counted
 
 SHOWN = 8  # images in a grid
 DEFAULT_THRESHOLD = 0.25
@@ -89,7 +90,7 @@ class Report:
 
         evaluation, data = self.evaluation, self.split.data
         curves = evaluation.details['curves']
-        subject = f'{self.split.name} of {data.file.name}, {len(evaluation.images)} pictures'
+        subject = f'{self.split.name} of {data.file.name}, {counted(len(evaluation.images), "picture")}'
         regions = f'{subject}, dont_care: {data.dont_care}'  # which hmean ignores always
         plot_pr_curve(curves, folder / 'pr_curve.png', data.names, regions)
         plot_f1_curve(curves, folder / 'f1_curve.png', data.names, regions)
@@ -203,8 +204,9 @@ def checkpoint_entries(metrics: dict[str, Any]) -> dict[str, Any]:
 def print_scores(metrics: dict[str, Any]) -> None:
     """The scores as a person reads them, with their protocol."""
     print(
-        f'{metrics["split"]} of {metrics["data"]}, {metrics["pictures"]} pictures, dont_care: {metrics["dont_care"]}: '
-        f"YOLOv5's mAP50 {metrics['map50']:.4f}, mAP50-95 {metrics['map50_95']:.4f}, "
+        f'{metrics["split"]} of {metrics["data"]}, {counted(metrics["pictures"], "picture")}, '
+        f"dont_care: {metrics['dont_care']}: YOLOv5's mAP50 {metrics['map50']:.4f}, "
+        f'mAP50-95 {metrics["map50_95"]:.4f}, '
         f'precision {metrics["precision"]:.4f}, recall {metrics["recall"]:.4f} (at the best F1)'
     )
     if 'quad_map50' in metrics:

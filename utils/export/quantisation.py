@@ -12,6 +12,7 @@ from utils.evaluation.split import EvaluationSplit, require_class_count
 from utils.export.network import quiet
 from utils.export.options import ExportOptions
 from utils.loading.config import load_data_config
+from utils.runtime.words import counted
 
 BATCH_SIZE = 16
 TARGET = 1.0  # points of mAP50 that may be lost
@@ -38,7 +39,7 @@ class Quantiser:
         images = self._split('train')
         count = min(self.options.calibration, len(images))
         chosen = np.linspace(0, len(images) - 1, count).round().astype(int).tolist()  # spread over the split
-        print(f'calibrating 8-bit ranges on {count} pictures of {self.data.file}: train')
+        print(f'calibrating 8-bit ranges on {counted(count, "picture")} of {self.data.file}: train')
         return quantise(graph, chosen, lambda i: images[0, i].image[None].numpy() / np.float32(255))
 
     def evaluate(self, exported: ExportedModel) -> str:
@@ -51,7 +52,7 @@ class Quantiser:
         )
         lost = 100 * (reference - found)
         text = f'{found:.4f}, in float32 {reference:.4f}: a loss of {lost:.2f} points '
-        text += f'({len(split)} pictures of {self.data.file}: val)'
+        text += f'({counted(len(split), "picture")} of {self.data.file}: val)'
         print(f'mAP50 {text}')
         if lost > TARGET:
             print(f'warning: int8 loses {lost:.1f} points of mAP50, more than {TARGET:g}')

@@ -21,6 +21,7 @@ from utils.loading.labels import Annotations, companion_file
 from utils.loading.listing import images_at, list_split, real_files
 from utils.loading.scan import describe, examine, map_files, measure
 from utils.runtime.hyp import check_hyp
+from utils.runtime.words import counted
 
 
 class TextDataset(Dataset):
@@ -108,7 +109,8 @@ class TextDataset(Dataset):
         usable = [(file, scanned) for file, scanned in zip(images, found, strict=True) if not scanned.problem]
         problems = [scanned.problem for scanned in found if scanned.problem]
         if not usable:
-            raise UserError(f'{data.file}: none of the {len(images)} pictures of {split!r} is usable: {problems[0]}')
+            count = counted(len(images), 'picture')
+            raise UserError(f'{data.file}: none of the {count} of {split!r} is usable: {problems[0]}')
         if not any(scanned.labelled for scanned in found):
             place = companion_file(usable[0][0], 'labels')
             raise UserError(f'{data.file}: no picture of {split!r} has a label file (the first would be {place})')
@@ -117,9 +119,10 @@ class TextDataset(Dataset):
         self.annotations = [scanned.annotations for _, scanned in usable]
         marks = np.concatenate([a.dont_care for a in self.annotations])
         unlabelled = sum(not scanned.labelled for _, scanned in usable)
+        unread = counted(marks.sum(), "don't-care region")
         counts = (
-            f"{split}: {len(self.files)} pictures, {(~marks).sum()} targets, {marks.sum()} don't-care regions, "
-            f'{unlabelled} pictures without a label file (background)'
+            f'{split}: {counted(len(self.files), "picture")}, {counted((~marks).sum(), "target")}, '
+            f'{unread}, {counted(unlabelled, "picture")} without a label file (background)'
         )
         self.summary = '\n'.join([counts, *describe(found), *filter(None, [listing.left_out()])])
         if split == 'train' and marks.all():
@@ -145,7 +148,11 @@ class TextDataset(Dataset):
         self.shapes = np.concatenate((self.shapes, np.array([shape for _, shape in usable])))
         self.annotations += [Annotations.build([], [])] * len(usable)
         kept_out = f'; {left_out} more are left out, as they are in a split of the data' if left_out else ''
-        lines = [f'unlabelled: {len(usable)} pictures{kept_out}', *describe(found), *filter(None, [listing.left_out()])]
+        lines = [
+            f'unlabelled: {counted(len(usable), "picture")}{kept_out}',
+            *describe(found),
+            *filter(None, [listing.left_out()]),
+        ]
         self.summary += '\n' + '\n'.join(lines)
 
     def fingerprint(self) -> str:
@@ -232,8 +239,8 @@ class TextDataset(Dataset):
 
     def _others(self, rng: np.random.Generator, index: int, count: int) -> list[int]:
         """Pictures of the same kind, labelled or not, to compose with."""
-        least, most = (0, self.labelled) if index < self.labelled else (self.labelled, len(self))
-        return rng.integers(least, most, size=count).tolist()
+        low, high = (0, self.labelled) if index < self.labelled else (self.labelled, len(self))
+        return rng.integers(low, high, size=count).tolist()
 
     def _composed(self, rng: np.random.Generator, index: int) -> Example:
         """A crop; or a mosaic, or the letterboxed picture alone, through one random projection."""

@@ -14,6 +14,7 @@ from models.errors import UserError
 from utils.loading.batches import EpochBatches, collate
 from utils.loading.dataset import TextDataset
 from utils.runtime.interrupt import STOPPING
+from utils.runtime.words import counted
 
 # Loading processes are the trainer's own children, whatever Python's default: so they see it die, and end. Those of a
 # server of processes (forkserver) would wait for ever after a kill -9.
@@ -102,8 +103,8 @@ def build_loader(
     last = batches.size((len(dataset) - 1) // batch_size)
     if shuffle and min(last, batch_size) < part[1]:
         raise UserError(
-            f'{len(dataset)} pictures in batches of {batch_size}: the last batch has {last} for {part[1]} processes; '
-            'choose another --batch-size'
+            f'{counted(len(dataset), "picture")} in batches of {batch_size}: the last batch has {last} for '
+            f'{part[1]} processes; choose another --batch-size'
         )
     return BatchLoader(
         dataset,

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from utils.loading.images import pages, probe_image
 from utils.loading.labels import Annotations, find_companion, read_label_file
+from utils.runtime.words import counted
 
 NAMED = 5  # messages of a kind that a summary shows
 THREADS = min(8, os.cpu_count() or 1)
@@ -79,16 +80,17 @@ def describe(found: list[Scanned]) -> list[str]:
     """What was skipped and what is worth a look, a line for each kind, with counts and the first messages."""
     usable = [scanned for scanned in found if not scanned.problem]
     kinds = {
-        'skipped {} broken or missing pictures': [scanned.problem for scanned in found if scanned.shape is None],
-        'skipped {} pictures whose labels cannot be read': [
-            scanned.problem for scanned in found if scanned.problem and scanned.shape
+        ('skipped ', 'broken or missing picture', ''): [each.problem for each in found if each.shape is None],
+        ('skipped ', 'picture', ' whose labels cannot be read'): [
+            each.problem for each in found if each.problem and each.shape
         ],
-        'skipped {} bad label rows': [message for scanned in usable for message in scanned.bad_rows],
-        '{} remarks': [message for scanned in usable for message in scanned.notes],
+        ('skipped ', 'bad label row', ''): [message for each in usable for message in each.bad_rows],
+        ('', 'remark', ''): [message for each in usable for message in each.notes],
     }
     lines = []
-    for title, messages in kinds.items():
+    for (before, noun, after), messages in kinds.items():
         more = [f'... and {len(messages) - NAMED} more'] if len(messages) > NAMED else []
         if messages:
-            lines.append(f'{title.format(len(messages))}: ' + '; '.join(messages[:NAMED] + more))
+            title = f'{before}{counted(len(messages), noun)}{after}'
+            lines.append(f'{title}: ' + '; '.join(messages[:NAMED] + more))
     return lines

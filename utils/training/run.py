@@ -22,6 +22,7 @@ from utils.runtime import distributed
 from utils.runtime.device import describe, has_bfloat16
 from utils.runtime.hyp import check_hyp, hyp_of
 from utils.runtime.run_folder import make_run_folder, sole_writer, write_yaml
+from utils.runtime.words import counted
 from utils.training.anchors import anchor_recall
 from utils.training.autobatch import fit_batch_size
 from utils.training.criterion import DetectionCriterion
@@ -79,7 +80,8 @@ class TrainingRun:
         read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
         for split, count in shared_images(self.data).items():
-            print(f'warning: {count} pictures of {split} are trained on: its figures will be too good')
+            shared = counted(count, f'picture of {split} is', f'pictures of {split} are')
+            print(f'warning: {shared} trained on: its metrics will be too good')
 
     @property
     def folder(self) -> Path:
