@@ -14,6 +14,7 @@ from utils.loading.config import DataConfig
 from utils.runtime.hyp import hyp_of, read_yaml
 from utils.runtime.options import options_of
 from utils.runtime.run_folder import command_line, versions, write_json, write_rows, write_text, write_yaml
+from utils.runtime.words import counted
 from utils.training.options import TrainingOptions
 
 UNLABELLED = (
@@ -192,7 +193,8 @@ class Comparison:
         file = self.folder / 'comparison.yaml'
         saved = read_yaml(file) if file.is_file() else {}
         evaluated = [read_json(run.evaluation) for run in self.runs if run.evaluated]
-        first = evaluated[0] if evaluated else {}
+        images = evaluated[0].get('pictures') if evaluated else None
+        images = '- pictures' if images is None else counted(images, 'picture')
         of_machine = distinct(record.get('machine') for record in records) or [machine(self.options.device)]
         of_versions = distinct(record.get('versions') for record in records) or [versions()]
         threshold = distinct(content.get('conf_threshold_from') for content in evaluated) or ['-']
@@ -205,7 +207,7 @@ class Comparison:
         )
         return [
             f'- data: {self.options.data} ({self.data.path})',
-            f'- split: {self.options.task}, {first.get("pictures", "-")} pictures',
+            f'- split: {self.options.task}, {images}',
             f'- protocol: dont_care: {self.data.dont_care}; {best}; threshold of hmean: '
             f'{"; ".join(threshold)}{warning}. {"; or ".join(protocols)}'.rstrip(),
             f'- settings: {self.describe_settings()}',
@@ -229,9 +231,8 @@ class Comparison:
     def notes(self) -> list[str]:
         """How to read the table."""
         seeds = ', '.join(map(str, self.options.seeds))
-        number = len(self.options.seeds)
         return [
-            f'{number} {"seed" if number == 1 else "seeds"} ({seeds}). mean ± sample standard deviation over seeds. Δ: '
+            f'{counted(len(self.options.seeds), "seed")} ({seeds}). mean ± sample standard deviation over seeds. Δ: '
             'mean difference to the control of the same seed, with its 95 % confidence interval (Student t). A recipe '
             'may be called better than the control only where the interval excludes 0 (bold); where nothing differs, '
             'one interval of twenty still does. With one seed there is no interval, and nothing can be claimed.',

@@ -80,7 +80,7 @@ def compare_nms(network: ExportedModel, select: Callable, batches: Iterable[Tens
             expected = with_corners(rows)
             given = _sorted(detections[image == number])
             if given.shape != expected.shape or not np.allclose(given, _sorted(expected.numpy()), atol=1e-2):
-                raise UserError('the NMS inside the exported graph finds other boxes than detect.py: nothing written')
+                raise UserError('the NMS inside the exported graph finds other boxes than PyTorch: nothing is written')
             compared += len(given)
     return compared
 

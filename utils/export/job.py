@@ -16,6 +16,7 @@ from utils.export.metadata import describe
 from utils.export.network import Decoding, to_torchscript
 from utils.export.options import ExportOptions
 from utils.runtime.run_folder import write_text
+from utils.runtime.words import counted
 
 PACKAGES = {
     'onnx': ('onnx', 'onnxscript', 'onnxslim', 'onnxruntime'),
@@ -57,7 +58,7 @@ class ExportJob:
 
         Args:
             file: named as its format wants it.
-            pictures: (h, w, 3) uint8 RGB, to compare and to time on.
+            images: (h, w, 3) uint8 RGB, to compare and to time on.
 
         Raises:
             UserError: what was written does not compute what PyTorch does.
@@ -122,7 +123,8 @@ class ExportJob:
     def _check_nms(self, decode: ExportedModel, file: Path, nms: dict) -> None:
         session = import_package('onnxruntime').InferenceSession(str(file), providers=['CPUExecutionProvider'])
         count = compare_nms(decode, lambda images: session.run(None, {'images': images}), self.batches, nms)
-        print(f'NMS inside the graph: the same {count} boxes as detect.py')
+        same = 'detect.py' if not self.model.quads else 'PyTorch, by upright boxes: ONNX has no NMS of quads'
+        print(f'NMS inside the graph: the same {counted(count, "box", "boxes")} as {same}')
 
     def _time(self, exported: ExportedModel) -> None:
         milliseconds = measure(exported, self.batches[0])

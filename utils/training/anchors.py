@@ -7,14 +7,14 @@ import torch
 def anchor_recall(
     labels: list[np.ndarray], shapes: np.ndarray, anchors: torch.Tensor, imgsz: int, limit: float
 ) -> float:
-    """Share of targets that some anchor can answer for.
+    """Fraction of targets that some anchor can answer for.
 
     Args:
         labels: per picture (n, 5) class, x, y, w, h (0..1).
         shapes: (pictures, 2) width, height.
         anchors: (levels, 3, 2) pixels.
         imgsz: longer side of the network's input.
-        limit: anchor_t, the greatest factor between a target's and an anchor's side.
+        limit: anchor_t, the largest factor between a target's and an anchor's side.
     """
     sizes = [rows[:, 3:5] * shape * (imgsz / shape.max()) for rows, shape in zip(labels, shapes, strict=True)]
     sizes = torch.from_numpy(np.concatenate(sizes)).float()

@@ -81,6 +81,7 @@ class Trainer:
         self.guard = StepGuard(model, folder, options['skip_nonfinite'])
         # Apart, so that the adapters' gradients never shrink the student's step; plain training has no adapters.
         self.clipped = [p for p in (list(model.parameters()), list(criterion.parameters())) if p]
+        self.score_names = SCORES + QUAD_SCORES if model.quads else SCORES
         self.frozen = freeze(model, options['freeze'])
         self.forward = distributed.wrap(ModelAndCriterion(model, criterion))
         self.stop, self.saved_at = StopRequest(), time.monotonic()
@@ -207,8 +208,7 @@ class Trainer:
     def _finish_epoch(self, epoch: int, means: dict, evaluation: Evaluation | None) -> None:
         """Write the epoch's row, checkpoints and line."""
         state = self.state
-        names = SCORES + QUAD_SCORES if self.model.quads else SCORES
-        scores = evaluation.scores if evaluation else dict.fromkeys(names, math.nan)
+        scores = evaluation.scores if evaluation else dict.fromkeys(self.score_names, math.nan)
         losses = evaluation.losses if evaluation else dict.fromkeys(self.criterion.gains, math.nan)
         seconds = state.progress.seconds + (evaluation.seconds if evaluation else 0)
         row = {'epoch': epoch, **means}
@@ -300,7 +300,7 @@ class Trainer:
     def _save_last(self) -> None:
         """Write last.pt: all that an exact continuation needs."""
         state = self.state
-        scores = {name: state.rows[-1][f'val/{name}'] for name in SCORES} if state.rows else {}
+        scores = {name: state.rows[-1][f'val/{name}'] for name in self.score_names} if state.rows else {}
         state.save(self.last, self.about, state.progress.epoch - 1, scores, self.loader.dataset)
         self.saved_at = time.monotonic()
 
