@@ -27,7 +27,7 @@ from utils.comparison.runner import Runner, last_error
 from utils.comparison.runs import Job, unlike
 from utils.comparison.settings import fingerprint, first_difference
 from utils.comparison.statistics import mean_sd, paired_difference
-from utils.comparison.table import summarise, table_lines
+from utils.comparison.table import nothing_learned, summarise, table_lines
 from utils.loading.config import load_data_config
 from utils.runtime.options import parse
 from utils.runtime.run_folder import sole_writer
@@ -448,12 +448,22 @@ def test_bold_only_where_the_interval_excludes_zero():
     assert '| 0.4310 ± - | +0.0210 [-] |' in single
 
 
+def test_a_comparison_that_learned_nothing_says_so(place):
+    comparison = place.plan('--seeds', 1)
+    for run in comparison.runs:
+        fabricate(run, 0.0, 0.0)
+    assert 'difference to the control is exactly 0' in comparison.markdown()
+    rows = comparison.rows()
+    rows[1]['map50_difference'] = 0.001
+    assert not nothing_learned(rows)
+
+
 def test_published_rows_for_icdar2015_alone(place):
     (place.folder / 'ICDAR2015').mkdir()
     data = yaml.safe_load(place.data.read_text()) | {'path': str(place.folder / 'ICDAR2015')}
     file = place.write('icdar.yaml', data)
     text = place.plan('--data', file).markdown()
-    assert '| published: YOLOv5-N | published, other protocol | 1 | 0.4673 | 0.2016 | - | - | - |' in text
+    assert '| published: YOLOv5-N | published, other protocol | 1 | 0.4673 | 0.2016 | - |' in text
     assert '| published: xn_maskdiff_PFI | published, other protocol | 1 | 0.4716 | 0.2082 |' in text
     assert 'dont_care: text, the epoch selected on the test pictures, 640 px, 300 epochs, one run' in text
     assert 'published: ' not in place.plan('--data', file, '--task', 'val').markdown()

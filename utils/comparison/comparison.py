@@ -9,7 +9,15 @@ from utils.comparison.options import CompareOptions, training_flags
 from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_json, read_metrics, unlike
 from utils.comparison.settings import AGREED, fingerprint, machine, settings_of
 from utils.comparison.statistics import METRICS
-from utils.comparison.table import OTHER_PROTOCOL, PUBLISHED, draw_table, summarise, table_lines
+from utils.comparison.table import (
+    NOTHING_LEARNED,
+    OTHER_PROTOCOL,
+    PUBLISHED,
+    draw_table,
+    nothing_learned,
+    summarise,
+    table_lines,
+)
 from utils.loading.config import DataConfig
 from utils.runtime.hyp import hyp_of, read_yaml
 from utils.runtime.options import options_of
@@ -178,13 +186,17 @@ class Comparison:
     def markdown(self) -> str:
         """The table with all that a reader needs to weigh it."""
         rows = self.rows()
+        published = [row for row in rows if row['kind'].startswith('published')]
+        own = [row for row in rows if row not in published]
         missing = [run.name for run in self.runs if not run.evaluated]
         missing += [teacher.label for teacher in self.teachers if not teacher.evaluation.is_file()]
-        lines = [f'# Comparison {self.options.name}', '', *self.head(), '', *table_lines(rows), '', *self.notes()]
+        lines = [f'# Comparison {self.options.name}', '', *self.head(), '', *table_lines(own), '', *self.notes()]
+        if nothing_learned(own):
+            lines += ['', f'**{NOTHING_LEARNED}**']
         if missing:
             lines += ['', f'**Missing** (not finished, or failed): {", ".join(missing)}.']
-        if any(row['kind'].startswith('published') for row in rows):
-            lines += ['', OTHER_PROTOCOL]
+        if published:
+            lines += ['', OTHER_PROTOCOL, '', *table_lines(published)]
         return '\n'.join(lines) + '\n'
 
     def head(self) -> list[str]:

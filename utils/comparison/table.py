@@ -20,9 +20,10 @@ PUBLISHED = {
     'ln_maskdiff_Hint': (0.4704, 0.2051),
 }
 OTHER_PROTOCOL = (
-    'Published figures are of another protocol and cannot be compared with the other rows: dont_care: text, the epoch '
+    'Published figures are of another protocol and cannot be compared with the rows above: dont_care: text, the epoch '
     'selected on the test pictures, 640 px, 300 epochs, one run each.'
 )
+NOTHING_LEARNED = 'Every difference to the control is exactly 0: nothing was learned that could be compared.'
 
 
 def summarise(label: str, kind: str, ours: dict[int, dict], control: dict[int, dict]) -> dict:
@@ -44,10 +45,18 @@ def summarise(label: str, kind: str, ours: dict[int, dict], control: dict[int, d
     return row
 
 
+def nothing_learned(rows: list[dict]) -> bool:
+    """Whether there are differences to the control, and all of them are exactly 0."""
+    found = [row[f'{name}_difference'] for row in rows for name in COMPARED]
+    found = [difference for difference in found if difference is not None]
+    return bool(found) and not any(found)
+
+
 def table_lines(rows: list[dict]) -> list[str]:
     """The rows in Markdown; columns that no row fills are left out."""
     metrics = [name for name in METRICS if any(row[f'{name}_mean'] is not None for row in rows)]
-    compared = [name for name in COMPARED if name in metrics]
+    alone = all(row['kind'].startswith('published') for row in rows)  # they have no control
+    compared = [] if alone else [name for name in COMPARED if name in metrics]
     header = ['row', 'kind', 'seeds', *(METRICS[name] for name in metrics)]
     header += [*(f'Δ {METRICS[name]} [95 %]' for name in compared), 'training']
     lines = [header, ['---'] * len(header)]
