@@ -25,7 +25,7 @@ def parse_options() -> CompareOptions:
     options, given = parse_given(CompareOptions, __doc__)
     saved = Path(options.project) / options.name / 'comparison.yaml'
     if options.table and given <= {'table', 'name', 'project'} and saved.is_file():
-        from utils.runtime.hyp import read_yaml
+        from models.yamls import read_yaml
 
         own = {name: getattr(options, name) for name in given}
         return CompareOptions.from_dict(read_yaml(saved)['options'], saved, **own)

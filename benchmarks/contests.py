@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from benchmarks import plain
 from models.checkpoint import load_model
 from models.layers import BN_MOMENTUM
+from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from utils.detection.detector import Detector
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
@@ -33,7 +34,7 @@ from utils.loading.dataset import TextDataset
 from utils.loading.listing import list_images
 from utils.loading.loader import build_loader
 from utils.runtime.device import has_bfloat16, keep_freed_memory, select_device
-from utils.runtime.hyp import load_hyp, read_yaml
+from utils.runtime.hyp import load_hyp
 from utils.training.criterion import DetectionCriterion
 from utils.training.loop import Trainer
 from utils.training.state import Progress

@@ -25,8 +25,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
+from models.yamls import read_yaml
 from utils.runtime.cli import run_command
-from utils.runtime.hyp import check_keys, read_yaml
+from utils.runtime.hyp import check_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ('licence', 'accept', 'folder', 'model', 'url', 'size', 'sha256', 'target')

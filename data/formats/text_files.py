@@ -44,14 +44,17 @@ Rows = tuple[Callable[[bytes], list], Callable[..., Region]]  # splits a file's 
 
 
 def read_icdar2013(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    """ICDAR2013's gt_NAME.txt: boxes and words."""
     return _read_files(folder, images, {'.txt': (_lines, _parse_icdar2013)})
 
 
 def read_icdar2015(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    """ICDAR2015's gt_NAME.txt: quads and words."""
     return _read_files(folder, images, {'.txt': (_lines, _parse_icdar2015)})
 
 
 def read_mlt(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    """ICDAR2017-MLT's gt_NAME.txt: quads, scripts and words."""
     return _read_files(folder, images, {'.txt': (_lines, _parse_mlt)})
 
 
@@ -84,6 +87,7 @@ def _parse_ppocrlabel(region) -> Region:
 
 
 def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
+    """Total-Text's poly_gt_NAME.txt or .mat: polygons and words."""
     rows = {'.txt': (_total_text_rows, _parse_total_text), '.mat': (_mat_rows, _parse_mat)}
     return _read_files(folder, images, rows)
 

@@ -12,6 +12,7 @@ from benchmarks import plain
 from benchmarks.arena import ratio
 from benchmarks.floor import operations
 from models.checkpoint import load_model, read_checkpoint, restore
+from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from tests.support import ROOT, boxes_of, run_script, small_cfg
 from utils.distillation import base, distiller
@@ -24,7 +25,7 @@ from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.loader import build_loader
 from utils.runtime import device
-from utils.runtime.hyp import DEFAULTS, read_yaml
+from utils.runtime.hyp import DEFAULTS
 from utils.training.criterion import weighted_sum
 from utils.training.ema import ModelEMA
 from utils.training.optimizer import MAX_GRADIENT, build_optimizer

@@ -27,6 +27,7 @@ import train
 import val
 from models.checkpoint import load_model, save_checkpoint
 from models.errors import UserError
+from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from tests.support import ROOT, run_here, run_script, small_cfg
 from tests.world import (
@@ -50,7 +51,6 @@ from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import ImageResult
 from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
 from utils.evaluation.report import OperatingPoint, Report
-from utils.runtime.hyp import read_yaml
 from utils.training.criterion import DetectionCriterion
 from utils.training.resolve import same_device
 from utils.training.run import TrainingRun

@@ -10,6 +10,7 @@ import yaml
 from torch import nn
 
 from models.errors import UserError
+from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from tests.support import ROOT, boxes_of, small_cfg
 from utils.distillation import find_method
@@ -26,7 +27,7 @@ from utils.distillation.distiller import Distiller, DistillerSettings, freeze_te
 from utils.distillation.models import load_teacher, take_own_yaml
 from utils.distillation.recipe import parse_recipe
 from utils.loading.batches import Batch
-from utils.runtime.hyp import DEFAULTS, read_yaml
+from utils.runtime.hyp import DEFAULTS
 
 NONE = torch.zeros(0, 6)
 SIZE = (64, 160)  # height, width of the pictures: not square, so that swapped axes show

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.errors import UserError
+from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from tests.support import boxes_of, small_cfg
 from utils.distillation import find_method, list_methods, method_names
@@ -16,7 +17,7 @@ from utils.distillation.balance import automatic_weight, buffers_kept, gradient_
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher, shrink
 from utils.distillation.recipe import auto_ratios, parse_recipe, read_shorthand
 from utils.loading.batches import Batch
-from utils.runtime.hyp import DEFAULTS, read_yaml
+from utils.runtime.hyp import DEFAULTS
 
 NONE = torch.zeros(0, 6)
 MODELS = {'teacher': 't.yaml', 'student': 's.yaml'}

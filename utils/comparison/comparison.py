@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from models.errors import UserError
+from models.yamls import read_yaml
 from utils.comparison.options import CompareOptions, training_flags
 from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_json, read_metrics, unlike
 from utils.comparison.settings import AGREED, fingerprint, machine, settings_of
@@ -19,7 +20,7 @@ from utils.comparison.table import (
     table_lines,
 )
 from utils.loading.config import DataConfig
-from utils.runtime.hyp import hyp_of, read_yaml
+from utils.runtime.hyp import hyp_of
 from utils.runtime.options import options_of
 from utils.runtime.run_folder import command_line, versions, write_json, write_rows, write_text, write_yaml
 from utils.runtime.words import counted
@@ -267,4 +268,5 @@ def distinct(values) -> list:
 
 
 def named(content: dict) -> str:
+    """'batch-size 8, epochs 1' of names and values."""
     return ', '.join(f'{key.replace("_", "-")} {value}' for key, value in content.items())

@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.yamls import read_yaml
 from models.yolo import UNSCALED
 from utils.comparison.settings import fingerprint, first_difference, settings_of
 from utils.comparison.statistics import METRICS
-from utils.runtime.hyp import read_yaml
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def unlike(run: Run) -> str | None:
 
 
 def read_json(file: Path) -> dict:
+    """The content of a file that a run or this comparison wrote."""
     return json.loads(file.read_text(encoding='utf-8'))
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from models.yamls import read_yaml
 from utils.distillation.recipe import parse_recipe
 from utils.runtime.device import describe, find_device
-from utils.runtime.hyp import read_yaml
 from utils.runtime.options import options_of
 from utils.training.options import TrainingOptions
 

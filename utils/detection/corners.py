@@ -20,6 +20,7 @@ def corners_of(rows: np.ndarray) -> np.ndarray:
 
 
 def has_quads(rows: np.ndarray) -> bool:
+    """Whether rows have corners."""
     return rows.shape[1] == QUAD_ROW
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
+from models.yamls import read_yaml
 from utils.distillation import find_method
 from utils.distillation.base import Method, Option
-from utils.runtime.hyp import check_keys, read_yaml
+from utils.runtime.hyp import check_keys
 from utils.training.options import DECAYS, DistillOptions, TeacherOptions
 
 KEYS = (

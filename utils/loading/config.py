@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import UserError
-from utils.runtime.hyp import check_keys, read_yaml
+from models.yamls import read_yaml
+from utils.runtime.hyp import check_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ('train', 'val', 'test')
@@ -90,6 +91,7 @@ def place_below(folder: Path, place: str) -> Path | None:
 
 
 def listed(entry) -> list:
+    """The places that a split names, one or several."""
     return entry if isinstance(entry, list) else [entry]
 
 

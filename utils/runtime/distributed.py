@@ -58,10 +58,12 @@ def stop() -> None:
 
 
 def rank() -> int:
+    """The number of this process among those that train together, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
+    """How many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 

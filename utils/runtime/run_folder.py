@@ -98,14 +98,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file in UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content) -> None:
+    """The same of plain data as JSON."""
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
 def write_yaml(path: Path, content: dict) -> None:
+    """The same of plain data as yaml, keys in their order."""
     import yaml
 
     write_text(path, yaml.safe_dump(content, sort_keys=False))

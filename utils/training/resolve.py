@@ -8,9 +8,9 @@ import torch
 
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.errors import UserError
+from models.yamls import read_yaml
 from utils.runtime import distributed
 from utils.runtime.device import select_device
-from utils.runtime.hyp import read_yaml
 from utils.runtime.run_folder import command_line
 from utils.training.options import DistillOptions, TrainOptions
 
