@@ -240,10 +240,16 @@ def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
         first = (report.missing or report.skipped)[0]
         raise UserError(f'{checkpoint.path} does not match its own model yaml: {report}, the first {first}')
     model.names = checkpoint.names or model.names
-    model.conf_threshold = checkpoint.meta.get('conf_threshold')
-    model.word_scale = tuple(checkpoint.meta.get('word_scale') or model.word_scale)
-    model.trained_on = (checkpoint.meta.get('options') or {}).get('data')
+    take_point(model, checkpoint.meta)
+    if not checkpoint.meta.get('conf_threshold_from'):  # else that of the weights it began with, or the default
+        model.trained_on = (checkpoint.meta.get('options') or {}).get('data')
     return model
+
+
+def take_point(model: DetectionModel, meta: dict[str, Any]) -> None:
+    """Give a model the threshold and the word scale of a checkpoint's entries."""
+    model.conf_threshold = meta.get('conf_threshold')
+    model.word_scale = tuple(meta.get('word_scale') or model.word_scale)
 
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu', fuse: bool = True) -> DetectionModel:

@@ -58,7 +58,8 @@ class ExportedModel:
         self.stride = torch.tensor([float(metadata['stride'])])
         self.conf_threshold, self.precision = metadata.get('conf_threshold'), metadata.get('precision', 'float32')
         self.word_scale = tuple(metadata.get('word_scale') or UNSCALED)
-        self.trained_on = metadata['source']['options'].get('data')
+        source = metadata['source']
+        self.trained_on = None if source.get('conf_threshold_from') else source['options'].get('data')
         self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
         self.long_side = max(metadata['imgsz'])
 

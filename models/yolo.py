@@ -58,6 +58,7 @@ class DetectionModel(nn.Module):
         word_scale: factors of width and height that turn a box into the quad that hmean is for, chosen on the same
             split.
         trained_on: the data yaml whose validation split that was, None where it is not known.
+        pretrained: training begins with it, and every entry is of trained weights.
         channels: output channels of each layer.
         layer_strides: pixels a cell of each layer's output.
         input_size, precision: as of an ExportedModel, which may take one size only or compute in another precision.
@@ -101,6 +102,7 @@ class DetectionModel(nn.Module):
         self.conf_threshold: float | None = None
         self.word_scale: tuple[float, float] = UNSCALED
         self.trained_on: str | None = None
+        self.pretrained = False
         self._initialise()
         if quads if quads is not None else self.yaml.get('quads', False):
             self.yaml['quads'] = True

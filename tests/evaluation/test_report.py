@@ -11,7 +11,15 @@ from models.checkpoint import load_model
 from tests.support import ROOT
 from utils.evaluation.evaluate import Evaluation, ImageResult
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
-from utils.evaluation.report import choose_point, choose_scale, choose_threshold, evaluate_split, point_of
+from utils.evaluation.report import (
+    FEWEST,
+    OperatingPoint,
+    choose_point,
+    choose_scale,
+    choose_threshold,
+    evaluate_split,
+    point_of,
+)
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.config import load_data_config
 from utils.training.anchors import anchor_recall
@@ -80,6 +88,32 @@ def test_level_words_keep_their_boxes(tmp_path):
     found = evaluation_of(tmp_path / 'other', ['10,10,90,10,90,30,10,30,word'], [[10, 10, 90, 30]], [0.9])
     (tmp_path / 'other/gt/test_icdar/gt_img_1.txt').unlink()
     assert found.truths is None and found.icdar() is None and choose_scale(found) == (1, 1)
+
+
+BEGUN = OperatingPoint(0.31, (0.91, 0.75), 'the checkpoint')
+
+
+def test_few_pictures_keep_the_threshold_of_the_starting_weights(tmp_path):
+    """One picture is too few; of twenty a threshold is chosen, but not where none of the words is found."""
+    found = evaluation_of(tmp_path, ['10,10,90,10,90,30,10,30,word'], [[10, 10, 90, 30]], [0.9])
+    kept = choose_point(found, begun=BEGUN)
+    assert (kept.threshold, kept.scale) == (0.31, (0.91, 0.75))
+    assert kept.origin == 'those of the starting weights, as val has 1 picture, 20 are needed to choose'
+    found.images *= FEWEST
+    assert choose_point(found, begun=BEGUN) == choose_point(found)
+    assert choose_point(found).threshold == 0.05 and choose_point(found).scale == (1, 1)
+
+
+@pytest.mark.parametrize('truth', [True, False])
+def test_where_nothing_is_found_no_threshold_is_chosen(tmp_path, truth):
+    found = evaluation_of(tmp_path, ['10,10,90,10,90,30,10,30,word'], [[300, 300, 390, 320]], [0.9])
+    found.images *= FEWEST
+    found.scores['recall'] = 0.0
+    if not truth:
+        (tmp_path / 'gt/test_icdar/gt_img_1.txt').unlink()
+    kept, default = choose_point(found, begun=BEGUN), choose_point(found)
+    assert (kept.threshold, kept.scale) == (0.31, (0.91, 0.75)) and 'nothing was found on val' in kept.origin
+    assert (default.threshold, default.scale) == (0.25, (1, 1)) and 'nothing was found on val' in default.origin
 
 
 def test_a_models_own_point():

@@ -311,6 +311,10 @@ def test_card_says_what_val_chose(tmp_path):
     assert 'After epoch 2' in training(noval=True) and 'chose threshold and scale' in training(noval=True)
     assert 'Of the average, on the split' in training(averaged=['a.pt', 'b.pt'])
     assert 'chose threshold and scale' in training(averaged=['a.pt', 'b.pt'])
+    entries = {'file': 'x.pt', 'options': {'data': 'd.yaml'}, 'epoch': -1, 'metrics': {'map50': 0.5}}
+    source = entries | {'conf_threshold_from': 'those of the starting weights'}
+    told = ' '.join(card._training({'source': source, 'word_scale': [1, 1]}))
+    assert 'Of the weights that the training began with' in told and 'This split chose the epoch;' in told
 
 
 @pytest.mark.slow

@@ -6,9 +6,12 @@ import itertools
 import pytest
 import torch
 
+import train
+from models.checkpoint import load_model, read_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
-from tests.support import small_cfg
+from tests.support import ROOT, small_cfg
+from tests.world import SMALL, call
 from utils.loading.batches import Batch
 from utils.training import prefetch
 from utils.training.ema import ModelEMA
@@ -134,3 +137,22 @@ def test_a_line_says_how_an_epoch_went():
     assert line == 'epoch 3/10: box 0.5000 obj 0.2500 | mAP50 0.5000 mAP50-95 0.2500 | 60 s an epoch, 7 min left'
     rows[-1]['val/map50'] = float('nan')
     assert ' | not validated | ' in epoch_line(rows, 10)
+
+
+def test_starting_weights_are_judged_and_keep_their_point(tiny_data, tmp_path, capsys):
+    """Fine-tuning at a rate that ruins the weights leaves them as best.pt, with their threshold and word scale."""
+    start = load_model(ROOT / 'teacher/demo/yolov5n.pt', fuse=False)
+    flags = ('--weights', ROOT / 'teacher/demo/yolov5n.pt', '--data', tiny_data, '--imgsz', 320, '--lr0', 1)
+    flags += ('--epochs', 9, '--patience', 1, '--project', tmp_path, '--name', 'run')
+    call(train.main, 'train.py', *SMALL, *flags)
+    said = capsys.readouterr().out
+    assert 'starting weights: mAP50 0.' in said and 'no epoch was better than the starting weights:' in said
+    assert 'stopped: no better result in 1 epochs (--patience); the learning rate was still warming up' in said
+    best = read_checkpoint(tmp_path / 'run/weights/best.pt')
+    assert all(torch.equal(best.state[key], value) for key, value in start.state_dict().items())
+    assert best.meta['epoch'] == -1 and best.meta['metrics']['map50'] > 0.2
+    assert (best.meta['conf_threshold'], tuple(best.meta['word_scale'])) == (start.conf_threshold, start.word_scale)
+    assert 'the starting weights, as val has 2 pictures, 20 are needed' in best.meta['conf_threshold_from']
+    last = read_checkpoint(tmp_path / 'run/weights/last.pt')
+    assert last.meta['starting_point']['conf_threshold'] == start.conf_threshold
+    assert len(last.meta['resume']['rows']) == 1

@@ -17,6 +17,8 @@ from utils.runtime.words import counted
 
 SHOWN = 8  # images in a grid
 DEFAULT_THRESHOLD = 0.25
+FEWEST = 20  # images on which a threshold is chosen in place of that of the starting weights
+CHOSEN = 'chosen on these pictures, the validation split'
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def evaluate_split(
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
     choose: bool = False,
+    begun: OperatingPoint | None = None,
     threshold: float | None = None,
     scale: tuple[float, float] | None = None,
     **options: Any,
@@ -137,6 +140,7 @@ def evaluate_split(
         workers: loading processes.
         part: (rank, world) of the processes that share the split; all get the whole's report.
         choose: choose the threshold and the word scale on these images, for val only; otherwise they are the model's.
+        begun: of the weights that the training began with, see choose_point.
         threshold: in place of both.
         scale: the same.
         options: of evaluate().
@@ -148,7 +152,7 @@ def evaluate_split(
         raise ValueError(f'threshold and word scale are chosen on val, never on {split.name}')
     evaluation = evaluate(model, split.loader(workers, part), device, **options)
     if choose:
-        point = choose_point(evaluation, scale)
+        point = choose_point(evaluation, scale, begun)
     else:
         point = point_of(model, scale)
     if threshold is not None:
@@ -161,15 +165,35 @@ def point_of(model: DetectionModel | ExportedModel, scale: tuple[float, float] |
     scale = scale or model.word_scale
     if model.conf_threshold is None:
         return OperatingPoint(DEFAULT_THRESHOLD, scale, 'the default: the checkpoint holds none')
-    of_data = f' of {model.trained_on}' if model.trained_on else ''
-    return OperatingPoint(model.conf_threshold, scale, f'the checkpoint, chosen on val{of_data}')
+    of_data = f', chosen on val of {model.trained_on}' if model.trained_on else ''
+    return OperatingPoint(model.conf_threshold, scale, f'the checkpoint{of_data}')
 
 
-def choose_point(evaluation: Evaluation, scale: tuple[float, float] | None = None) -> OperatingPoint:
-    """The operating point of the best hmean, with this scale if one is given. For val only."""
-    scale = scale or choose_scale(evaluation)
-    threshold = choose_threshold(evaluation, scale)
-    return OperatingPoint(threshold, scale, 'chosen on these pictures, the validation split')
+def choose_point(
+    evaluation: Evaluation, scale: tuple[float, float] | None = None, begun: OperatingPoint | None = None
+) -> OperatingPoint:
+    """The operating point of the best hmean, with this scale if one is given. For val only.
+
+    Where nothing is found, no point is better than another: it is the one that training began with, or the default.
+    The former also stays where there are too few images to choose on.
+    """
+    count = len(evaluation.images)
+    if begun is not None and count < FEWEST:
+        reason = f'val has {counted(count, "picture")}, {FEWEST} are needed to choose'
+        return OperatingPoint(begun.threshold, scale or begun.scale, f'those of the starting weights, as {reason}')
+    scale_found = scale or choose_scale(evaluation)
+    if not best_score(evaluation, scale_found):
+        if begun is None:
+            return OperatingPoint(DEFAULT_THRESHOLD, scale or UNSCALED, 'the defaults, as nothing was found on val')
+        origin = 'those of the starting weights, as nothing was found on val'
+        return OperatingPoint(begun.threshold, scale or begun.scale, origin)
+    return OperatingPoint(choose_threshold(evaluation, scale_found), scale_found, CHOSEN)
+
+
+def best_score(evaluation: Evaluation, scale: tuple[float, float]) -> float:
+    """The highest hmean of any threshold, or recall at the best F1 where there is no ICDAR ground truth."""
+    icdar = evaluation.icdar(scale)
+    return float(icdar.sweep()[1]['hmean'].max()) if icdar else evaluation.scores['recall']
 
 
 def choose_scale(evaluation: Evaluation) -> tuple[float, float]:
@@ -178,12 +202,8 @@ def choose_scale(evaluation: Evaluation) -> tuple[float, float]:
     if evaluation.truths is None or evaluation.quads:
         return UNSCALED
 
-    def hmean(scale: tuple[float, float]) -> float:
-        icdar = evaluation.icdar(scale)
-        return float(icdar.sweep()[1]['hmean'].max()) if icdar else 0.0
-
-    height = max(HEIGHT_SCALES, key=lambda height: hmean((1.0, height)))
-    return max(((width, height) for width in WIDTH_SCALES), key=hmean)
+    height = max(HEIGHT_SCALES, key=lambda height: best_score(evaluation, (1.0, height)))
+    return max(((width, height) for width in WIDTH_SCALES), key=lambda scale: best_score(evaluation, scale))
 
 
 def choose_threshold(evaluation: Evaluation, scale: tuple[float, float]) -> float:
@@ -195,10 +215,11 @@ def choose_threshold(evaluation: Evaluation, scale: tuple[float, float]) -> floa
 
 
 def checkpoint_entries(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint keeps of its metrics.json: threshold, word scale, scores."""
+    """What a checkpoint keeps of its metrics.json: threshold, word scale, their origin if not chosen, scores."""
     names = SCORES + QUAD_SCORES
     scores = {name: value for name, value in metrics.items() if name in names or name.startswith('icdar_')}
-    return {'conf_threshold': metrics['conf_threshold'], 'word_scale': metrics['word_scale'], 'metrics': scores}
+    point = {name: metrics.get(name) for name in ('conf_threshold', 'word_scale', 'conf_threshold_from')}
+    return {**point, 'metrics': scores}
 
 
 def print_scores(metrics: dict[str, Any]) -> None:

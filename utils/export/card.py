@@ -18,11 +18,12 @@ def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
     size = f'{width}x{height} pixels' + (', any multiples of 32 are taken' if metadata['dynamic'] else ', only')
     threshold = metadata['conf_threshold']
     source = metadata['source']
+    chosen = source.get('conf_threshold_from') or 'chosen on the validation split'
     rows = {
         'format': f'{FORMATS[file.suffix]}, {metadata["precision"]}',
         'input size': size,
         'classes': ', '.join(metadata['names'].values()),
-        'confidence threshold': f'{threshold:g}, chosen on the validation split' if threshold is not None else 'none',
+        'confidence threshold': f'{threshold:g}, {chosen}' if threshold is not None else 'none',
         **facts,
     }
     lines = [f'# {file.name}', '', f'A YOLOv5 detector, exported by OCRdistill from `{source["file"]}`.', '']
@@ -68,7 +69,12 @@ def _training(metadata: dict) -> list[str]:
         )
         averaged = 'averaged' in options
         moment = 'Of the average' if averaged else f'After epoch {source["epoch"]} (the first is 0)'
-        chosen = 'threshold and scale' if averaged or options.get('noval') else 'epoch, threshold and scale'
+        if source['epoch'] == -1:
+            moment = 'Of the weights that the training began with, as no epoch was better'
+        last, kept = averaged or options.get('noval'), source.get('conf_threshold_from')
+        chosen = 'threshold and scale' if last else 'epoch, threshold and scale'
+        if kept:
+            chosen = 'nothing' if last else 'the epoch'
         scores = ', '.join(f'{name} {value:.4f}' for name, value in metrics.items())
         lines += [
             '',

@@ -66,7 +66,7 @@ class ExportJob:
         self.batches = make_batches(images, self.options.imgsz, self.options.dynamic)
         {'onnx': self._onnx, 'openvino': self._openvino, 'torchscript': self._torchscript}[self.options.format](file)
         size = sum(part.stat().st_size for part in file.parent.iterdir()) / 1e6
-        self.facts['size'] = f'{size:.2f} MB'
+        self.facts['size'] = f'{size:.2f} MB' if size >= 1 else f'{size:.2g} MB'
         write_text(file.with_name(f'{file.name}.card.md'), write_card(self.metadata, file, self.facts))
 
     def _onnx(self, file: Path) -> None:

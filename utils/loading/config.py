@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models.errors import UserError
 from models.yamls import read_yaml
+from utils.loading.files import matching
 from utils.runtime.hyp import check_keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,11 +84,12 @@ def _data_folder(path, places: list[str], file: Path) -> Path:
 
 
 def place_below(folder: Path, place: str) -> Path | None:
-    """The folder or list that a split names, None if there is none. Windows' backslashes are read, and the '../' that
-    Roboflow writes before places that lie in the folder itself."""
+    """The folder or list that a split names, None if there is none. Windows' backslashes are read, the '../' that
+    Roboflow writes before places that lie in the folder itself, and names in another case."""
     slashes = place.replace('\\', '/')
     shorter = re.sub(r'^(\.\./)+', '', slashes)
-    return next((folder / name for name in (place, slashes, shorter) if name and (folder / name).exists()), None)
+    exact = (folder / name for name in (place, slashes, shorter) if name and (folder / name).exists())
+    return next(exact, None) or (matching(folder, shorter) if shorter and folder.is_dir() else None)
 
 
 def listed(entry) -> list:

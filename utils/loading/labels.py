@@ -194,24 +194,32 @@ def companion_file(image: Path, kind: str) -> Path | None:
     The last folder named `images` is replaced by the kind; ground truth is named gt_<image>.txt. Without such a
     folder labels lie beside the image, and the other kinds nowhere (None).
     """
+    place = _companion(image, kind)
+    return place and place[0] / place[1]
+
+
+def _companion(image: Path, kind: str) -> tuple[Path, str] | None:
+    """The same as the folder above `images` and the path from there. The kind is written as `images` is: Labels for
+    Images."""
     parts = list(image.parts)
     name = f'gt_{image.stem}.txt' if kind == 'gt' else f'{image.stem}.txt'
     for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == 'images':
-            return Path(*parts[:place], kind, *parts[place + 1 : -1], name)
-    return image.with_name(name) if kind == 'labels' else None
+        if (written := parts[place]).lower() == 'images':
+            kind = kind.upper() if written.isupper() else kind.capitalize() if written[0].isupper() else kind
+            return Path(*parts[:place]), Path(kind, *parts[place + 1 : -1], name).as_posix()
+    return (image.parent, name) if kind == 'labels' else None
 
 
 def find_companion(image: Path, kind: str) -> Path | None:
     """An existing `labels` or `ignore` file of an image, None if there is none.
 
     It lies where it belongs (companion_file), for labels also beside the image, or in one of these places of the file
-    that a link leads to. Its name may differ in case and in how accents are written.
+    that a link leads to. Names of files and folders may differ in case and in how accents are written.
     """
     for place in dict.fromkeys((image, real_file(image))):
-        beside = [place.with_name(f'{place.stem}.txt')] if kind == 'labels' else []
-        for candidate in (companion_file(place, kind), *beside):
-            found = candidate and matching(candidate.parent, candidate.name)
+        beside = [(place.parent, f'{place.stem}.txt')] if kind == 'labels' else []
+        for candidate in (_companion(place, kind), *beside):
+            found = candidate and matching(*candidate)
             if found and found.is_file() and (found.stem == image.stem or not _has_image(image.parent, found.stem)):
                 return found
     return None

@@ -70,7 +70,8 @@ class Trainer:
         reports: tuple = (),
     ):
         self.model, self.criterion, self.options, self.folder, self.reports = model, criterion, options, folder, reports
-        self.about = {'command': options.get('command'), 'options': options, 'hyp': hyp}
+        point = {'conf_threshold': model.conf_threshold, 'word_scale': list(model.word_scale)}
+        self.about = {'command': options.get('command'), 'options': options, 'hyp': hyp, 'starting_point': point}
         self.loader, self.val_loader = loaders
         self.device = next(model.parameters()).device
         self.epochs, self.batch_size = options['epochs'], options['batch_size']
@@ -127,15 +128,36 @@ class Trainer:
         if distributed.rank() == 0:
             remove_leftovers(self.last.parent)
         if not self.state.begun:
+            if self.model.pretrained and not self.options['noval']:
+                self._judge_start()
             self._save_last()  # from here on there is something to resume
         for epoch in range(self.state.progress.epoch, self.epochs):
             if self._stalled(epoch):
-                print(f'stopped: no better result in {self.options["patience"]} epochs (--patience)')
+                print(
+                    f'stopped: no better result in {self.options["patience"]} epochs (--patience){self._warming(epoch)}'
+                )
                 break
             means = self._train_epoch(epoch)
             evaluation = self._validate(epoch)
             self._finish_epoch(epoch, means, evaluation)
             self._heed(bool(self.stop.number))
+
+    def _judge_start(self) -> None:
+        """Evaluate the weights that training begins with: they are the best until an epoch is better."""
+        with torch.random.fork_rng(devices=[]), self.stop.at_once():  # training draws the same numbers as without
+            scores = self._evaluated().scores
+        state = self.state
+        state.best_fitness, state.best_epoch = fitness_of(scores), -1
+        state.save(self.best, self.about, -1, scores)
+        print(f'starting weights: mAP50 {scores["map50"]:.4f} mAP50-95 {scores["map50_95"]:.4f}', flush=True)
+
+    def _warming(self, epoch: int) -> str:
+        """What a run that stops before this epoch adds where the learning rate has not reached its value."""
+        if epoch >= self.schedule.warmup or not self.schedule.hyp['warmup_epochs']:
+            return ''
+        return (
+            f'; the learning rate was still warming up, for {self.schedule.warmup:.3g} epochs: try a larger --patience'
+        )
 
     def _train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the training images, or what is left of it; the mean terms, unweighted and weighted."""
@@ -216,7 +238,7 @@ class Trainer:
         row |= {'lr': state.optimizer.param_groups[0]['lr'], 'seconds': round(seconds, 2)}
         state.rows.append(row)
         state.progress = Progress(epoch + 1, skipped=state.progress.skipped)
-        fitness = 0.1 * scores['map50'] + 0.9 * scores['map50_95'] if evaluation else -1.0  # YOLOv5's
+        fitness = fitness_of(scores) if evaluation else -1.0
         if evaluation is None or fitness > state.best_fitness:
             state.best_fitness, state.best_epoch = fitness, epoch
             state.save(self.best, self.about, epoch, scores)
@@ -322,6 +344,11 @@ class Trainer:
             raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
         if trained_on != self.loader.dataset.fingerprint():
             print('warning: the training pictures or their labels have changed since: the run goes on, but not exactly')
+
+
+def fitness_of(scores: dict[str, float]) -> float:
+    """What the best epoch has most of: YOLOv5's weighting."""
+    return 0.1 * scores['map50'] + 0.9 * scores['map50_95']
 
 
 def survive(error: WorkerDied, died: int) -> None:

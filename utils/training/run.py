@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import torch
 
-from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint, transfer
+from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint, take_point, transfer
 from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.evaluation.evaluate import read_truths
-from utils.evaluation.report import Report, checkpoint_entries, evaluate_split, print_scores
+from utils.evaluation.report import CHOSEN, Report, checkpoint_entries, evaluate_split, point_of, print_scores
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
@@ -158,6 +158,8 @@ class TrainingRun:
         kept = options.as_dict()  # a resumed run keeps its own command
         begun = self._epochs_done()
         reports = (tensorboard(self.folder, begun),) if first else ()
+        if self.checkpoint is not None:
+            take_point(model, self.checkpoint.meta.get('starting_point') or {})
         trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
         if self.checkpoint is None and first:
             (self.folder / 'metrics.json').unlink(missing_ok=True)  # of an earlier run, with --exist-ok
@@ -203,27 +205,40 @@ class TrainingRun:
     def _report(self, trainer: Trainer) -> None:
         """Evaluate best.pt in float32 on val, choose its threshold and word scale there, and draw."""
         best, best_epoch = load_model(trainer.best, self.device), trainer.state.best_epoch
-        report = evaluate_split(best, self.val_set, self.device, choose=True, title='evaluating best.pt')
+        begun = point_of(trainer.model) if trainer.model.conf_threshold is not None else None
+        report = evaluate_split(best, self.val_set, self.device, choose=True, begun=begun, title='evaluating best.pt')
         metrics = report.metrics(
             weights=str(trainer.best), imgsz=self.options.imgsz, precision_of='float32', epoch=best_epoch
         )
+        if report.point.origin != CHOSEN:
+            metrics['conf_threshold_from'] = report.point.origin
         store_metrics(trainer.best, metrics)
         if not self.options.noplots:
             from utils.evaluation.plots import plot_results
 
             plot_results(self.folder / 'results.csv')
         report.write(self.folder, metrics, plots=not self.options.noplots)
-        print(f'best epoch {best_epoch + 1}:')
+        print(f'best epoch {best_epoch + 1}:' if best_epoch >= 0 else 'no epoch was better than the starting weights:')
         print_scores(metrics)
+        if report.point.origin != CHOSEN and 'icdar_hmean' not in metrics:  # print_scores has not said it
+            width, height = report.point.scale
+            print(f'threshold {report.point.threshold:g}, word scale {width:g} x {height:g}: {report.point.origin}')
         print(f'weights: {trainer.best}\nall results: {self.folder}')
 
 
 def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
-    """Copy the entries that fit, and say how many did. Raises UserError for another architecture."""
+    """Copy the entries that fit, and say how many did; where all did, take the threshold and the word scale too.
+
+    Raises:
+        UserError: another architecture.
+    """
     report = transfer(model, checkpoint)
     print(f'{checkpoint.path}: {report}')
     if len(report.matched) < len(model.state_dict()) / 2:
         raise UserError(f'{checkpoint.path} is of another architecture than the model: only {report}')
+    model.pretrained = not report.skipped and not report.missing
+    if model.pretrained:  # the scores of a new head are others
+        take_point(model, checkpoint.meta)
 
 
 def store_metrics(path: Path, metrics: dict) -> None:
