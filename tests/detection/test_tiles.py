@@ -91,3 +91,11 @@ def test_small_words_of_a_large_picture_are_found():
     sliced_recall, sliced_precision = recall_and_precision(detect_sliced(image, detector.find, 640, 0.2, 1000), truth)
     assert sliced_recall > recall + 0.5
     assert sliced_precision > 0.5
+
+
+@pytest.mark.parametrize('columns', [6, 14])
+def test_tiles_without_a_word(columns):
+    """Neither rows of boxes nor rows of quads need be there."""
+    image = np.zeros((90, 200, 3), np.uint8)
+    found = detect_sliced(image, lambda tiles: [np.zeros((0, columns)) for _ in tiles], 64, 0.2, 10)
+    assert len(found) == 0

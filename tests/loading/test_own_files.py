@@ -321,3 +321,12 @@ def test_a_folder_that_cannot_be_listed(tmp_path):
         (tmp_path / 'shut').mkdir(mode=0)
         with pytest.raises(UserError, match='Permission denied'):
             walk(tmp_path)
+
+
+@pytest.mark.parametrize('labels', ['Labels', 'labels', 'LABELS'])
+def test_folders_in_another_case(tmp_path, labels):
+    """Images and Labels, as Windows and label tools write them, beside a yaml that says images."""
+    yaml = inputs.data_set(tmp_path, {'a': '0 0.5 0.5 0.2 0.1\n', 'b': '0 0.5 0.5 0.2 0.1\n'})
+    (tmp_path / 'images').rename(tmp_path / 'Images')
+    (tmp_path / 'labels').rename(tmp_path / labels)
+    assert dataset(yaml).summary.startswith("train: 2 pictures, 2 targets, 0 don't-care regions, 0 pictures without")

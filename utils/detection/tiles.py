@@ -82,7 +82,9 @@ def detect_sliced(image: np.ndarray, detect: Callable, size: int, overlap: float
     for rows, view in zip(found, views, strict=True):
         for columns in (slice(4), slice(BOX_ROW, None)):  # the box, the corners; a sum has digits of its own
             points = rows[:, columns]
-            points[:] = (points.reshape(len(rows), -1, 2) + (view.x1, view.y1)).reshape(points.shape).round(2)
+            points[:] = (
+                (points.reshape(len(rows), points.shape[1] // 2, 2) + (view.x1, view.y1)).reshape(points.shape).round(2)
+            )
     return merge_views(found, views)[:max_det]
 
 

@@ -199,7 +199,9 @@ class Trainer:
             # Gradients are averaged over processes whose terms are parts that add up.
             (total * (batch.whole * distributed.world())).backward()
         problem = self._not_finite(total, terms)
-        if problem is None:
+        if problem is not None:
+            self.state.progress.leave_out(terms)
+        else:
             self.state.progress.add(terms, weights, batch.whole, len(images))
             problem = self._optimize() if last else None
         return StepResult(terms, problem)

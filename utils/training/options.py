@@ -67,7 +67,9 @@ class TrainingOptions(Options):
         negatable=True,
         agree=False,
     )
-    workers: int = option(WORKERS, 'loading processes ({default})', group='data', metavar='N', min=0, agree=False)
+    workers: int = option(
+        WORKERS, 'loading processes ({default})', group='data', metavar='N', min=0, max=256, agree=False
+    )
 
     epochs: int = option(300, 'passes over the training images ({default})', group='learning', metavar='N', min=1)
     batch_size: int = option(

@@ -44,6 +44,11 @@ class Progress:
         count = torch.tensor(float(images), dtype=torch.float64, device=value.device)
         sums['pictures'] = sums.get('pictures', 0) + count
 
+    def leave_out(self, terms: dict[str, torch.Tensor]) -> None:
+        """Name the terms of a batch that does not count: an epoch of which none does has means too, that are NaN."""
+        for name in ('pictures', *(f'{kind}/{name}' for kind in ('train', 'weighted') for name in terms)):
+            self.sums.setdefault(name, torch.zeros((), dtype=torch.float64, device=next(iter(terms.values())).device))
+
     def sum_up(self) -> None:
         """Let the first process have the sums of all."""
         for name, value in sorted(self.sums.items()):
