@@ -54,11 +54,11 @@ def find_sources(source: str) -> tuple[list[Source], str]:
         UserError: there is no such source, or it holds no images.
     """
     path = Path(source)
-    if source.isdecimal() and not path.exists():
+    if source.isdecimal() and not os.path.exists(path):
         return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))], ''
-    if source and path.is_dir():  # an empty text, of a shell variable that is not set, is not the current folder
+    if source and os.path.isdir(path):  # an empty text, of a shell variable that is not set, is not the current folder
         files, rest = _divide(walk(path))
-    elif path.is_file():
+    elif os.path.isfile(path):
         files, rest = _read_list(path) if path.suffix.lower() == '.txt' else ([path], '')
     elif glob.has_magic(source):
         files, rest = _divide(_expand(source))
@@ -68,9 +68,9 @@ def find_sources(source: str) -> tuple[list[Source], str]:
         raise UserError(f'no images in {source} ({rest or "looked for " + ", ".join(sorted(IMAGE_SUFFIXES | VIDEOS))})')
 
     files = [Path(os.path.abspath(file)) for file in files]
-    if not path.is_file():  # a list file is read in its own order
+    if not os.path.isfile(path):  # a list file is read in its own order
         files.sort(key=_natural)
-    root = os.path.abspath(path) if path.is_dir() else os.path.commonpath([file.parent for file in files])
+    root = os.path.abspath(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in files])
     found = [Source(PurePosixPath(file.relative_to(root).as_posix()), file) for file in dict.fromkeys(files)]
     if len(found) < len(files):
         rest = f'left out: {len(files) - len(found)} of {len(files)} rows, which name a file again'
@@ -86,7 +86,7 @@ def _divide(files: list[Path]) -> tuple[list[Path], str]:
 def _expand(pattern: str) -> list[Path]:
     """The files that a glob means, each once: `**` goes round and round where a link leads back to a folder above."""
     found = sorted(
-        filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True))), key=lambda file: len(file.parts)
+        filter(os.path.isfile, map(Path, glob.glob(pattern, recursive=True))), key=lambda file: len(file.parts)
     )
     once = {}
     for file in found:
@@ -104,7 +104,7 @@ def _read_list(file: Path) -> tuple[list[Path], str]:
     if not rows:
         raise UserError(f'{file} is an empty list')
     files = [image_of_row(row, [file.parent]) for row in rows]
-    if not any(map(Path.is_file, files)):
+    if not any(map(os.path.isfile, files)):
         raise UserError(f'{file} is no list of images: none of its {len(rows)} rows names a file ({rows[0][:80]!r})')
     return files, ''
 
@@ -185,7 +185,7 @@ class Video:
     """
 
     def __init__(self, source: Source, stride: int = 1):
-        if source.path is not None and not source.path.is_file():
+        if source.path is not None and not os.path.isfile(source.path):
             raise Unreadable('No such file or directory')
         self.stride = stride
         self.capture = cv2.VideoCapture(source.webcam if source.path is None else str(source.path))

@@ -85,10 +85,10 @@ def matching(folder: Path, path: str) -> Path | None:
     place = folder
     exact = folder / path
     with contextlib.suppress(OSError, ValueError):
-        if exact.exists():
+        if os.path.exists(exact):
             return exact
         for part in PurePosixPath(path.replace('\\', '/')).parts:
-            if part == '..' or (place / part).exists():
+            if part == '..' or os.path.exists(place / part):
                 place /= part
                 continue
             found = _names(str(place), os.stat(place).st_mtime_ns).get(same_name(part), [])

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -220,7 +221,11 @@ def find_companion(image: Path, kind: str) -> Path | None:
         beside = [(place.parent, f'{place.stem}.txt')] if kind == 'labels' else []
         for candidate in (_companion(place, kind), *beside):
             found = candidate and matching(*candidate)
-            if found and found.is_file() and (found.stem == image.stem or not _has_image(image.parent, found.stem)):
+            if (
+                found
+                and os.path.isfile(found)
+                and (found.stem == image.stem or not _has_image(image.parent, found.stem))
+            ):
                 return found
     return None
 

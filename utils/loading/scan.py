@@ -40,7 +40,7 @@ class Scanned:
 def measure(file: Path) -> Scanned:
     """The size of an image, or what is wrong with it."""
     try:
-        if not file.exists():
+        if not os.path.exists(file):
             return Scanned(problem=f'{file}: missing')
         scanned = Scanned(probe_image(file))
         if (count := len(pages(file))) > 1:
