@@ -1,6 +1,5 @@
 """The data yaml: where the images of each split are, and what their classes are called."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,7 @@ def place_below(folder: Path, place: str) -> Path | None:
     Roboflow writes before places that lie in the folder itself, and names in another case."""
     slashes = place.replace('\\', '/')
     shorter = re.sub(r'^(\.\./)+', '', slashes)
-    exact = (folder / name for name in (place, slashes, shorter) if name and os.path.exists(folder / name))
+    exact = (folder / name for name in (place, slashes, shorter) if name and (folder / name).exists())
     return next(exact, None) or (matching(folder, shorter) if shorter and folder.is_dir() else None)
 
 
