@@ -84,7 +84,8 @@ class Trainer:
         self.clipped = [p for p in (list(model.parameters()), list(criterion.parameters())) if p]
         self.score_names = SCORES + QUAD_SCORES if model.quads else SCORES
         self.frozen = freeze(model, options['freeze'])
-        self.forward = distributed.wrap(ModelAndCriterion(model, criterion))
+        network = torch.compile(model) if options.get('compile') else model  # the same weights
+        self.forward = distributed.wrap(ModelAndCriterion(network, criterion))
         self.stop, self.saved_at = StopRequest(), time.monotonic()
         (folder / 'weights').mkdir(exist_ok=True)
 

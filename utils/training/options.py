@@ -130,6 +130,12 @@ class TrainingOptions(Options):
         resume=True,
         agree=False,
     )
+    compile: bool = option(
+        False,
+        'translate the network by torch.compile before the first step: faster steps, and a C++ compiler must be there',
+        group='machine',
+        agree=False,
+    )
     sync_bn: bool = option(False, 'with several GPUs: statistics of normalisation over all of them', group='machine')
     amp: bool = option(True, 'float32 instead of bfloat16 where the processor has that', '--no-amp', group='machine')
 
