@@ -15,10 +15,12 @@ from utils.loading.augment import Example
 from utils.loading.batches import Sample
 from utils.loading.cache import ImageCache
 from utils.loading.config import DONT_CARE, DataConfig
+from utils.loading.degrade import degraded
 from utils.loading.files import real_file
 from utils.loading.images import load_image
 from utils.loading.labels import Annotations, companion_file
 from utils.loading.listing import images_at, list_split, real_files
+from utils.loading.paste import paste_words
 from utils.loading.scan import describe, examine, map_files, measure
 from utils.runtime.hyp import check_hyp
 from utils.runtime.words import counted
@@ -88,6 +90,8 @@ class TextDataset(Dataset):
             raise UserError(f'crops are {crop} pixels, expected a multiple of {stride}, in training')
         self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
         self.hyp = check_hyp(hyp or {})
+        if augment and crop is None and self.hyp['paste']:
+            raise UserError('paste of --hyp, which pastes words, is for training with --crop')
         self._scan(data, split, dont_care)
         self.labelled = len(self.files)
         if unlabelled:
@@ -235,6 +239,7 @@ class TextDataset(Dataset):
         if not self.rect and rng.random() < hyp['mixup']:
             example = augment.blend(rng, example, self._composed(rng, int(self._others(rng, index, 1)[0])))
         image = augment.jitter_hsv(rng, example[0], hyp['hsv_h'], hyp['hsv_s'], hyp['hsv_v'])
+        image = degraded(rng, image, hyp)
         return augment.random_flips(rng, (image, example[1]), hyp['flipud'], hyp['fliplr'])
 
     def _others(self, rng: np.random.Generator, index: int, count: int) -> list[int]:
@@ -264,6 +269,14 @@ class TextDataset(Dataset):
             for i, times in zip(images, small, strict=True)
         ]
         if whole:
-            return crops[0]
+            return self._pasted(rng, index, crops[0])
         image, annotations = augment.compose_mosaic(rng, crops, self.crop // 2)
         return image, annotations.demoted(augment.MIN_SIDE, augment.WHOLE)
+
+    def _pasted(self, rng: np.random.Generator, index: int, crop: Example) -> Example:
+        """The crop, with the probability of hyp's `paste` with words of another picture in it."""
+        if not self.hyp['paste'] or rng.random() >= self.hyp['paste']:
+            return crop
+        other = self._others(rng, index, 1)[0]
+        small = self.imgsz / self._held_side(other)
+        return paste_words(rng, crop, augment.random_crop(rng, self.hyp, self.example(other), self.crop, small))

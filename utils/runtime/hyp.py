@@ -42,6 +42,11 @@ RANGES = {
     'fliplr': (0.5, 0.0, 1.0),
     'mosaic': (1.0, 0.0, 1.0),
     'mixup': (0.0, 0.0, 1.0),
+    'paste': (0.0, 0.0, 1.0),
+    'dark': (0.0, 0.0, 1.0),
+    'blur': (0.0, 0.0, 1.0),
+    'noise': (0.0, 0.0, 1.0),
+    'jpeg': (0.0, 0.0, 1.0),
 }
 DEFAULTS = {name: default for name, (default, _, _) in RANGES.items()}
 
