@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.errors import UserError
 from models.files import replacing
+from models.points import from_plain, is_scale, is_threshold
 from models.yolo import DetectionModel
 
 FORMAT, VERSION = 'ocrdistill', 1
@@ -112,20 +113,16 @@ def _validate(checkpoint: Checkpoint) -> None:
     elif checkpoint.meta.get('version', VERSION) != VERSION:
         problem = f'it is of version {checkpoint.meta["version"]}, this program reads version {VERSION}'
     else:
-        threshold = checkpoint.meta.get('conf_threshold')
-        if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
+        if not is_threshold(threshold := checkpoint.meta.get('conf_threshold')):
             problem = f'its confidence threshold is {threshold!r}'
         elif not is_scale(checkpoint.meta.get('word_scale')):
             problem = f'its word scale is {checkpoint.meta["word_scale"]!r}'
+        try:
+            from_plain(checkpoint.meta.get('points'))
+        except ValueError as error:
+            problem = str(error)
     if problem:
         raise UserError(f'{checkpoint.path} cannot be used: {problem}')
-
-
-def is_scale(value: object) -> bool:
-    """Whether it is a word scale, as files hold it: two factors, or None where none was chosen."""
-    if value is None:
-        return True
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, float) and 0 < v <= 2 for v in value)
 
 
 def _load_restricted(path: Path) -> Any:
@@ -247,9 +244,10 @@ def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
 
 
 def take_point(model: DetectionModel, meta: dict[str, Any]) -> None:
-    """Give a model the threshold and the word scale of a checkpoint's entries."""
+    """Give a model the thresholds and the word scales of a checkpoint's entries."""
     model.conf_threshold = meta.get('conf_threshold')
     model.word_scale = tuple(meta.get('word_scale') or model.word_scale)
+    model.points = from_plain(meta.get('points'))
 
 
 def load_model(path: str | Path, device: torch.device | str = 'cpu', fuse: bool = True) -> DetectionModel:

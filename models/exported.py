@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.checkpoint import is_scale, load_model
+from models.checkpoint import load_model
 from models.errors import UserError
-from models.yolo import UNSCALED, DetectionModel
+from models.points import UNSCALED, Point, from_plain, is_scale, is_threshold, nearest
+from models.yolo import DetectionModel
 
 SUFFIXES = ('.onnx', '.xml', '.torchscript')
 FORMAT, VERSION = 'ocrdistill', 1
@@ -40,7 +41,7 @@ class ExportedModel:
         run: the network.
 
     Attributes:
-        names, nc, stride, conf_threshold, word_scale, trained_on: as of DetectionModel.
+        names, nc, stride, conf_threshold, word_scale, points, trained_on: as of DetectionModel.
         input_size: (H, W) that the file is for, one picture at a time; None if it takes any multiple of the stride.
         long_side: pixels of the longer side that it is for, or with any size is best at.
         precision: 'float32', 'float16' or 'int8'.
@@ -58,10 +59,15 @@ class ExportedModel:
         self.stride = torch.tensor([float(metadata['stride'])])
         self.conf_threshold, self.precision = metadata.get('conf_threshold'), metadata.get('precision', 'float32')
         self.word_scale = tuple(metadata.get('word_scale') or UNSCALED)
+        self.points = from_plain(metadata.get('points'))
         source = metadata['source']
         self.trained_on = None if source.get('conf_threshold_from') else source['options'].get('data')
         self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
         self.long_side = max(metadata['imgsz'])
+
+    def point_at(self, imgsz: int) -> Point:
+        """As of DetectionModel."""
+        return nearest(self.points, imgsz, Point(self.conf_threshold, self.word_scale))
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
         """(B, 3, H, W) pictures, 0..1 -> (decoded (B, M, 5 + nc) float32, None in place of the raw maps)."""
@@ -178,11 +184,15 @@ def _check(file: Path, metadata: dict[str, Any]) -> None:
         and all(isinstance(side, int) and side > 0 and side % stride == 0 for side in size)
         and isinstance(source, dict)
         and isinstance(source.get('options'), dict)
-        and (threshold is None or isinstance(threshold, float) and 0 <= threshold <= 1)
+        and is_threshold(threshold)
         and is_scale(metadata.get('word_scale'))
     )
     if not (fine and names):
         raise UserError(f'{file} is damaged: its metadata is incomplete')
+    try:
+        from_plain(metadata.get('points'))
+    except ValueError as error:
+        raise UserError(f'{file} is damaged: {error}') from None
 
 
 def _open_onnx(file: Path) -> tuple[dict[str, Any], Run]:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 from models.layers import C3, SPPF, Concat, Conv, Detect
+from models.points import UNSCALED, Point, Points, nearest
 from models.yamls import read_yaml
 
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
 OPTIONAL_KEYS = {'quads', 'ch', 'inplace'}  # the last two of public checkpoints, where they mean nothing to us
 STRIDES = [8, 16, 32]
-UNSCALED = (1.0, 1.0)  # the word scale of boxes that are evaluated as they are
 # A model yaml may come from anybody: no network that it describes may take all memory. YOLOv5-X has 87 million weights.
 MAX_WEIGHTS, MAX_CLASSES = 500_000_000, 10_000
 
@@ -57,6 +57,7 @@ class DetectionModel(nn.Module):
         conf_threshold: the confidence chosen on the validation split, None before it is chosen.
         word_scale: factors of width and height that turn a box into the quad that hmean is for, chosen on the same
             split.
+        points: {longer side in pixels: the threshold and word scale that were chosen for images of this size}.
         trained_on: the data yaml whose validation split that was, None where it is not known.
         pretrained: training begins with it, and every entry is of trained weights.
         channels: output channels of each layer.
@@ -101,6 +102,7 @@ class DetectionModel(nn.Module):
         self.names = {i: 'text' if self.nc == 1 else f'class{i}' for i in range(self.nc)}
         self.conf_threshold: float | None = None
         self.word_scale: tuple[float, float] = UNSCALED
+        self.points: Points = {}
         self.trained_on: str | None = None
         self.pretrained = False
         self._initialise()
@@ -113,6 +115,10 @@ class DetectionModel(nn.Module):
     @property
     def quads(self) -> bool:
         return self.head.quad is not None
+
+    def point_at(self, imgsz: int) -> Point:
+        """Threshold and word scale for images whose longer side has this many pixels."""
+        return nearest(self.points, imgsz, Point(self.conf_threshold, self.word_scale))
 
     @property
     def head(self) -> Detect:

@@ -1,34 +1,82 @@
 """Pack a trained checkpoint for sharing: half precision, without what only resuming needs.
 
 python teacher/pack.py runs/train/demo_teacher/weights/best.pt teacher/demo/yolov5s.pt
+python teacher/pack.py runs/train/n_quad/weights/best.pt weights/ocrdistill-n.pt --sizes 640 960 1280
+
+With --sizes the packed file also carries a threshold (for boxes a word scale too) for each of these image sizes, chosen
+on val.
 """
 
-import argparse
+import copy
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.runtime.cli import run_command
+from utils.runtime.options import MAX_SIDE, Options, option, parse
+
+
+@dataclass(kw_only=True)
+class PackOptions(Options):
+    """Of this command."""
+
+    source: str = option(help='checkpoint of a run', flags=('source',), metavar='PT')
+    target: Path = option(help='file to write', flags=('target',), metavar='PT')
+    sizes: list[int] | None = option(
+        None,
+        'choose a threshold for each of these longer sides (default: only the size of the training has one)',
+        metavar='PX',
+        nargs='+',
+        min=32,
+        max=MAX_SIDE,
+        multiple=32,
+    )
+    data: str = option('data/ICDAR.yaml', 'with --sizes: its val chooses ({default})', metavar='YAML')
+    device: str = option('', "'cpu' or the number of a GPU (default: a GPU if there is one)")
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        if not self.sizes and given & {'data', 'device'}:
+            yield '--data and --device: have a use with --sizes only'
+
+
+def choose_points(model, options: PackOptions):
+    """The point of each size, chosen on val of --data, with the figures of each printed."""
+    from models.checkpoint import ready
+    from models.points import Point
+    from utils.evaluation.report import evaluate_split, print_scores
+    from utils.evaluation.split import EvaluationSplit, require_class_count
+    from utils.loading.config import load_data_config
+    from utils.runtime.device import select_device
+
+    device, data = select_device(options.device), load_data_config(options.data)
+    require_class_count(model, options.source, data)
+    network, points = ready(copy.deepcopy(model), device), {}
+    for size in sorted(set(options.sizes)):
+        split = EvaluationSplit(data, 'val', size)
+        report = evaluate_split(network, split, device, choose=True, title=f'val at {size}')
+        points[size] = Point(report.point.threshold, report.point.scale)
+        print(f'{size} pixels: ', end='')
+        print_scores(report.metrics())
+    return points
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='checkpoint of a run')
-    parser.add_argument('target', type=Path, help='file to write')
-    options = parser.parse_args()
+    options = parse(PackOptions, __doc__)
     from models.checkpoint import read_checkpoint, restore, save_checkpoint
+    from models.points import to_plain
 
     checkpoint = read_checkpoint(options.source)
     model = restore(checkpoint).half()
     left_out = ('format', 'version', 'stride', 'resume')
+    entries = {key: value for key, value in checkpoint.meta.items() if key not in left_out}
+    if options.sizes:
+        # Of the rounded weights, which are those that will be used.
+        entries['points'] = to_plain(choose_points(copy.deepcopy(model).float(), options))
     options.target.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(
-        options.target,
-        model,
-        model.state_dict(),
-        **{key: value for key, value in checkpoint.meta.items() if key not in left_out},
-    )
+    save_checkpoint(options.target, model, model.state_dict(), **entries)
     print(f'{options.target}: {options.target.stat().st_size / 1e6:.1f} MB')
 
 

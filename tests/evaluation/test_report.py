@@ -8,7 +8,9 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from models.checkpoint import load_model
-from tests.support import ROOT
+from models.points import Point
+from models.yolo import DetectionModel
+from tests.support import ROOT, small_cfg
 from utils.evaluation.evaluate import Evaluation, ImageResult
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
 from utils.evaluation.report import (
@@ -118,12 +120,15 @@ def test_where_nothing_is_found_no_threshold_is_chosen(tmp_path, truth):
 
 def test_a_models_own_point():
     """What a model carries, and what is asked for in its place."""
-    model = SimpleNamespace(conf_threshold=0.4, word_scale=(1.0, 0.9), trained_on='a.yaml')
-    found = point_of(model)
+    model = DetectionModel(small_cfg())
+    assert point_of(model, 640).threshold == 0.25 and 'holds none' in point_of(model, 640).origin
+    model.conf_threshold, model.word_scale, model.trained_on = 0.4, (1.0, 0.9), 'a.yaml'
+    found = point_of(model, 640)
     assert (found.threshold, found.scale, found.origin) == (0.4, (1, 0.9), 'the checkpoint, chosen on val of a.yaml')
-    assert point_of(model, (0.8, 0.7)).scale == (0.8, 0.7)
-    model = SimpleNamespace(conf_threshold=None, word_scale=(1.0, 1.0), trained_on=None)
-    assert point_of(model).threshold == 0.25 and 'holds none' in point_of(model).origin
+    assert point_of(model, 640, (0.8, 0.7)).scale == (0.8, 0.7)
+    model.points = {640: Point(0.5, (0.7, 0.6)), 1280: Point(0.6)}
+    assert [point_of(model, size).threshold for size in (320, 640, 1280)] == [0.5, 0.5, 0.6]
+    assert point_of(model, 640).scale == (0.7, 0.6)
 
 
 def test_nothing_is_chosen_on_test():

@@ -59,7 +59,7 @@ class Detector:
         self.names = self.model.names
         self.imgsz = long_side(self.model, imgsz)
         self.stride = int(self.model.stride.max())
-        chosen = self.model.conf_threshold if conf_thres is None else conf_thres
+        chosen = self.model.point_at(self.imgsz).conf_threshold if conf_thres is None else conf_thres
         self.conf_thres = DEFAULT_CONFIDENCE if chosen is None else chosen
         self.iou_thres, self.max_det, self.classes = iou_thres, max_det, classes
         self.seconds = [0.0, 0.0, 0.0]

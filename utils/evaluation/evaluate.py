@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.exported import ExportedModel
-from models.yolo import UNSCALED, DetectionModel
+from models.points import UNSCALED
+from models.yolo import DetectionModel
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.evaluation.metrics import IOU_THRESHOLDS, ConfusionMatrix, DetectionMetrics

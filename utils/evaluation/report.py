@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from models.exported import ExportedModel
-from models.yolo import UNSCALED, DetectionModel
+from models.points import UNSCALED
+from models.yolo import DetectionModel
 from utils.evaluation.evaluate import QUAD_SCORES, SCORES, WORD_NMS_IOU, Evaluation, evaluate
 from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, WIDTH_SCALES, write_submission
 from utils.evaluation.split import EvaluationSplit
@@ -154,19 +155,22 @@ def evaluate_split(
     if choose:
         point = choose_point(evaluation, scale, begun)
     else:
-        point = point_of(model, scale)
+        point = point_of(model, split.imgsz, scale)
     if threshold is not None:
         point = OperatingPoint(threshold, point.scale, '--icdar-conf')
     return Report(evaluation, split, point)
 
 
-def point_of(model: DetectionModel | ExportedModel, scale: tuple[float, float] | None = None) -> OperatingPoint:
-    """The operating point that a model carries, or the default."""
-    scale = scale or model.word_scale
-    if model.conf_threshold is None:
+def point_of(
+    model: DetectionModel | ExportedModel, imgsz: int, scale: tuple[float, float] | None = None
+) -> OperatingPoint:
+    """The operating point that a model carries for images of this size, or the default."""
+    threshold, own_scale = model.point_at(imgsz)
+    scale = scale or own_scale
+    if threshold is None:
         return OperatingPoint(DEFAULT_THRESHOLD, scale, 'the default: the checkpoint holds none')
     of_data = f', chosen on val of {model.trained_on}' if model.trained_on else ''
-    return OperatingPoint(model.conf_threshold, scale, f'the checkpoint{of_data}')
+    return OperatingPoint(threshold, scale, f'the checkpoint{of_data}')
 
 
 def choose_point(

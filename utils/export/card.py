@@ -24,6 +24,7 @@ def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
         'input size': size,
         'classes': ', '.join(metadata['names'].values()),
         'confidence threshold': f'{threshold:g}, {chosen}' if threshold is not None else 'none',
+        **_other_sizes(metadata),
         **facts,
     }
     lines = [f'# {file.name}', '', f'A YOLOv5 detector, exported by OCRdistill from `{source["file"]}`.', '']
@@ -39,6 +40,13 @@ def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
         '',
     ]
     return '\n'.join([*lines, '## Licence', '', metadata['license'], ''])
+
+
+def _other_sizes(metadata: dict) -> dict[str, str]:
+    """The thresholds of a file that takes several sizes."""
+    points = metadata['points'] if metadata['dynamic'] else {}
+    chosen = ', '.join(f'{point["conf_threshold"]:g} at {size}' for size, point in points.items())
+    return {'thresholds by image size': chosen} if chosen else {}
 
 
 def machine(threads: int) -> str:

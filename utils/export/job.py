@@ -77,7 +77,8 @@ class ExportJob:
         decode = load_detector(file)
         self._check(decode)
         if self.options.nms:
-            default = 0.25 if self.model.conf_threshold is None else self.model.conf_threshold
+            chosen = self.metadata['conf_threshold']
+            default = 0.25 if chosen is None else chosen
             given = {name: getattr(self.options, name) for name in ('conf_thres', 'iou_thres', 'max_det')}
             nms = {'conf_thres': default, 'iou_thres': 0.45, 'max_det': 300}
             nms |= {name: value for name, value in given.items() if value is not None}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from models.checkpoint import Checkpoint
 from models.exported import FORMAT, VERSION
+from models.points import to_plain
 from models.yolo import DetectionModel
 from utils.loading.augment import GREY
 from utils.runtime.run_folder import versions
@@ -38,6 +39,7 @@ def describe(
         licence: of the weights; None says what is known.
     """
     own = checkpoint.meta.get('format') == FORMAT
+    threshold, scale = model.point_at(max(size))
     options = checkpoint.meta.get('options') or {}
     return {
         'format': FORMAT,
@@ -54,8 +56,9 @@ def describe(
             'layout': 'NCHW',
             'letterbox': f'long side to imgsz, centred on grey {GREY}, sides multiples of stride',
         },
-        'conf_threshold': model.conf_threshold,
-        'word_scale': list(model.word_scale),
+        'conf_threshold': threshold,
+        'word_scale': list(scale),
+        'points': to_plain(model.points),
         'nms': nms,
         'license': licence or LICENCES[own],
         'source': {

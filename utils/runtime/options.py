@@ -87,7 +87,9 @@ class Option:
         """Add the argument. It has no default there: the parser tells what was given, the dataclass has the rest."""
         text = self.help.replace('{default}', str(self.default)).replace('%', '%%')
         if not self.flag.startswith('-'):
-            container.add_argument(self.name, metavar=self.metavar, nargs=self.nargs, help=text)
+            container.add_argument(
+                self.name, metavar=self.metavar, nargs=self.nargs, help=text, type=self.parse or self.type
+            )
             return
         shared: dict[str, Any] = {'dest': self.name, 'help': self.help if self.help is argparse.SUPPRESS else text}
         if self.default is UNSET:

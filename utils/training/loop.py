@@ -70,7 +70,8 @@ class Trainer:
         reports: tuple = (),
     ):
         self.model, self.criterion, self.options, self.folder, self.reports = model, criterion, options, folder, reports
-        point = {'conf_threshold': model.conf_threshold, 'word_scale': list(model.word_scale)}
+        threshold, scale = model.point_at(options['imgsz'])
+        point = {'conf_threshold': threshold, 'word_scale': list(scale)}
         self.about = {'command': options.get('command'), 'options': options, 'hyp': hyp, 'starting_point': point}
         self.loader, self.val_loader = loaders
         self.device = next(model.parameters()).device

@@ -205,7 +205,7 @@ class TrainingRun:
     def _report(self, trainer: Trainer) -> None:
         """Evaluate best.pt in float32 on val, choose its threshold and word scale there, and draw."""
         best, best_epoch = load_model(trainer.best, self.device), trainer.state.best_epoch
-        begun = point_of(trainer.model) if trainer.model.conf_threshold is not None else None
+        begun = point_of(trainer.model, self.options.imgsz) if trainer.model.conf_threshold is not None else None
         report = evaluate_split(best, self.val_set, self.device, choose=True, begun=begun, title='evaluating best.pt')
         metrics = report.metrics(
             weights=str(trainer.best), imgsz=self.options.imgsz, precision_of='float32', epoch=best_epoch

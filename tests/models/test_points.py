@@ -1,0 +1,51 @@
+"""Thresholds and word scales by image size: which is taken, and that they survive files."""
+
+import pytest
+
+from models.checkpoint import read_checkpoint, restore, save_checkpoint
+from models.errors import UserError
+from models.points import Point, from_plain, nearest, to_plain
+from models.yolo import DetectionModel
+from tests.support import small_cfg
+
+POINTS = {640: Point(0.3, (0.9, 0.7)), 1280: Point(0.4)}
+
+
+@pytest.mark.parametrize('imgsz, size', [(32, 640), (640, 640), (896, 640), (928, 1280), (1280, 1280), (4096, 1280)])
+def test_the_size_of_the_nearest_ratio_is_taken(imgsz: int, size: int):
+    """Between 640 and 1280 the border is at their geometric mean, 905."""
+    assert nearest(POINTS, imgsz, Point(0.1)) == POINTS[size]
+
+
+def test_without_points_the_default_is_taken():
+    assert nearest({}, 640, Point(0.1)) == Point(0.1)
+
+
+def test_points_survive_a_file(tmp_path):
+    assert from_plain(to_plain(POINTS)) == POINTS and from_plain(None) == {}
+    model = DetectionModel(small_cfg())
+    save_checkpoint(tmp_path / 'a.pt', model, model.state_dict(), conf_threshold=0.2, points=to_plain(POINTS))
+    restored = restore(read_checkpoint(tmp_path / 'a.pt'))
+    assert restored.points == POINTS and restored.point_at(1280) == Point(0.4)
+    save_checkpoint(tmp_path / 'b.pt', model, model.state_dict(), conf_threshold=0.2)
+    assert restore(read_checkpoint(tmp_path / 'b.pt')).point_at(1280) == Point(0.2)
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        3,
+        'x',
+        {'a': {'conf_threshold': 0.1, 'word_scale': None}},
+        {'640': {'conf_threshold': 2.0, 'word_scale': None}},
+        {'640': {'conf_threshold': 0.1, 'word_scale': [9.0, 9.0]}},
+        {'0': {'conf_threshold': 0.1, 'word_scale': None}},
+        {'640': {}},
+        {'640': 0.3},
+    ],
+)
+def test_what_is_no_points_is_refused_in_a_line(tmp_path, value):
+    model = DetectionModel(small_cfg())
+    save_checkpoint(tmp_path / 'a.pt', model, model.state_dict(), points=value)
+    with pytest.raises(UserError, match='a.pt cannot be used: its points are'):
+        read_checkpoint(tmp_path / 'a.pt')

@@ -1,0 +1,35 @@
+"""A checkpoint made ready for others: half precision, and thresholds for the sizes that they will use."""
+
+import json
+import re
+
+import torch
+
+from models.checkpoint import load_model, read_checkpoint
+from tests.support import run_here
+
+
+def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, tmp_path):
+    target = tmp_path / 'packed.pt'
+    printed = run_here(
+        'teacher/pack.py', world.teacher_pt, target, '--sizes', 96, 64, '--data', world.data, '--device', 'cpu'
+    )
+    packed, source = read_checkpoint(target), read_checkpoint(world.teacher_pt)
+    assert all(not value.is_floating_point() or value.dtype == torch.float16 for value in packed.state.values())
+    assert 'resume' not in packed.meta and packed.meta.get('conf_threshold') == source.meta.get('conf_threshold')
+    points = load_model(target).points
+    assert list(points) == [64, 96]
+    for size, point in points.items():
+        run = 'val.py', '--weights', target, '--data', world.data, '--imgsz', size, '--noplots', '--device', 'cpu'
+        run_here(*run, '--project', tmp_path, '--name', size)
+        metrics = json.loads((tmp_path / f'{size}/metrics.json').read_text(encoding='utf-8'))
+        assert metrics['conf_threshold'] == point.conf_threshold
+        assert metrics['word_scale'] == list(point.word_scale)
+        assert re.search(rf'^{size} pixels: .*\b{metrics["map50"]:.4f}', printed.stdout, re.M)
+
+
+def test_without_sizes_nothing_is_chosen(world, tmp_path):
+    run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt')
+    assert load_model(tmp_path / 'a.pt').points == {}
+    failed = run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt', '--data', world.data)
+    assert failed.returncode == 2 and '--sizes' in failed.stderr
