@@ -6,7 +6,7 @@
 Written are, below --out,
 
     images/<split>/...      the pictures, byte for byte, in the subfolders that they lie in (--link: symbolic links)
-    labels/<split>/...txt   '0 x1 y1 x2 y2 ...', 0..1: polygons of legible words
+    labels/<split>/...txt   '0 x1 y1 x2 y2 ...', 0..1: polygons of legible words; '0 x y w h' where a box was drawn
     ignore/<split>/...txt   the same form: what nobody could read ('###', illegible, --ignore-label, --min-height)
     gt/<split>/...txt       ICDAR2015's form, for val.py's hmean: only where every region of a split has four corners
     data.yaml               for --data
@@ -248,8 +248,11 @@ def write_item(item: Item, out: Path, link: bool, with_gt: bool) -> None:
 
 
 def _label_row(region: Region, size: tuple[int, int]) -> str:
-    inside = clip_polygons(region.polygon[None], *size)[0]
-    return '0 ' + ' '.join(f'{value:.6f}' for value in (inside / size).ravel()) + '\n'
+    inside = clip_polygons(region.polygon[None], *size)[0] / size
+    if region.is_box:  # whose corners say nothing of a word that leans in it
+        low, high = inside.min(0), inside.max(0)
+        inside = np.array([(low + high) / 2, high - low])
+    return '0 ' + ' '.join(f'{value:.6f}' for value in inside.ravel()) + '\n'
 
 
 def _truth_row(region: Region) -> str:
