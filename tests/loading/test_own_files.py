@@ -159,6 +159,29 @@ def test_label_files_in_other_case(tmp_path):
     assert find_companion(tmp_path / 'images/img_1.png', 'labels') == tmp_path / 'labels/img_1.TXT'
 
 
+def test_edge_weights_of_places(tmp_path):
+    yaml = (
+        f'path: {tmp_path}\ntrain: [images/train, list.txt]\nval: images/train\nnames: [text]\n'
+        'edge_weight: {list.txt: 0.25}\n'
+    )
+    quad = '0 .1 .1 .4 .2 .4 .3 .1 .2\n'
+    file = inputs.data_set(tmp_path, {'a': quad, 'b': f'{quad}{ROW}'}, yaml)
+    inputs.data_set(tmp_path / 'more', {'c': quad})
+    (tmp_path / 'list.txt').write_text('more/images/train/c.png\n')
+    data = dataset(file)
+    assert [a.edges()[:, 4].tolist() for a in data.annotations] == [[1], [1, 0], [0.25]]  # 0 of the box row
+    for wrong, reason in (
+        ('{images/test: 0.5}', "names 'images/test', which no split does"),
+        ('{list.txt: 1.5}', 'list.txt is 1.5, expected a number from 0 to 1'),
+        ('{list.txt: yes}', 'is True, expected a number'),
+        ('{list.txt: .nan}', 'is nan, expected'),
+        ('0.5', 'edge_weight is 0.5, expected rows'),
+    ):
+        file.write_text(yaml.replace('{list.txt: 0.25}', wrong))
+        with pytest.raises(UserError, match=reason):
+            load_data_config(file)
+
+
 # Label rows
 
 

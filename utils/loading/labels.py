@@ -80,6 +80,10 @@ class Annotations:
         """The same regions with other polygons (n, P, 2)."""
         return replace(self, polygons=polygons)
 
+    def weighted(self, factor: float) -> 'Annotations':
+        """The same regions with edge_weight times a factor."""
+        return replace(self, edge_weight=self.edge_weight * factor)
+
     def scaled(self, x: float, y: float, left: float = 0, top: float = 0) -> 'Annotations':
         """Corners times (x, y), plus (left, top)."""
         return self.moved(self.polygons * (x, y) + (left, top))
