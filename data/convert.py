@@ -38,7 +38,8 @@ from data.formats.pages import Page, Region
 from models.errors import UserError
 from utils.loading.files import is_image, left_out, walk
 from utils.loading.images import pages, probe_image
-from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
+from utils.loading.labels import CROSSING, MIN_AREA, companion_file
+from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_text, write_yaml
 from utils.runtime.words import counted
@@ -193,6 +194,9 @@ def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
         page.notes.append(f'{name}: the first of its {count} pages is used')
     kept = []
     for region in page.regions:
+        drawn, region.polygon = region.polygon, uncrossed(region.polygon)
+        if region.polygon is not drawn:
+            page.notes.append(f'{page.name}, {region.word[:60]!a}: {CROSSING}')
         if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
             page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
         else:

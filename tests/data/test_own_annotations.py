@@ -84,7 +84,7 @@ def test_yolo_files_of_which_no_row_can_be_read(run, photos, tmp_path):
     for name, text in (('a', '0,0.5,0.5,0.2,0.1\n'), ('b', '0 .5 .5 .2 .1\n'), ('c', '0 .5 .5 .2 .1\n')):
         write(tmp_path / f'notes/{name}.txt', text)
     printed, error = run('yolo', tmp_path / 'notes')
-    assert error == '' and 'skipped 1 picture and 0 rows\n  a.txt: none of its 1 rows can be used' in printed
+    assert error == '' and 'skipped 1 picture and 0 rows\n  a.txt: its only row cannot be used; row 1: not' in printed
 
 
 @pytest.mark.parametrize('form', ['icdar2015', 'icdar2017-mlt'])
