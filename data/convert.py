@@ -6,7 +6,7 @@
 Written are, below --out,
 
     images/<split>/...      the pictures, byte for byte, in the subfolders that they lie in (--link: symbolic links)
-    labels/<split>/...txt   '0 x1 y1 x2 y2 ...', 0..1: polygons of legible words
+    labels/<split>/...txt   '0 x1 y1 x2 y2 ...', 0..1: polygons of legible words; '0 x y w h' where a box was drawn
     ignore/<split>/...txt   the same form: what nobody could read ('###', illegible, --ignore-label, --min-height)
     gt/<split>/...txt       ICDAR2015's form, for val.py's hmean: only where every region of a split has four corners
     data.yaml               for --data
@@ -38,7 +38,8 @@ from data.formats.pages import Page, Region
 from models.errors import UserError
 from utils.loading.files import is_image, left_out, walk
 from utils.loading.images import pages, probe_image
-from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
+from utils.loading.labels import CROSSING, MIN_AREA, companion_file
+from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_text, write_yaml
 from utils.runtime.words import counted
@@ -193,6 +194,9 @@ def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
         page.notes.append(f'{name}: the first of its {count} pages is used')
     kept = []
     for region in page.regions:
+        drawn, region.polygon = region.polygon, uncrossed(region.polygon)
+        if region.polygon is not drawn:
+            page.notes.append(f'{page.name}, {region.word[:60]!a}: {CROSSING}')
         if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
             page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
         else:
@@ -248,8 +252,11 @@ def write_item(item: Item, out: Path, link: bool, with_gt: bool) -> None:
 
 
 def _label_row(region: Region, size: tuple[int, int]) -> str:
-    inside = clip_polygons(region.polygon[None], *size)[0]
-    return '0 ' + ' '.join(f'{value:.6f}' for value in (inside / size).ravel()) + '\n'
+    inside = clip_polygons(region.polygon[None], *size)[0] / size
+    if region.is_box:  # whose corners say nothing of a word that leans in it
+        low, high = inside.min(0), inside.max(0)
+        inside = np.array([(low + high) / 2, high - low])
+    return '0 ' + ' '.join(f'{value:.6f}' for value in inside.ravel()) + '\n'
 
 
 def _truth_row(region: Region) -> str:

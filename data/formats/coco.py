@@ -63,8 +63,10 @@ def _parse_coco_text(annotation) -> Region:
     """A polygon ('polygon' in version 1, 'mask' in version 2) or else the box."""
     annotation = expect(annotation, dict, 'the annotation')
     corners = annotation.get('mask') or annotation.get('polygon')
-    polygon = to_polygon(corners) if isinstance(corners, list) and len(corners) >= 6 else _box(annotation)
-    return word_region(polygon, str(annotation.get('utf8_string') or ''), annotation.get('legibility') == 'illegible')
+    whole = isinstance(corners, list) and len(corners) >= 6
+    polygon = to_polygon(corners) if whole else _box(annotation)
+    illegible = annotation.get('legibility') == 'illegible'
+    return word_region(polygon, str(annotation.get('utf8_string') or ''), illegible, is_box=not whole)
 
 
 def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
@@ -118,7 +120,8 @@ def _parse_coco(annotation, names: dict[str, str]) -> Region:
     attributes = attributes if isinstance(attributes, dict) else {}
     word = next((source[name] for source in (annotation, attributes) for name in WORDS if source.get(name)), '')
     category = str(annotation.get('category_id'))
-    return word_region(polygon, str(word), bool(annotation.get('iscrowd')), (names.get(category, category),))
+    labels = (names.get(category, category),)
+    return word_region(polygon, str(word), bool(annotation.get('iscrowd')), labels, is_box=not whole)
 
 
 def _box(annotation: dict) -> np.ndarray:

@@ -60,9 +60,11 @@ def _parse_labelme(shape) -> Region:
     if kind not in SHAPES_OF_LABELME:
         raise BadEntry(f'the shape {str(kind)[:30]!a} is not supported, use polygons and rectangles')
     points = points_of(shape.get('points'))
-    is_box = kind == 'rectangle' and len(points) == 2
-    polygon = to_box(*points[0], *points[1]) if is_box else to_polygon(v for point in points for v in point)
-    return word_region(polygon, str(shape.get('description') or ''), labels=(str(shape.get('label')),))
+    is_box = kind == 'rectangle'  # LabelMe gives two corners, X-AnyLabeling four
+    two = is_box and len(points) == 2
+    polygon = to_box(*points[0], *points[1]) if two else to_polygon(v for point in points for v in point)
+    word, labels = str(shape.get('description') or ''), (str(shape.get('label')),)
+    return word_region(polygon, word, labels=labels, is_box=is_box)
 
 
 def read_label_studio(file: Path, images: ImageFiles) -> Iterator[Page]:
@@ -163,6 +165,7 @@ def _parse_label_studio(results: list[dict], size: tuple[int, int]) -> Region:
     value, scale = results[0]['value'], np.array(size) / 100
     if 'points' not in value and not {'x', 'y', 'width', 'height'} <= value.keys():
         raise BadEntry(f'{str(results[0].get("type"))[:30]!a} is not supported, use rectangles and polygons')
+    is_box = 'points' not in value and not value.get('rotation')
     if 'points' in value:
         polygon = to_polygon(v for point in points_of(value['points']) for v in point) * scale
     else:
@@ -176,4 +179,5 @@ def _parse_label_studio(results: list[dict], size: tuple[int, int]) -> Region:
     labels = [v.get(str(result.get('type'))) for result, v in zip(results, values, strict=True)]
     names = [str(name) for given in labels if isinstance(given, list) for name in given]
     words = [text for v in values for text in (v['text'] if isinstance(v.get('text'), list) else [v.get('text')])]
-    return word_region(polygon, ' '.join(str(word) for word in words if word), labels=tuple(names))
+    word = ' '.join(str(word) for word in words if word)
+    return word_region(polygon, word, labels=tuple(names), is_box=is_box)

@@ -30,12 +30,14 @@ class Region:
         word: '' where the format has none.
         dont_care: nobody could read it, or it is to be left out for another reason.
         labels: what the annotator called it.
+        is_box: the annotator drew an upright box, in which the word may lean; its corners are not the word's.
     """
 
     polygon: np.ndarray
     word: str = ''
     dont_care: bool = False
     labels: tuple[str, ...] = ()
+    is_box: bool = False
 
 
 @dataclass
@@ -121,10 +123,12 @@ def annotation_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return [file for file in walk(folder) if file.suffix.lower() in suffixes]
 
 
-def word_region(polygon: np.ndarray, word: str, dont_care: bool = False, labels: tuple[str, ...] = ()) -> Region:
+def word_region(
+    polygon: np.ndarray, word: str, dont_care: bool = False, labels: tuple[str, ...] = (), *, is_box: bool = False
+) -> Region:
     """A region of a word; '###' and what is marked so are don't-care. One pair of quotes is not part of the word."""
     word = unquoted(word)
-    return Region(polygon, word, dont_care or word == DONT_CARE, labels)
+    return Region(polygon, word, dont_care or word == DONT_CARE, labels, is_box)
 
 
 def image_of(path, file: Path, images: ImageFiles, page: Page) -> Path:

@@ -106,7 +106,11 @@ def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
             page.problem = str(error)
         else:
             page.bad_rows, page.notes, page.problem = labels.skipped, labels.notes, labels.problem
-            page.regions = [Region(polygon.astype(float) * size) for polygon in labels.annotations.polygon_list(1, 1)]
+            polygons, weights = labels.annotations.polygon_list(1, 1), labels.annotations.edge_weight
+            page.regions = [
+                Region(polygon.astype(float) * size, is_box=not weight)
+                for polygon, weight in zip(polygons, weights, strict=True)
+            ]
         yield page
 
 
@@ -134,7 +138,7 @@ def _parse_icdar2013(row: str) -> Region:
     match = ICDAR2013_ROW.fullmatch(_bounded(row))
     if not match:
         raise BadEntry('expected x1 y1 x2 y2 "word" or x1, y1, x2, y2, "word"')
-    return word_region(to_box(*match.groups()[:4]), match[5])
+    return word_region(to_box(*match.groups()[:4]), match[5], is_box=True)
 
 
 def _parse_icdar2015(row: str) -> Region:

@@ -69,18 +69,18 @@ def _parse_voc(item: ElementTree.Element) -> Region:
         (item.findtext('name') or '').strip(),
         *map(item.find, ('bndbox', 'robndbox', 'polygon')),
     )
+    is_box = False
     if polygon is not None and len(polygon) >= 6:
         corners = to_polygon(child.text for child in sorted(polygon, key=_corner_order))
     elif turned is not None:
         cx, cy, w, h, angle = (to_number(turned.findtext(name)) for name in ('cx', 'cy', 'w', 'h', 'angle'))
         corners = turned_box(cx, cy, w, h, angle)
     elif box is not None:
-        corners = to_box(*(box.findtext(name) for name in ('xmin', 'ymin', 'xmax', 'ymax')))
+        is_box, corners = True, to_box(*(box.findtext(name) for name in ('xmin', 'ymin', 'xmax', 'ymax')))
     else:
         raise BadEntry('neither <bndbox> nor <polygon>')
-    return word_region(
-        corners, item.findtext('text') or '', (item.findtext('difficult') or '').strip() == '1', (label,)
-    )
+    difficult = (item.findtext('difficult') or '').strip() == '1'
+    return word_region(corners, item.findtext('text') or '', difficult, (label,), is_box=is_box)
 
 
 def _corner_order(child: ElementTree.Element) -> tuple[int, str]:
@@ -121,10 +121,11 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
 
 
 def _parse_cvat(shape: ElementTree.Element) -> Region:
+    is_box = False
     if shape.tag == 'box':
         x1, y1, x2, y2 = (to_number(shape.get(name)) for name in ('xtl', 'ytl', 'xbr', 'ybr'))
         angle = math.radians(to_number(shape.get('rotation') or 0))
-        corners = turned_box((x1 + x2) / 2, (y1 + y2) / 2, abs(x2 - x1), abs(y2 - y1), angle)
+        corners, is_box = turned_box((x1 + x2) / 2, (y1 + y2) / 2, abs(x2 - x1), abs(y2 - y1), angle), not angle
     elif shape.tag == 'polygon':
         points = [point.split(',') for point in (shape.get('points') or '').split(';')]
         if any(len(point) != 2 for point in points):
@@ -134,4 +135,4 @@ def _parse_cvat(shape: ElementTree.Element) -> Region:
         raise BadEntry(f'the shape {shape.tag[:30]!a} is not supported, use boxes and polygons')
     attributes = {str(a.get('name')).casefold(): a.text or '' for a in shape.findall('attribute')}
     word = next((attributes[name] for name in WORDS if attributes.get(name)), '')
-    return word_region(corners, word, labels=(str(shape.get('label')),))
+    return word_region(corners, word, labels=(str(shape.get('label')),), is_box=is_box)

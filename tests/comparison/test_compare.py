@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -434,6 +435,28 @@ def test_table_of_fabricated_runs(place, capsys):
     assert [row['map50'] for row in runs] == ['0.4', '0.42', '0.44', '0.47', '0.45', '']
     image = cv2.imread(str(folder / 'table.png'))
     assert image is not None and image.std() > 5
+
+
+def test_a_table_after_the_teacher_and_the_students_weights_are_gone(place, capsys):
+    """The teacher has another size than the recipe's, and comparison.yaml remembers what it was."""
+    weights = [shutil.copy(ROOT / f'weights/ocrdistill-{size}.pt', place.folder / f'{size}.pt') for size in 'sn']
+    flags = ['--data', place.data, '--project', place.folder, '--name', 'first', '--recipes', 'xn_maskdiff', '--seeds']
+    flags += [1, *SMALL, '--teacher_weights', weights[0], '--student_weights', weights[1]]
+    comparison = planned(list(map(str, flags)))
+    for run in comparison.runs:
+        fabricate(run, 0.4, 0.3)
+    (teacher,) = comparison.teachers
+    teacher.evaluation.parent.mkdir(parents=True)
+    teacher.evaluation.write_text(json.dumps({'map50': 0.6, 'map50_95': 0.4}))
+    comparison.save()
+    comparison.write_table()
+    text = (place.folder / 'first/table.md').read_text()
+    assert '| teacher yolov5s | teacher |' in text and 'Missing' not in text
+    for file in weights:
+        file.unlink()
+    fingerprint.cache_clear()
+    call('--table', '--project', place.folder, '--name', 'first')
+    assert (place.folder / 'first/table.md').read_text() == text
 
 
 def test_bold_only_where_the_interval_excludes_zero():

@@ -16,9 +16,12 @@ from data.formats.image_files import ImageFiles, cleaned
 from models.errors import UserError
 from tests import inputs
 from utils.evaluation.icdar import read_ground_truth
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
 
 QUAD = '10,4,40,4,40,20,10,20'  # of a picture of 60x40
 LABEL = [10 / 60, 0.1, 40 / 60, 0.1, 40 / 60, 0.5, 10 / 60, 0.5]
+BOX = [25 / 60, 0.3, 0.5, 0.4]  # x y w h of the same
 
 
 @pytest.fixture
@@ -74,14 +77,14 @@ def test_our_own_rows_with_confidences_are_converted(run, photos, tmp_path):
     write(tmp_path / 'notes/classes.txt', 'text\n')
     printed, error = run('yolo', tmp_path / 'notes')
     assert error == '' and 'train: 2 pictures, 4 words' in printed and 'skipped' not in printed
-    np.testing.assert_allclose(labels_of(tmp_path, 'a')[0], [0.4, 0.45, 0.6, 0.45, 0.6, 0.55, 0.4, 0.55])
+    np.testing.assert_allclose(labels_of(tmp_path, 'a')[0], [0.5, 0.5, 0.2, 0.1])
 
 
 def test_yolo_files_of_which_no_row_can_be_read(run, photos, tmp_path):
     for name, text in (('a', '0,0.5,0.5,0.2,0.1\n'), ('b', '0 .5 .5 .2 .1\n'), ('c', '0 .5 .5 .2 .1\n')):
         write(tmp_path / f'notes/{name}.txt', text)
     printed, error = run('yolo', tmp_path / 'notes')
-    assert error == '' and 'skipped 1 picture and 0 rows\n  a.txt: none of its 1 rows can be used' in printed
+    assert error == '' and 'skipped 1 picture and 0 rows\n  a.txt: its only row cannot be used; row 1: not' in printed
 
 
 @pytest.mark.parametrize('form', ['icdar2015', 'icdar2017-mlt'])
@@ -173,7 +176,7 @@ def test_cleaned_names_of_label_studio(run, tmp_path):
     assert error == '' and 'skipped 0 pictures and 3 rows' in printed and "'ellipselabels' is not supported" in printed
     assert 'left out: 1 task that nobody has annotated' in printed
     assert len(list((tmp_path / 'out/images').rglob('*.png'))) == 3
-    np.testing.assert_allclose(labels_of(tmp_path, 'b'), [[0.5, 0.25, 0.75, 0.25, 0.75, 0.75, 0.5, 0.75]])
+    np.testing.assert_allclose(labels_of(tmp_path, 'b'), [[0.625, 0.5, 0.25, 0.5]])
 
 
 def test_names_match_where_exactly_one_file_fits(tmp_path):
@@ -273,7 +276,20 @@ def test_voc_polygons_difficult_words_and_copied_files(run, photos, tmp_path):
     printed, error = run('voc', tmp_path / 'notes')
     assert error == '' and 'skipped 0 pictures and 3 rows' in printed and 'worth a look: 2' in printed
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
-    np.testing.assert_allclose(labels_of(tmp_path, 'c', 'ignore')[0][:2], [1 / 60, 0.05], atol=1e-6)
+    np.testing.assert_allclose(labels_of(tmp_path, 'c', 'ignore'), [[5 / 60, 5 / 40, 8 / 60, 6 / 40]], atol=1e-6)
+
+
+@pytest.mark.parametrize(('drawn', 'weight'), [('box', 0), ('polygon', 1)])
+def test_a_box_teaches_no_corners(run, photos, tmp_path, drawn, weight):
+    shapes = {
+        'box': '<box label="text" xtl="10" ytl="4" xbr="40" ybr="20"/>',
+        'polygon': '<polygon label="text" points="10,4;40,4;40,20;10,20"/>',
+    }
+    images = ''.join(f'<image name="{name}.png" width="60" height="40">{shapes[drawn]}</image>' for name in 'abc')
+    run('cvat', write(tmp_path / 'notes.xml', f'<annotations>{images}</annotations>'))
+    data = TextDataset(load_data_config(tmp_path / 'out/data.yaml'), 'train', 64)
+    assert [annotations.edges()[0, 4] for annotations in data.annotations] == [weight, weight]
+    np.testing.assert_allclose(data.labels[0], [[0, *BOX]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +323,7 @@ def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
     content = {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'word'}]}
     printed, error = run('coco', write(tmp_path / 'a.json', content), '--val', 0.4)
     assert error == '' and 'skipped 1 picture and 1 row' in printed and 'the file lists no such image' in printed
-    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [BOX], atol=1e-6)
     assert len(labels_of(tmp_path, 'a', 'ignore')) == len(labels_of(tmp_path, 'b', 'ignore')) == 1
     assert labels_of(tmp_path, 'c') == []
     for wrong in ([], {'images': []}, {'imgs': {}, 'anns': {}}):

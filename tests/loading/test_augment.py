@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from shapely.geometry import Polygon, box
 
 from utils.loading import augment
-from utils.loading.labels import Annotations, clip_polygons, polygon_areas
+from utils.loading.labels import Annotations
+from utils.loading.polygons import clip_polygons, polygon_areas
 from utils.runtime.hyp import DEFAULTS
 
 WILD = DEFAULTS | {'degrees': 40, 'shear': 10, 'perspective': 0.0008, 'scale': 0.5, 'translate': 0.2}

@@ -19,6 +19,7 @@ from utils.loading.files import is_image, left_out, matching, walk
 from utils.loading.images import Unreadable, pages, probe_image, read_image
 from utils.loading.labels import find_companion, read_label_file, read_labels
 from utils.loading.listing import list_images
+from utils.loading.polygons import polygon_areas
 from utils.loading.rows import split_rows, unquoted
 
 ROW = '0 0.5 0.5 0.2 0.1\n'
@@ -159,6 +160,29 @@ def test_label_files_in_other_case(tmp_path):
     assert find_companion(tmp_path / 'images/img_1.png', 'labels') == tmp_path / 'labels/img_1.TXT'
 
 
+def test_edge_weights_of_places(tmp_path):
+    yaml = (
+        f'path: {tmp_path}\ntrain: [images/train, list.txt]\nval: images/train\nnames: [text]\n'
+        'edge_weight: {list.txt: 0.25}\n'
+    )
+    quad = '0 .1 .1 .4 .2 .4 .3 .1 .2\n'
+    file = inputs.data_set(tmp_path, {'a': quad, 'b': f'{quad}{ROW}'}, yaml)
+    inputs.data_set(tmp_path / 'more', {'c': quad})
+    (tmp_path / 'list.txt').write_text('more/images/train/c.png\n')
+    data = dataset(file)
+    assert [a.edges()[:, 4].tolist() for a in data.annotations] == [[1], [1, 0], [0.25]]  # 0 of the box row
+    for wrong, reason in (
+        ('{images/test: 0.5}', "names 'images/test', which no split does"),
+        ('{list.txt: 1.5}', 'list.txt is 1.5, expected a number from 0 to 1'),
+        ('{list.txt: yes}', 'is True, expected a number'),
+        ('{list.txt: .nan}', 'is nan, expected'),
+        ('0.5', 'edge_weight is 0.5, expected rows'),
+    ):
+        file.write_text(yaml.replace('{list.txt: 0.25}', wrong))
+        with pytest.raises(UserError, match=reason):
+            load_data_config(file)
+
+
 # Label rows
 
 
@@ -219,11 +243,45 @@ def test_a_box_and_its_corners_in_one_row(tmp_path):
     labels = read_label_file(tmp_path / 'a.txt', 1)
     np.testing.assert_allclose(labels.annotations.polygons, [[(0.3, 0.42), (0.68, 0.4), (0.7, 0.58), (0.32, 0.6)]])
     assert labels.skipped == [] and len(labels.notes) == 1 and 'two forms in one row' in labels.notes[0]
-    (tmp_path / 'a.txt').write_text('0 .1 .1 .3 .05 .5 .1 .5 .3 .3 .35 .1 .3\n')  # six corners indeed
+    six = '0 .1 .6 .3 .55 .5 .6 .5 .8 .3 .85 .1 .8\n'  # six corners indeed: a box of them would lie outside
+    (tmp_path / 'a.txt').write_text(six)
     labels = read_label_file(tmp_path / 'a.txt', 1)
-    assert labels.annotations.polygons.shape == (1, 6, 2) and labels.notes == []
+    assert labels.annotations.polygons.shape == (1, 6, 2) and labels.notes == labels.skipped == []
     yaml = inputs.data_set(tmp_path / 'set', {'a': '0 .5 .5 .4 .2  .3 .4 .7 .4 .7 .6 .3 .6\n'})
     assert '1 remark: ' in dataset(yaml).summary
+
+
+@pytest.mark.parametrize(
+    'row',
+    [
+        '0 .5 .5 .1 .05  .3 .42 .68 .4 .7 .58 .32 .6',  # the box is too small: its centre lies in the quad
+        '0 .7 .5 .4 .2  .1 .1 .2 .1 .2 .2 .1 .2',  # it lies elsewhere: edges of the six corners would cross
+    ],
+)
+def test_a_box_and_corners_that_do_not_fit_it_are_no_six_corners(tmp_path, row):
+    (tmp_path / 'a.txt').write_text(f'{ROW}{row}\n')
+    labels = read_label_file(tmp_path / 'a.txt', 1)
+    assert len(labels.annotations) == 1 and labels.skipped == [
+        f'{tmp_path / "a.txt"}:2: two forms in one row, a box and four corners that do not fit it'
+    ]
+    # These could be both: beside a row that is a box and its corners they are no polygon, alone a line says it.
+    both, fits = '0 .1 .1 .2 .1 .3 .1 .3 .2 .2 .2 .1 .2', '0 .5 .5 .4 .2  .3 .42 .68 .4 .7 .58 .32 .6'
+    (tmp_path / 'a.txt').write_text(both)
+    assert '13 columns are taken as six corners' in read_label_file(tmp_path / 'a.txt', 1).notes[0]
+    (tmp_path / 'a.txt').write_text(f'{both}\n{fits}\n')
+    labels = read_label_file(tmp_path / 'a.txt', 1)
+    assert labels.annotations.polygons.shape == (1, 4, 2) and ':1: two forms in one row' in labels.skipped[0]
+
+
+def test_corners_row_by_row_are_put_in_order(tmp_path):
+    around = [(0.1, 0.1), (0.5, 0.2), (0.5, 0.4), (0.1, 0.3)]
+    for order in ((0, 1, 3, 2), (0, 2, 1, 3)):
+        (tmp_path / 'a.txt').write_text('0 ' + ' '.join(f'{v}' for i in order for v in around[i]) + '\n')
+        labels = read_label_file(tmp_path / 'a.txt', 1)
+        assert 'edges cross' in labels.notes[0]
+        assert polygon_areas(labels.annotations.polygons)[0] == pytest.approx(0.4 * 0.2)  # a parallelogram's
+    (tmp_path / 'a.txt').write_text('0 ' + ' '.join(f'{v}' for corner in around for v in corner) + '\n')
+    assert read_label_file(tmp_path / 'a.txt', 1).notes == []
 
 
 def test_confidences_are_left_out_where_asked_for(tmp_path):

@@ -8,7 +8,7 @@ from models.errors import UserError
 from models.yamls import read_yaml
 from utils.comparison.options import CompareOptions, training_flags
 from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_json, read_metrics, unlike
-from utils.comparison.settings import AGREED, fingerprint, machine, settings_of
+from utils.comparison.settings import AGREED, UNKNOWN, fingerprint, machine, settings_of
 from utils.comparison.statistics import METRICS
 from utils.comparison.table import (
     NOTHING_LEARNED,
@@ -61,9 +61,18 @@ class Comparison:
         """Add a teacher to evaluate, at the size in pixels that it sees (None: the students')."""
         label = f'teacher {Path(cfg).stem}' + (f', {imgsz} pixels' if imgsz else '')
         size = imgsz or self.options.imgsz
-        teacher = Teacher(label, cfg, weights, self.options.data, size, self.place, self.options.task)
+        content = fingerprint(weights)
+        if content == UNKNOWN:
+            content = self.saved.get('teachers', {}).get(weights, UNKNOWN)
+        teacher = Teacher(label, cfg, weights, content, self.options.data, size, self.place, self.options.task)
         if teacher.name not in [known.name for known in self.teachers]:
             self.teachers.append(teacher)
+
+    @property
+    def saved(self) -> dict:
+        """comparison.yaml as it lies on disk, {} before it is written."""
+        file = self.folder / 'comparison.yaml'
+        return read_yaml(file) if file.is_file() else {}
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -90,7 +99,8 @@ class Comparison:
             'machine': machine(self.options.device),
             'options': self.options.as_dict(),
             'rows': {entry.label: {'kind': entry.kind, 'flags': entry.flags} for entry in self.entries},
-            'teachers': {teacher.weights: fingerprint(teacher.weights) for teacher in self.teachers},
+            'teachers': {teacher.weights: teacher.content for teacher in self.teachers},
+            'teacher_yamls': {teacher.weights: teacher.cfg for teacher in self.teachers},
         }
         write_yaml(self.folder / 'comparison.yaml', content)
         for run in self.runs:
@@ -203,8 +213,6 @@ class Comparison:
     def head(self) -> list[str]:
         """One line each for data, split, protocol, settings, versions, command, machine."""
         records = [read_json(run.record) for run in self.runs if run.evaluated and run.record.is_file()]
-        file = self.folder / 'comparison.yaml'
-        saved = read_yaml(file) if file.is_file() else {}
         evaluated = [read_json(run.evaluation) for run in self.runs if run.evaluated]
         images = evaluated[0].get('pictures') if evaluated else None
         images = '- pictures' if images is None else counted(images, 'picture')
@@ -225,7 +233,7 @@ class Comparison:
             f'{"; ".join(threshold)}{warning}. {"; or ".join(protocols)}'.rstrip(),
             f'- settings: {self.describe_settings()}',
             f'- versions: {"; ".join(named(content) for content in of_versions)}',
-            f'- command: `{saved.get("command", self.command)}`',
+            f'- command: `{self.saved.get("command", self.command)}`',
             f'- machine: {"; ".join(of_machine)} ({self.options.jobs} at a time)',
         ]
 
@@ -238,7 +246,7 @@ class Comparison:
         shared |= {'lr0': self.hyp['lr0'], 'label_smoothing': self.hyp['label_smoothing'], 'hyp': options['hyp']}
         shared |= {'student': start['weights'] or start['cfg']}
         shared |= {f'{name} (recipes only)': value for name, value in own.items() if value is not None}
-        teachers = [f'{teacher.weights} ({fingerprint(teacher.weights)})' for teacher in self.teachers]
+        teachers = [f'{teacher.weights} ({teacher.content})' for teacher in self.teachers]
         return named(shared | ({'teacher': ', '.join(teachers)} if teachers else {}))
 
     def notes(self) -> list[str]:

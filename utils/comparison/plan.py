@@ -47,6 +47,9 @@ def plan(comparison: Comparison) -> None:
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise UserError(f'--recipes: {twice[0]} stands there twice')
     recipes = [read_choice(choice, options) for choice in choices]
+    for recipe in recipes if options.table else []:
+        if not Path(recipe.teacher_weights).is_file():  # deleted since: of the size that it had
+            recipe.teacher = comparison.saved.get('teacher_yamls', {}).get(recipe.teacher_weights, recipe.teacher)
     add_control(comparison, recipes)
     for label, cfg in baselines.items():
         comparison.add(label, 'baseline', ['--cfg', cfg], cfg=cfg, weights='')
@@ -83,7 +86,8 @@ def add_control(comparison: Comparison, recipes: list[Recipe]) -> None:
     options = comparison.options
     student, weights = common_student(recipes or [read_recipe(DEFAULT_RECIPE, None, options)])
     if weights:
-        check_network(student, weights, comparison.data.nc, options.quads)
+        if not options.table or Path(weights).is_file():
+            check_network(student, weights, comparison.data.nc, options.quads)
         comparison.add(CONTROL, 'control', ['--weights', weights], cfg='', weights=weights)
         return
     teachers = list(dict.fromkeys(recipe.teacher_weights for recipe in recipes))

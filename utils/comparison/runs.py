@@ -123,11 +123,15 @@ def column(file: Path, name: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher to evaluate. The folder's name tells its content and the data's: another one is evaluated anew."""
+    """A teacher to evaluate. The folder's name tells its content and the data's: another one is evaluated anew.
+
+    content: fingerprint of the weights, also where they are not there any more.
+    """
 
     label: str
     cfg: str
     weights: str
+    content: str
     data: str
     imgsz: int
     place: Path
@@ -135,7 +139,7 @@ class Teacher:
 
     @property
     def name(self) -> str:
-        of = '-'.join(fingerprint(file)[7:15] for file in (self.weights, self.data))
+        of = '-'.join(digest[7:15] for digest in (self.content, fingerprint(self.data)))
         return f'teacher-{Path(self.cfg).stem}-{self.imgsz}-{of}'
 
     @property

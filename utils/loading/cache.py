@@ -12,6 +12,7 @@ from tqdm import tqdm
 from utils.loading.scan import THREADS
 from utils.runtime import distributed
 from utils.runtime.distributed import RUNS_AT_ONCE
+from utils.runtime.words import memory
 
 MEMORY_FRACTION = 0.5  # of the free memory that a cache may take
 
@@ -38,7 +39,7 @@ class ImageCache:
         # Processes of torchrun, and runs of a comparison, each fill a cache of their own.
         sharing = distributed.environment('LOCAL_WORLD_SIZE', 1) * distributed.environment(RUNS_AT_ONCE, 1)
         total, free = int(sizes.prod(1).sum()) * 3, free_memory() // sharing
-        text = f'cache of {split}: {total / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free memory'
+        text = f'cache of {split}: {memory(total)} of {memory(free)} free memory'
         if total > MEMORY_FRACTION * free:
             print(f'{text}: too little is free, pictures are read from files')
             return None

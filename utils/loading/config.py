@@ -1,7 +1,7 @@
 """The data yaml: where the images of each split are, and what their classes are called."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.errors import UserError
@@ -11,7 +11,7 @@ from utils.runtime.hyp import check_keys
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ('train', 'val', 'test')
-KEYS = ('path', *SPLITS, 'names', 'nc', 'dont_care', 'prepare')
+KEYS = ('path', *SPLITS, 'names', 'nc', 'dont_care', 'edge_weight', 'prepare')
 IGNORED = ('roboflow', 'download')  # keys of other tools that say nothing about where the images are
 DONT_CARE = ('ignore', 'text')
 
@@ -28,6 +28,7 @@ class DataConfig:
         dont_care: 'ignore' (regions in ignore/ are neither targets nor background) or 'text' (they are targets).
         prepare: the command that makes the data, '' if none was given.
         file: the yaml.
+        edge_weight: place, as splits name it -> 0 to 1, how much its labels say of the corners of words; others 1.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class DataConfig:
     dont_care: str
     prepare: str
     file: Path
+    edge_weight: dict[str, float] = field(default_factory=dict)
 
     @property
     def selected_on_test(self) -> bool:
@@ -66,8 +68,11 @@ def load_data_config(file: Path | str) -> DataConfig:
     dont_care = values.get('dont_care', DONT_CARE[0])
     if dont_care not in DONT_CARE:
         raise UserError(f'{file}: dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
-    folder = _data_folder(values.get('path'), [place for entry in splits.values() for place in listed(entry)], file)
-    return DataConfig(folder, splits, names, len(names), dont_care, str(values.get('prepare') or ''), file)
+    places = [place for entry in splits.values() for place in listed(entry)]
+    weights = _read_weights(values.get('edge_weight') or {}, places, file)
+    prepare = str(values.get('prepare') or '')
+    folder = _data_folder(values.get('path'), places, file)
+    return DataConfig(folder, splits, names, len(names), dont_care, prepare, file, weights)
 
 
 def _data_folder(path, places: list[str], file: Path) -> Path:
@@ -95,6 +100,18 @@ def place_below(folder: Path, place: str) -> Path | None:
 def listed(entry) -> list:
     """The places that a split names, one or several."""
     return entry if isinstance(entry, list) else [entry]
+
+
+def _read_weights(weights, places: list[str], file: Path) -> dict[str, float]:
+    """Weights from 0 to 1 of places that splits name."""
+    if not isinstance(weights, dict):
+        raise UserError(f'{file}: edge_weight is {weights!r}, expected rows of the form "images/train: 0.5"')
+    for place, weight in weights.items():
+        if place not in places:
+            raise UserError(f'{file}: edge_weight names {place!r}, which no split does (they name {", ".join(places)})')
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
+            raise UserError(f'{file}: edge_weight of {place} is {weight!r}, expected a number from 0 to 1')
+    return {place: float(weight) for place, weight in weights.items()}
 
 
 def _read_names(names, file: Path) -> dict[int, str]:

@@ -120,7 +120,8 @@ class TextDataset(Dataset):
             raise UserError(f'{data.file}: no picture of {split!r} has a label file (the first would be {place})')
         self.files = [file for file, _ in usable]
         self.shapes = np.array([scanned.shape for _, scanned in usable])
-        self.annotations = [scanned.annotations for _, scanned in usable]
+        weights = listing.edge_weights
+        self.annotations = [scanned.annotations.weighted(weights.get(file, 1.0)) for file, scanned in usable]
         marks = np.concatenate([a.dont_care for a in self.annotations])
         unlabelled = sum(not scanned.labelled for _, scanned in usable)
         unread = counted(marks.sum(), "don't-care region")

@@ -12,6 +12,7 @@ import numpy as np
 
 from models.errors import UserError
 from utils.loading.files import is_image, matching, real_file
+from utils.loading.polygons import clip_polygons, crosses_itself, polygon_areas, uncrossed
 from utils.loading.rows import read_rows
 
 TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clamped
@@ -21,6 +22,8 @@ QUAD = 4  # corners
 BOX_COLUMNS = 5  # class x y w h
 MIN_POLYGON_COLUMNS = 7  # class and three points
 TWO_FORMS = 12  # coordinates of a row that holds x y w h and x1 y1 ... x4 y4
+SIX_CORNERS = '13 columns are taken as six corners; they could be a box and four corners that do not fit it'
+CROSSING = 'four corners whose edges cross: they are put in order'
 MAX_COLUMNS = 2001  # far more than a word has corners
 
 
@@ -79,6 +82,10 @@ class Annotations:
     def moved(self, polygons: np.ndarray) -> 'Annotations':
         """The same regions with other polygons (n, P, 2)."""
         return replace(self, polygons=polygons)
+
+    def weighted(self, factor: float) -> 'Annotations':
+        """The same regions with edge_weight times a factor."""
+        return replace(self, edge_weight=self.edge_weight * factor)
 
     def scaled(self, x: float, y: float, left: float = 0, top: float = 0) -> 'Annotations':
         """Corners times (x, y), plus (left, top)."""
@@ -146,47 +153,6 @@ class Annotations:
 def _quad_of(polygon: np.ndarray) -> np.ndarray:
     """(p, 2) -> (4, 2) float32: itself, or the smallest rectangle around it."""
     return polygon if len(polygon) == QUAD else cv2.boxPoints(cv2.minAreaRect(polygon))
-
-
-def polygon_areas(polygons: np.ndarray) -> np.ndarray:
-    """(n, P, 2) -> (n,) areas, whatever the direction of the corners."""
-    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
-    return np.abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1)) / 2
-
-
-def clip_polygons(polygons: np.ndarray, width: float, height: float) -> np.ndarray:
-    """Cut polygons (n, P, 2) to 0..width, 0..height, side by side (Sutherland & Hodgman 1974), all at once.
-
-    Exact for convex polygons; a concave one may keep edges without area along the border. A polygon that lies
-    outside shrinks to a point.
-
-    Returns:
-        (n, Q, 2), the last corner repeated where a polygon has fewer than Q.
-    """
-    for axis, limit, sign in ((0, 0, 1), (0, width, -1), (1, 0, 1), (1, height, -1)):
-        polygons = _keep_side(polygons, axis, limit, sign)
-    return polygons
-
-
-def _keep_side(polygons: np.ndarray, axis: int, limit: float, sign: int) -> np.ndarray:
-    """Cut away what lies beyond one line: x or y (axis) below (sign 1) or above (sign -1) the limit."""
-    distance = sign * (polygons[..., axis] - limit)  # (n, P)
-    inside = distance >= 0
-    if inside.all():
-        return polygons
-    crossing = inside != np.roll(inside, -1, 1)  # on the edge from this corner to the next
-    step = np.where(crossing, distance - np.roll(distance, -1, 1), 1)
-    cuts = polygons + (distance / step)[..., None] * (np.roll(polygons, -1, 1) - polygons)
-    cuts[..., axis] = limit
-
-    # Each corner is followed by the cut on its edge; the kept ones move to the front, the last fills the rest.
-    count, corners = polygons.shape[:2]
-    points = np.stack((polygons, cuts), 2).reshape(count, 2 * corners, 2)
-    keep = np.stack((inside, crossing), 2).reshape(count, 2 * corners)
-    kept = keep.sum(1)
-    slots = np.minimum(np.arange(max(kept.max(), 1)), np.maximum(kept - 1, 0)[:, None])
-    order = np.take_along_axis(np.argsort(~keep, 1, kind='stable'), slots, 1)
-    return np.take_along_axis(points, order[..., None], 1)
 
 
 def companion_file(image: Path, kind: str) -> Path | None:
@@ -259,8 +225,8 @@ def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotatio
 def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: bool = False) -> LabelFile:
     """Read a label file of box rows (class x y w h) and polygon rows (class x1 y1 x2 y2 ...), fractions of the image.
 
-    Boxes that reach over the image's border are cut at it. A row of a box and its four corners in one counts as the
-    corners.
+    Boxes that reach over the image's border are cut at it. Four corners whose edges cross are put in order. A row of a
+    box and its four corners in one counts as the corners; if they do not fit each other it is skipped.
 
     Args:
         file: an existing file; any line end, a byte order mark, UTF-16 and blank lines are allowed.
@@ -277,18 +243,23 @@ def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: b
             units or of other classes, and skipping rows would train on the wrong data. Or the file cannot be opened,
             or is too large.
     """
-    classes, polygons, weights, skipped, notes, seen = [], [], [], [], [], set()
+    rows, skipped = [], []
     for number, line in enumerate(read_rows(file, 'the labels'), 1):
-        if not line.strip():
-            continue
         place = f'{file}:{number}'
         try:
-            category, coordinates = _parse_row(line, confidences)
+            if line.strip():
+                rows.append((place, *_parse_row(line, confidences)))
+        except ValueError as error:
+            skipped.append(f'{place}: {error}')
+    two_forms = any(_holds_two_forms(coordinates) for _, _, coordinates in rows)
+    classes, polygons, weights, notes, seen = [], [], [], [], set()
+    for place, category, coordinates in rows:
+        _check_range(category, coordinates, nc, place)
+        try:
+            polygon, note = _corners(coordinates, two_forms)
         except ValueError as error:
             skipped.append(f'{place}: {error}')
             continue
-        _check_range(category, coordinates, nc, place)
-        polygon, note = _corners(coordinates)
         if note:
             notes.append(f'{place}: {note}')
         weight = float(len(coordinates) != BOX_COLUMNS - 1)
@@ -305,7 +276,8 @@ def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: b
             weights.append(weight)
     problem = ''
     if skipped and not classes:
-        problem = f'none of its {len(skipped)} rows can be used; row {skipped[0].removeprefix(f"{file}:")}'
+        count = f'none of its {len(skipped)} rows can be used' if len(skipped) > 1 else 'its only row cannot be used'
+        problem = f'{count}; row {skipped[0].removeprefix(f"{file}:")}'
     return LabelFile(Annotations.build(classes, polygons, dont_care, weights), skipped, notes, problem)
 
 
@@ -350,16 +322,34 @@ def _check_range(category: int, coordinates: np.ndarray, nc: int, place: str) ->
         raise UserError(f'{place}: coordinate {worst:g} is outside 0..1 (labels are shares of width and height)')
 
 
-def _corners(coordinates: np.ndarray) -> tuple[np.ndarray, str]:
-    """(4,) x, y, w, h or (2 p,) corners -> (p, 2) corners, clockwise from the top left for a box, and what to say."""
+def _corners(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]:
+    """(4,) x, y, w, h or (2 p,) corners -> (p, 2) corners, clockwise from the top left for a box, and what to say.
+
+    `two_forms`: the file has rows of a box and its corners. ValueError of such a row where these do not fit: what is no
+    polygon, since edges cross or its first corner (the box's centre) lies among the last four, is such a row too.
+    """
     if len(coordinates) == BOX_COLUMNS - 1:
         return _box_corners(coordinates), ''
-    if len(coordinates) == TWO_FORMS:
-        box, corners = _box_corners(coordinates[:4]), coordinates[4:].reshape(-1, 2)
-        room = np.maximum(0.1 * coordinates[2:4], 0.01)
-        if (abs(box[0] - corners.min(0)) <= room).all() and (abs(box[2] - corners.max(0)) <= room).all():
-            return corners, 'two forms in one row, a box and its four corners: the corners are taken'
-    return coordinates.reshape(-1, 2), ''
+    polygon = coordinates.reshape(-1, 2)
+    if len(coordinates) != TWO_FORMS:
+        ordered = uncrossed(polygon)
+        return ordered, '' if ordered is polygon else CROSSING
+    if _holds_two_forms(coordinates):
+        return polygon[2:], 'two forms in one row, a box and its four corners: the corners are taken'
+    hull = cv2.convexHull(polygon[2:].astype(np.float32))
+    if two_forms or crosses_itself(polygon) or cv2.pointPolygonTest(hull, polygon[0].tolist(), False) > 0:
+        raise ValueError('two forms in one row, a box and four corners that do not fit it')
+    box = _box_corners(coordinates[:4])
+    return polygon, SIX_CORNERS if box.min() >= 0 and box.max() <= 1 else ''
+
+
+def _holds_two_forms(coordinates: np.ndarray) -> bool:
+    """Whether the numbers of a row are a box and four corners whose box it is, but for rounding."""
+    if len(coordinates) != TWO_FORMS:
+        return False
+    box, corners = _box_corners(coordinates[:4]), coordinates[4:].reshape(-1, 2)
+    room = np.maximum(0.1 * coordinates[2:4], 0.01)
+    return bool((abs(box[0] - corners.min(0)) <= room).all() and (abs(box[2] - corners.max(0)) <= room).all())
 
 
 def _box_corners(box: np.ndarray) -> np.ndarray:

@@ -12,10 +12,11 @@ from utils.loading.rows import read_list
 
 
 class Listing(NamedTuple):
-    """Images, and the other files of their folders."""
+    """Images, the other files of their folders, and the images' edge_weight where the data yaml gives them one."""
 
     images: list[Path]
     others: list[Path]
+    edge_weights: dict[Path, float] = {}
 
     def left_out(self) -> str:
         """A line on the other files but the images' own labels, '' where there are none."""
@@ -41,7 +42,7 @@ def list_split(data: DataConfig, split: str) -> Listing:
     hint = f'; prepare the data with: {data.prepare}' if data.prepare else ''
     if not data.path.is_dir():
         raise UserError(f'{data.file}: the data folder {data.path} does not exist{hint}')
-    images, others = {}, {}
+    images, others, weights = {}, {}, {}
     for source in listed(data.splits[split]):
         place = place_below(data.path, source) or data.path / source
         found = images_at(place, data.path)
@@ -53,7 +54,9 @@ def list_split(data: DataConfig, split: str) -> Listing:
             raise UserError(f'{data.file}: there are no pictures of the split {split!r} in {place}{rest}{hint}')
         images.update(dict.fromkeys(found.images))
         others.update(dict.fromkeys(found.others))
-    return Listing(list(images), list(others))
+        if source in data.edge_weight:
+            weights.update(dict.fromkeys(found.images, data.edge_weight[source]))
+    return Listing(list(images), list(others), weights)
 
 
 def shared_images(data: DataConfig) -> dict[str, int]:

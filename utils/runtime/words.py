@@ -4,3 +4,11 @@
 def counted(count: int, noun: str, plural: str = '') -> str:
     """'1 image', '2 images'. The plural is given where it is more than the noun and an s: 'box', 'boxes'."""
     return f'{count} {noun}' if count == 1 else f'{count} {plural or noun + "s"}'
+
+
+def memory(count: int) -> str:
+    """'12 KiB', '3.4 MiB' or '1.2 GiB' of a number of bytes."""
+    for power, unit in ((30, 'GiB'), (20, 'MiB')):
+        if count >= 1 << power:
+            return f'{count / (1 << power):.1f} {unit}'
+    return f'{count / 1024:.0f} KiB'
