@@ -1,5 +1,6 @@
 """Yaml files, of which nothing but plain data is ever made, and not too much of it."""
 
+import codecs
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,16 @@ def read_yaml(file: Path | str) -> dict[str, Any]:
             content = stream.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise UserError(f'{file}: larger than {MAX_BYTES >> 20} MiB, no yaml of ours')
-        values = yaml.load(content.decode('utf-8-sig'), PlainLoader)  # noqa: S506  a SafeLoader
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # of PowerShell
+        values = yaml.load(content.decode('utf-16' if wide else 'utf-8-sig'), PlainLoader)  # noqa: S506  a SafeLoader
     except FileNotFoundError:
         raise UserError(f'{file}: no such file') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{file}: cannot be read as text ({error})') from None
+    except IsADirectoryError:
+        raise UserError(f'{file}: a folder, expected a yaml file') from None
+    except OSError as error:
+        raise UserError(f'{file}: cannot be read ({error.strerror})') from None
+    except UnicodeDecodeError:
+        raise UserError(f'{file}: no text, expected a yaml file') from None
     except yaml.YAMLError as error:
         mark, problem = getattr(error, 'problem_mark', None), getattr(error, 'problem', None) or 'cannot be parsed'
         where = f'line {mark.line + 1}, column {mark.column + 1}: ' if mark else ''

@@ -22,6 +22,7 @@ from data.formats.pages import (
     word_region,
 )
 from models.errors import UserError
+from utils.runtime.words import counted
 
 WORDS = ('transcription', 'text', 'word', 'utf8_string', 'caption')  # where tools write the word of an annotation
 
@@ -106,8 +107,8 @@ def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
 def _strays(file: Path, of_image: dict[str, list], images: Iterable[str]) -> Iterator[Page]:
     """A page with a problem for every image that annotations name and the file does not."""
     for key in of_image.keys() - set(images):
-        count = len(of_image[key])
-        yield Page(f'{file.name} image {key[:40]!a}', problem=f'{count} annotations, but the file lists no such image')
+        count = counted(len(of_image[key]), 'annotation')
+        yield Page(f'{file.name} image {key[:40]!a}', problem=f'{count}, but the file lists no such image')
 
 
 def _parse_coco(annotation, names: dict[str, str]) -> Region:
@@ -129,4 +130,6 @@ def _box(annotation: dict) -> np.ndarray:
     if len(box) != 4:
         raise BadEntry(f'"bbox" has {len(box)} numbers')
     x, y, w, h = map(to_number, box)
+    if min(w, h) < 0:
+        raise BadEntry(f'"bbox" is {w:g} wide and {h:g} high')
     return to_box(x, y, x + w, y + h)

@@ -1,5 +1,6 @@
 """The images that annotations may speak of."""
 
+import contextlib
 import re
 import unicodedata
 from collections import defaultdict
@@ -9,12 +10,14 @@ from data.formats.common import BadEntry
 from models.errors import UserError
 from utils.loading.files import HAS_HEIF, HEIF, HEIF_HINT, IMAGE_SUFFIXES, is_image, left_out, same_name, walk
 
+UPLOAD = re.compile(r'^[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
+
 
 class ImageFiles:
     """The images below a folder, found by name. Whatever an annotation says, nothing else is ever returned.
 
-    A name in other case, with accents written in another way, or without the characters that web tools leave out is
-    taken where exactly one file fits.
+    A name in other case, with accents written in another way, without the characters that web tools leave out, or with
+    Label Studio's mark of an upload before it is taken where exactly one file fits.
     """
 
     def __init__(self, folder: Path):
@@ -47,18 +50,23 @@ class ImageFiles:
                     return found[0]
             if found := names.get(way(parts[-1]), []) if parts else []:
                 return self._only(found, path)
+        if parts and UPLOAD.match(parts[-1]):
+            with contextlib.suppress(BadEntry):
+                return self.find('/'.join([*parts[:-1], UPLOAD.sub('', parts[-1])]))
         return self._only([], path)
 
     def find_stem(self, path: Path) -> Path:
         """The image of an annotation file: of the same name without gt_ or poly_gt_, in the same folder below
         --images as the annotation below --annotations, or else anywhere. Raises BadEntry."""
+        bare = re.sub('^(poly_)?gt_', '', path.stem, flags=re.IGNORECASE)
+        names = dict.fromkeys((path.stem, bare, UPLOAD.sub('', bare)))
         for way, stems in zip(self._ways, self._stems, strict=True):
-            for stem in (path.stem, path.stem.removeprefix('gt_'), path.stem.removeprefix('poly_gt_')):
+            for stem in names:
                 found = stems.get(way(stem), [])
                 beside = [file for file in found if file.parent == self.folder / path.parent]
                 if found:
                     return self._only(beside or found, stem)
-        return self._only([], path.stem.removeprefix('poly_').removeprefix('gt_'))
+        return self._only([], bare)
 
     def relative(self, file: Path) -> str:
         """The image's path below the folder, with slashes."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +31,6 @@ from models.errors import UserError
 from utils.loading.files import HEIF, IMAGE_SUFFIXES
 
 MAX_PAGE_BYTES = 64 << 20  # of a LabelMe file, which may hold its picture
-UPLOAD = re.compile(r'[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
 SHAPES_OF_LABELME = ('polygon', 'rectangle', 'rotation', 'quadrilateral')  # the last two are X-AnyLabeling's
 SHAPES_OF_LABEL_STUDIO = {'x', 'points', 'rle', 'radiusX', 'vertices', 'imageDataURL'}  # any of them: a region
 
@@ -114,16 +112,7 @@ def _image_of_task(task: dict, images: ImageFiles) -> Path:
     names = [name for name in map(_name_of_link, links) if Path(name.lower()).suffix in IMAGE_SUFFIXES | HEIF]
     if len(names) != 1:
         raise BadEntry(f'"data" links to {len(names)} pictures, expected one')
-    try:
-        return images.find(names[0])
-    except BadEntry as error:
-        folder, slash, name = names[0].rpartition('/')
-        if not UPLOAD.match(name):
-            raise
-        try:
-            return images.find(folder + slash + UPLOAD.sub('', name, count=1))
-        except BadEntry:
-            raise error from None
+    return images.find(names[0])
 
 
 def _name_of_link(link: str) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -76,7 +77,8 @@ class Page:
             try:
                 region = parse(row)
             except BadEntry as error:
-                self.bad_rows.append(f'{self.name} row {number} {str(row).strip()[:60]!a}: {error}')
+                text = ElementTree.tostring(row, 'unicode') if isinstance(row, ElementTree.Element) else str(row)
+                self.bad_rows.append(f'{self.name} row {number} {text.strip()[:60]!a}: {error}')
                 continue
             read += 1
             if region is not None:
@@ -175,6 +177,8 @@ def read_bounded(file: Path, limit: int) -> bytes:
         raise BadEntry(f'cannot be read ({error.strerror})') from None
     if len(content) > limit:
         raise BadEntry(f'larger than {limit >> 10} KiB')
+    if content.startswith(b'PK\3\4'):
+        raise BadEntry('a zip archive: unpack it first')
     return content
 
 

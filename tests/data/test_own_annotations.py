@@ -251,6 +251,46 @@ def test_nothing_to_train_on(run, photos, tmp_path):
     assert 'nothing to train on' in run('icdar2015', tmp_path / 'notes')[1]
 
 
+def test_names_of_uploads_in_exports_of_other_forms(run, tmp_path):
+    """Label Studio's export as YOLO and as COCO, used with the pictures as they were before the upload."""
+    names = ('photo 1 (1)', 'b', 'c')
+    for name in names:
+        inputs.picture(tmp_path / f'photos/{name}.png')
+    images, annotations = [], []
+    for n, name in enumerate(names):
+        upload = f'a1b2c3d{n}-{cleaned(name)}'
+        write(tmp_path / f'notes/{upload}.txt', '0 0.5 0.5 0.2 0.1\n')
+        images.append({'id': n, 'file_name': f'images\\{upload}.png', 'width': 60, 'height': 40})
+        annotations.append({'image_id': n, 'category_id': 0, 'bbox': [24, 18, 12, 4]})
+    coco = write(tmp_path / 'result.json', {'images': images, 'annotations': annotations, 'categories': []})
+    for form, place in (('yolo', tmp_path / 'notes'), ('coco', coco)):
+        printed, error = run(form, place)
+        assert error == '' and 'skipped' not in printed
+        np.testing.assert_allclose(labels_of(tmp_path, 'photo 1 (1)'), [[0.5, 0.5, 0.2, 0.1]])
+
+
+def test_prefixes_in_capitals(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/GT_{name}.txt', f'{QUAD},word\n')
+    assert 'train: 2 pictures, 2 words' in run('icdar2015', tmp_path / 'notes')[0]
+
+
+def test_archives_and_elements_in_messages(run, photos, tmp_path):
+    archive = write(tmp_path / 'annotations.zip', b'PK\3\4' + bytes(40))
+    assert run('cvat', archive)[1].endswith('annotations.zip is no file of CVAT: a zip archive: unpack it first')
+    images = ''.join(f'<image name="{name}.png" width="60" height="40"><mask/></image>' for name in 'abc')
+    printed, _ = run('cvat', write(tmp_path / 'notes.xml', f'<annotations>{images}</annotations>'))
+    assert "row 1 '<mask />': the shape 'mask' is not supported" in printed
+
+
+def test_corners_row_by_row(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/gt_{name}.txt', '10,4,40,4,10,20,40,20,word\n')
+    printed, _ = run('icdar2015', tmp_path / 'notes')
+    assert 'worth a look: 3' in printed and 'four corners whose edges cross' in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+
+
 def test_turned_boxes_of_cvat(run, photos, tmp_path):
     """24 x 8 about (30, 20), a quarter turn: x 26 to 34, y 8 to 32."""
     box = '<box label="text" xtl="18" ytl="16" xbr="42" ybr="24" rotation="90"/>'
@@ -317,12 +357,17 @@ def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
         {'image_id': 0, 'category_id': 1, 'bbox': [10, 4, 30, 16], 'segmentation': two},
         {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9, 9], 'iscrowd': 1},
         {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9]},
+        {'image_id': 0, 'category_id': 1, 'bbox': [40, 4, -30, 16]},
         {'image_id': 1, 'category_id': 7, 'bbox': [10, 4, 30, 16], 'caption': '###'},
         {'image_id': 9, 'category_id': 1, 'bbox': [10, 4, 30, 16]},
     ]
     content = {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'word'}]}
     printed, error = run('coco', write(tmp_path / 'a.json', content), '--val', 0.4)
-    assert error == '' and 'skipped 1 picture and 1 row' in printed and 'the file lists no such image' in printed
+    assert (
+        error == ''
+        and 'skipped 1 picture and 2 rows' in printed
+        and '1 annotation, but the file lists no such image' in printed
+    )
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [BOX], atol=1e-6)
     assert len(labels_of(tmp_path, 'a', 'ignore')) == len(labels_of(tmp_path, 'b', 'ignore')) == 1
     assert labels_of(tmp_path, 'c') == []
