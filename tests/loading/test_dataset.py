@@ -22,7 +22,7 @@ from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.images import load_image, probe_image
 from utils.loading.labels import companion_file, read_labels
-from utils.loading.listing import shared_images
+from utils.loading.listing import list_images, shared_images
 from utils.loading.loader import BatchLoader, WorkerDied, build_loader
 from utils.runtime.hyp import DEFAULTS, RANGES, check_hyp, load_hyp
 
@@ -643,7 +643,8 @@ def test_pictures_of_a_split_are_not_unlabelled(two_kinds):
     (two_kinds / 'again').symlink_to(two_kinds / 'images/train')
     with pytest.raises(UserError, match='all 3 of .* are in a split'):
         TextDataset(data, 'train', 64, unlabelled=two_kinds / 'again')
-    assert shared_images(data) == {'val': 3}
+    assert shared_images(data, list_images(data, 'train')) == {'val': 3}
+    assert shared_images(data, list_images(data, 'train')[1:]) == {'val': 2}  # one that is broken is not trained on
 
 
 def test_the_cache_leaves_room_for_runs_beside_it(data, monkeypatch, capsys):

@@ -108,6 +108,22 @@ def test_hidden_folders_and_linked_folders_of_a_data_set(tmp_path):
     assert [len(rows) for rows in data.labels] == [1, 2]
 
 
+def test_images_that_share_a_label_file_are_named(tmp_path):
+    yaml = inputs.data_set(tmp_path, {'a': ROW, 'b': ROW, 'c': None})
+    for name in ('a.jpg', 'c.jpg'):  # c has no labels that could be another's
+        inputs.picture(tmp_path / 'images/train' / name)
+    line = f'2 pictures share a label file with another: {tmp_path}/images/train/a.jpg and a.png'
+    assert dataset(yaml).summary.splitlines()[-1] == line
+
+
+def test_a_yaml_in_utf_16(tmp_path):
+    yaml = inputs.data_set(tmp_path, {'a': ROW})
+    yaml.write_bytes(yaml.read_text().encode('utf-16'))
+    assert len(dataset(yaml)) == 1
+    with pytest.raises(UserError, match='a folder, expected a yaml file'):
+        load_data_config(tmp_path)
+
+
 # Yamls and lists
 
 

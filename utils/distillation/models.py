@@ -14,6 +14,7 @@ from models.yolo import DetectionModel
 from utils.distillation.recipe import Recipe, parse_recipe, read_recipe
 from utils.loading.config import load_data_config
 from utils.loading.listing import list_images
+from utils.runtime.words import counted
 from utils.training.options import DistillOptions, TeacherOptions
 from utils.training.resolve import Start
 from utils.training.run import TrainingRun, start_from
@@ -89,8 +90,8 @@ def match_teacher(checkpoint: Checkpoint, cfg: str, names: dict[int, str]) -> De
         first, own = (report.missing or report.skipped)[0], yaml_of(checkpoint.yaml or {})
         hint = f'; it is of {own}' if own and own != yaml_of(read_yaml(cfg)) else ''
         raise UserError(
-            f'the teacher {checkpoint.path} does not fit {cfg} with {nc} classes: {report}, the first {first}; a '
-            f'teacher must match in every entry, the head included{hint}'
+            f'the teacher {checkpoint.path} does not fit {cfg} with {counted(nc, "class", "classes")}: {report}, '
+            f'the first {first}; a teacher must match in every entry, the head included{hint}'
         )
     return teacher
 

@@ -8,6 +8,7 @@ from models.errors import UserError
 from models.yamls import read_yaml
 from utils.loading.files import matching
 from utils.runtime.hyp import check_keys
+from utils.runtime.words import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ('train', 'val', 'test')
@@ -64,7 +65,7 @@ def load_data_config(file: Path | str) -> DataConfig:
             raise UserError(f'{file}: {split} is {entry!r}, expected a folder, a list file, or a list of these')
     names = _read_names(values['names'], file)
     if values.get('nc', len(names)) != len(names):
-        raise UserError(f'{file}: nc is {values["nc"]}, but names has {len(names)} classes')
+        raise UserError(f'{file}: nc is {values["nc"]!r}, but names has {counted(len(names), "class", "classes")}')
     dont_care = values.get('dont_care', DONT_CARE[0])
     if dont_care not in DONT_CARE:
         raise UserError(f'{file}: dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
@@ -108,7 +109,8 @@ def _read_weights(weights, places: list[str], file: Path) -> dict[str, float]:
         raise UserError(f'{file}: edge_weight is {weights!r}, expected rows of the form "images/train: 0.5"')
     for place, weight in weights.items():
         if place not in places:
-            raise UserError(f'{file}: edge_weight names {place!r}, which no split does (they name {", ".join(places)})')
+            known = ', '.join(dict.fromkeys(places))
+            raise UserError(f'{file}: edge_weight names {place!r}, which no split does (they name {known})')
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1:
             raise UserError(f'{file}: edge_weight of {place} is {weight!r}, expected a number from 0 to 1')
     return {place: float(weight) for place, weight in weights.items()}

@@ -19,7 +19,7 @@ from utils.loading.degrade import degraded
 from utils.loading.files import real_file
 from utils.loading.images import load_image
 from utils.loading.labels import Annotations, companion_file
-from utils.loading.listing import images_at, list_split, real_files
+from utils.loading.listing import images_at, list_split, real_files, twins
 from utils.loading.paste import paste_words
 from utils.loading.scan import describe, examine, map_files, measure
 from utils.runtime.hyp import check_hyp
@@ -129,7 +129,8 @@ class TextDataset(Dataset):
             f'{split}: {counted(len(self.files), "picture")}, {counted((~marks).sum(), "target")}, '
             f'{unread}, {counted(unlabelled, "picture")} without a label file (background)'
         )
-        self.summary = '\n'.join([counts, *describe(found), *filter(None, [listing.left_out()])])
+        labelled = [file for file, scanned in usable if scanned.labelled]
+        self.summary = '\n'.join([counts, *describe(found), *filter(None, [twins(labelled), listing.left_out()])])
         if split == 'train' and marks.all():
             print(self.summary)
             raise UserError(f'{data.file}: there is nothing to train on, {split!r} has 0 targets')

@@ -1,6 +1,7 @@
 """Which images a split has."""
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -59,9 +60,21 @@ def list_split(data: DataConfig, split: str) -> Listing:
     return Listing(list(images), list(others), weights)
 
 
-def shared_images(data: DataConfig) -> dict[str, int]:
+def twins(images: list[Path]) -> str:
+    """A line on images that share a label file, as a.jpg and a.png do; '' for none."""
+    alike = defaultdict(list)
+    for image in images:
+        alike[image.with_suffix('')].append(image)
+    found = [group for group in alike.values() if len(group) > 1]
+    if not found:
+        return ''
+    first = ' and '.join([str(found[0][0]), *(image.name for image in found[0][1:])])
+    return f'{sum(map(len, found))} pictures share a label file with another: {first}' + ', ...' * (len(found) > 1)
+
+
+def shared_images(data: DataConfig, trained_on: Iterable[Path]) -> dict[str, int]:
     """{split: images of it that are trained on too}, of the splits where there are any."""
-    trained_on = real_files(data, 'train')
+    trained_on = set(map(real_file, trained_on))
     shared = {split: len(trained_on & real_files(data, split)) for split in data.splits if split != 'train'}
     return {split: count for split, count in shared.items() if count}
 

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 
 from models.errors import Interrupted, UserError
@@ -22,6 +23,7 @@ def run_command(main: Callable[[], None]) -> None:
         let_go_of_terminal(number)
         raise Interrupted(number)
 
+    warnings.filterwarnings('ignore', module=r'PIL\.')  # of files that are broken, which our own lines name
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
