@@ -37,12 +37,11 @@ class MapCache:
     """Maps by picture.
 
     Args:
-        folder: of all caches; maps of pictures of one size lie in a folder of that size below it.
-        canvas: longer side of the pictures that CRAFT saw, in pixels.
+        folder: where they lie; of pictures that CRAFT saw at one size.
     """
 
-    def __init__(self, folder: Path | str, canvas: int = CANVAS):
-        self.folder = Path(folder) / str(canvas)
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
 
     def file(self, image: Path | str) -> Path:
         """Where the maps of a picture are, or will be. Raises UserError: the picture cannot be read."""
@@ -97,7 +96,7 @@ class CraftDetector:
     Args:
         weights: file of the network; it is read when a picture has no maps yet.
         device: see select_device.
-        cache: of the maps.
+        cache: folder of the maps, which lie in a folder of the size below it.
         canvas: longer side in pixels to which pictures are brought.
     """
 
@@ -107,7 +106,7 @@ class CraftDetector:
         self.weights, self.canvas = weights, canvas
         self.device = select_device(device)
         self.dtype = network_dtype(self.device, amp=True)
-        self.cache = MapCache(cache, canvas)
+        self.cache = MapCache(Path(cache) / str(canvas))
         self.network: CRAFT | None = None
 
     def maps(self, file: Path) -> np.ndarray:

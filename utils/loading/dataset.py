@@ -54,6 +54,7 @@ class TextDataset(Dataset):
         annotations: n Annotations (0..1), don't-care regions included.
         labels: n arrays (m, 5) float32 of targets: class, x, y, w, h (0..1).
         summary: what was found, and what was skipped and why.
+        maps: a data set whose images become the samples' maps (utils.loading.maps); None, as at first: there are none.
 
     Raises:
         UserError: no usable picture, no label file at all, labels outside 0..1 or of unknown classes, bad arguments.
@@ -95,6 +96,7 @@ class TextDataset(Dataset):
         if rect:
             self._sort_by_aspect()
         self.labels = [a[~a.dont_care].rows(1, 1) for a in self.annotations]
+        self.maps: TextDataset | None = None
         self._input_shapes = self._plan_shapes(batch_size, stride, pad) if rect else None
         self._cache = None
         if cache:
@@ -215,7 +217,8 @@ class TextDataset(Dataset):
         planes = np.empty((3, *image.shape[:2]), np.uint8)
         cv2.split(image, list(planes))
         path, labelled = str(self.files[index]), index < self.labelled
-        return Sample(torch.from_numpy(planes), annotations, path, (height, width), letterbox, labelled)
+        maps = None if self.maps is None else self.maps[key].image
+        return Sample(torch.from_numpy(planes), annotations, path, (height, width), letterbox, labelled, maps)
 
     def _input_size(self, index: int) -> tuple[int, int]:
         """(width, height) of a picture's network input."""
