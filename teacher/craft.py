@@ -20,7 +20,9 @@ from utils.runtime.options import MAX_SIDE, Options, option, parse
 class CraftOptions(Options):
     """What runs CRAFT."""
 
-    weights: str = option('teacher/craft/craft_mlt_25k.pth', "CRAFT's weights ({default})", metavar='PTH')
+    weights: str = option(
+        'teacher/easyocr/easyocr_en_models/models/craft_mlt_25k.pth', "CRAFT's weights ({default})", metavar='PTH'
+    )
     cache: str = option('runs/craft', 'folder where its maps are kept ({default})', metavar='DIR')
     imgsz: int = option(1280, 'longer side, pixels ({default})', metavar='PX', min=64, max=MAX_SIDE, multiple=32)
     device: str = option('', "'cpu' or the number of a GPU (default: a GPU if there is one)")

