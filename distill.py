@@ -38,13 +38,14 @@ def main(recipe: str | None = None) -> None:
         print(list_methods())
         return
     from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
-    from utils.distillation.models import build_student, load_teacher, resolve_recipe, resolve_teacher
+    from utils.distillation.models import add_maps, build_student, load_teacher, resolve_recipe, resolve_teacher
     from utils.training.resolve import resolve
     from utils.training.run import TrainingRun, seed_everything
 
     start = resolve(options)
     content = resolve_recipe(start, published=recipe)
     run = TrainingRun(start)
+    add_maps(run.train_set, content, run.options)
     teacher = freeze_teacher(run.name_classes(load_teacher(content, run.data.names)))
     seed_everything(run.options.seed)
     student = build_student(content, teacher, run.data.nc, run.checkpoint, run.options.quads)

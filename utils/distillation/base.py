@@ -42,6 +42,7 @@ class Signals:
         anchor_t: largest factor between the sides of a target and of an anchor that answers for it.
         teacher_size: (H, W) of the teacher's input; None: that of the student.
         edges: (N, 5) of the targets, see Batch; None: not known.
+        maps: (B, 3, H, W) uint8: two maps, and where there is an image (utils.loading.maps); None: not known.
         student_edges, teacher_edges: logits of the edges of quads, one map a level, (B, 3, h, w, 4); None: that model
             predicts no quads.
     """
@@ -59,6 +60,7 @@ class Signals:
     edges: Tensor | None = None
     student_edges: list[Tensor] | None = None
     teacher_edges: list[Tensor] | None = None
+    maps: Tensor | None = None
 
     def whole_maps(self) -> list[Tensor]:
         """The student's raw maps as the network gives them, with the edges at their end."""
@@ -88,6 +90,7 @@ class Signals:
             edges=None if self.edges is None else self.edges[images[self.targets[:, 0].long()]],
             student_edges=self.student_edges and [raw[images] for raw in self.student_edges],
             teacher_edges=self.teacher_edges and [raw[images] for raw in self.teacher_edges],
+            maps=None if self.maps is None else self.maps[images],
         )
 
     @property
@@ -126,6 +129,7 @@ class Method(nn.Module):
         NEEDS_LABELS: whether it says nothing of pictures without labels.
         SAME_SIZE: whether it compares predictions cell by cell, so that both models must see the same size.
         ADAPTS: whether it brings the student's features to the teacher's channels by 1x1 convolutions.
+        NEEDS_MAPS: whether it reads the signals' maps.
 
     Args:
         student, teacher: the two models; only their real channel counts and the heads' inputs are read.
@@ -147,6 +151,7 @@ class Method(nn.Module):
     NEEDS_LABELS = False
     SAME_SIZE = False
     ADAPTS = True
+    NEEDS_MAPS = False
 
     def __init__(
         self,
@@ -197,7 +202,11 @@ class Method(nn.Module):
         in units of the teacher's mean square there (detached, per picture). The normalisation is ours."""
         adapted, teacher = self._computed_features(signals, layer)
         squared: Tensor = SquaredDifference.apply(adapted, teacher)
-        return squared / mean_square(teacher)[:, None, None]
+        return squared / self.unit(teacher)[:, None, None]
+
+    def unit(self, teacher: Tensor) -> Tensor:
+        """(B,) what squared differences from the teacher's features (B, C, h, w) are counted in, float32, never 0."""
+        return mean_square(teacher)
 
     @torch.no_grad()
     def fit_adapters(self, signals: Signals) -> None:
@@ -213,7 +222,7 @@ class Method(nn.Module):
             count = student.shape[1] + 1  # the last is the bias
             squares = torch.zeros(count, count, dtype=torch.float64, device=student.device)
             products = squares.new_zeros(count, teacher.shape[1])
-            for s, t, unit in zip(student, teacher, mean_square(teacher), strict=True):
+            for s, t, unit in zip(student, teacher, self.unit(teacher), strict=True):
                 x = F.pad(s.flatten(1).double(), (0, 0, 0, 1), value=1.0) / unit.double().sqrt()  # (count, cells)
                 y = t.flatten(1).double() / unit.double().sqrt()  # (C, cells)
                 squares += x @ x.T

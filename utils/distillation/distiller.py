@@ -173,6 +173,7 @@ class Distiller(DetectionCriterion):
             edges=batch.edges,
             student_edges=edges_of(self._head[0], maps),
             teacher_edges=edges_of(self.teacher.head, teacher_maps),
+            maps=batch.maps,
         )
 
     def prepare(self, model: DetectionModel, images: Tensor, batch: Batch, first: bool = False) -> None:

@@ -11,9 +11,12 @@ from models.checkpoint import Checkpoint, anchors_of, has_quads, read_checkpoint
 from models.errors import UserError
 from models.yamls import read_yaml
 from models.yolo import DetectionModel
+from utils.distillation.craft import MapCache
 from utils.distillation.recipe import Recipe, parse_recipe, read_recipe
 from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
 from utils.loading.listing import list_images
+from utils.loading.maps import MapDataset
 from utils.runtime.words import counted
 from utils.training.options import DistillOptions, TeacherOptions
 from utils.training.resolve import Start
@@ -156,6 +159,24 @@ def resolve_recipe(start: Start[DistillOptions], published: str | None = None) -
     options.teacher_imgsz = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
     options.recipe_content = recipe.as_dict()
     return recipe
+
+
+def add_maps(pictures: TextDataset, recipe: Recipe, options: DistillOptions) -> None:
+    """Make the training set give CRAFT's maps beside its pictures, if a method reads them.
+
+    Raises:
+        UserError: there are none of a picture.
+    """
+    if not any(use.method.NEEDS_MAPS for use in recipe.methods.values()):
+        return
+    cache = MapCache(options.maps)
+    lacking = [file for file in pictures.files if not cache.has(file)]
+    if lacking:
+        raise UserError(
+            f'{len(lacking)} of {counted(len(pictures), "training picture")} have no maps of CRAFT in {options.maps}, '
+            f'the first {lacking[0]}: make them with "python teacher/craft.py --data {options.data} --task train"'
+        )
+    pictures.maps = MapDataset(pictures, cache.read)
 
 
 def resolve_teacher(run: TrainingRun, teacher: DetectionModel, weights: str) -> None:

@@ -237,6 +237,8 @@ def _read_use(name: str, use: dict[str, Any], file: str | Path) -> MethodUse:
         raise UserError(
             f'{file}: teacher_layers of {name} must be a list of numbers, one for each of its layers {layers}'
         )
+    if theirs is not None and method.NEEDS_MAPS:
+        raise UserError(f"{file}: {name} looks at CRAFT's maps, it takes no teacher_layers")
     return MethodUse(method, layers, method.TERMS | given, options, theirs)
 
 

@@ -20,6 +20,7 @@ class Sample(NamedTuple):
     shape: tuple[int, int]  # original (height, width)
     letterbox: Letterbox
     labelled: bool  # False: nobody has said what is in it
+    maps: Tensor | None = None  # (3, H, W) uint8, see utils.loading.maps; None: not wanted
 
 
 class Batch(NamedTuple):
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     labelled: Tensor | None = None  # (B,) bool; None: all pictures have labels
     edges: Tensor | None = None  # (N, 5) float32 t, b, l, r (utils.quads) and their weight, aligned with targets
     whole: int | None = None  # pictures of the batch in all processes that share it; None: B
+    maps: Tensor | None = None  # (B, 3, H, W) uint8, see utils.loading.maps; None: not wanted
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -60,6 +62,7 @@ def collate(samples: list[Sample]) -> Batch:
         [sample.letterbox for sample in samples],
         None if all(sample.labelled for sample in samples) else torch.tensor([sample.labelled for sample in samples]),
         torch.from_numpy(np.concatenate(edges)),
+        maps=None if samples[0].maps is None else default_collate([sample.maps for sample in samples]),
     )
 
 

@@ -56,6 +56,7 @@ class TextDataset(Dataset):
         annotations: n Annotations (0..1), don't-care regions included.
         labels: n arrays (m, 5) float32 of targets: class, x, y, w, h (0..1).
         summary: what was found, and what was skipped and why.
+        maps: a data set whose images become the samples' maps (utils.loading.maps); None, as at first: there are none.
 
     Raises:
         UserError: no usable picture, no label file at all, labels outside 0..1 or of unknown classes, bad arguments.
@@ -99,6 +100,7 @@ class TextDataset(Dataset):
         if rect:
             self._sort_by_aspect()
         self.labels = [a[~a.dont_care].rows(1, 1) for a in self.annotations]
+        self.maps: TextDataset | None = None
         self._input_shapes = self._plan_shapes(batch_size, stride, pad) if rect else None
         self._cache = None
         if cache:
@@ -221,7 +223,8 @@ class TextDataset(Dataset):
         planes = np.empty((3, *image.shape[:2]), np.uint8)
         cv2.split(image, list(planes))
         path, labelled = str(self.files[index]), index < self.labelled
-        return Sample(torch.from_numpy(planes), annotations, path, (height, width), letterbox, labelled)
+        maps = None if self.maps is None else self.maps[key].image
+        return Sample(torch.from_numpy(planes), annotations, path, (height, width), letterbox, labelled, maps)
 
     def _input_size(self, index: int) -> tuple[int, int]:
         """(width, height) of a picture's network input."""
@@ -241,8 +244,8 @@ class TextDataset(Dataset):
         if not self.rect and rng.random() < hyp['mixup']:
             example = augment.blend(rng, example, self._composed(rng, int(self._others(rng, index, 1)[0])))
         image = augment.jitter_hsv(rng, example[0], hyp['hsv_h'], hyp['hsv_s'], hyp['hsv_v'])
-        image = degraded(rng, image, hyp)
-        return augment.random_flips(rng, (image, example[1]), hyp['flipud'], hyp['fliplr'])
+        image, annotations = augment.random_flips(rng, (image, example[1]), hyp['flipud'], hyp['fliplr'])
+        return degraded(rng, image, hyp), annotations  # last: what it draws moves nothing else
 
     def _others(self, rng: np.random.Generator, index: int, count: int) -> list[int]:
         """Pictures of the same kind, labelled or not, to compose with."""

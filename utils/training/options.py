@@ -318,6 +318,12 @@ class DistillOptions(TeacherOptions, RunOptions):
         metavar='LIST',
     )
     list_methods: bool = option(False, 'show all methods, a line each', group='recipe', exclusive='recipe', kept=False)
+    maps: str = option(
+        'runs/craft/1280',
+        "folder of CRAFT's maps of the training images, for the method maps; see teacher/craft.py ({default})",
+        group=MODELS,
+        metavar='DIR',
+    )
     mask_diff: float | None = option(
         None,
         'weight of the mask term (objects; the background keeps its ratio)',

@@ -10,6 +10,7 @@ METHODS = {
     'gid': 'GID',
     'hint': 'Hint',
     'logit': 'Logit',
+    'maps': 'Maps',
     'mask': 'Mask',
     'mgd': 'MGD',
     'pfi': 'PFI',

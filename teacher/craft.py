@@ -1,0 +1,80 @@
+"""Run CRAFT, a text detector of another kind, over a split: keep its maps, and score it where there is ground truth.
+
+    python teacher/craft.py --data data/ICDAR.yaml --task val
+
+teacher/label.py and the distillation method `maps` use what is kept. CRAFT's weights are no part of this project;
+docs/labelling.md says how to get them.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.runtime.cli import run_command
+from utils.runtime.options import MAX_SIDE, Options, option, parse
+
+
+@dataclass(kw_only=True)
+class CraftOptions(Options):
+    """What runs CRAFT."""
+
+    weights: str = option(
+        'teacher/easyocr/easyocr_en_models/models/craft_mlt_25k.pth', "CRAFT's weights ({default})", metavar='PTH'
+    )
+    cache: str = option('runs/craft', 'folder where its maps are kept ({default})', metavar='DIR')
+    imgsz: int = option(1280, 'longer side, pixels ({default})', metavar='PX', min=64, max=MAX_SIDE, multiple=32)
+    device: str = option('', "'cpu' or the number of a GPU (default: a GPU if there is one)")
+
+
+@dataclass(kw_only=True)
+class SplitOptions(CraftOptions):
+    """Of this command."""
+
+    data: str = option('data/ICDAR.yaml', 'data yaml ({default})', metavar='YAML')
+    task: str = option('val', 'split ({default})', choices=('train', 'val', 'test'))
+
+
+def main() -> None:
+    options = parse(SplitOptions, __doc__)
+    import numpy as np
+    from tqdm import tqdm
+
+    from utils.distillation.craft import WORD, CraftDetector
+    from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
+    from utils.loading.config import load_data_config
+    from utils.loading.images import Unreadable
+    from utils.loading.labels import companion_file
+    from utils.loading.listing import list_images
+    from utils.runtime.words import counted
+
+    images = list_images(load_data_config(options.data), options.task)
+    detector = CraftDetector(options.weights, options.device, options.cache, options.imgsz)
+    before = sum(image.is_file() and detector.cache.has(image) for image in images)
+    metrics, judged, words, skipped = ICDARMetrics(), 0, 0, []
+    for image in tqdm(images, f'CRAFT on {options.task}', unit='picture', disable=None):
+        try:
+            found = detector.words(image)
+        except Unreadable as error:
+            skipped.append(f'{image} ({error})')
+            continue
+        words += int((found.scores >= WORD).sum())
+        truth = companion_file(image, 'gt')
+        if truth and truth.is_file():
+            judged += 1
+            metrics.update(np.rint(found.quads).astype(np.int64), found.scores, *read_ground_truth(truth))
+    print(
+        f'{options.task}: {counted(len(images), "picture")}, {before} had maps before; '
+        f'{counted(words, "word")} of score {WORD} or more; maps in {detector.cache.folder}'
+    )
+    if skipped:
+        print(f'skipped {counted(len(skipped), "broken or missing picture")}: {skipped[0]}')
+    if judged:
+        at = {name.removeprefix('icdar_'): value for name, value in metrics.at(WORD).items()}
+        scores = ', '.join(f'{name} {value:.3f}' for name, value in at.items())
+        print(f'of {counted(judged, "picture")} with ground truth ({counted(metrics.words, "word")} to find): {scores}')
+
+
+if __name__ == '__main__':
+    run_command(main)
