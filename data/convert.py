@@ -36,8 +36,10 @@ from data.formats.common import DONT_CARE, MAX_PIXELS, BadEntry, shorten
 from data.formats.image_files import ImageFiles
 from data.formats.pages import Page, Region
 from models.errors import UserError
-from utils.loading.files import is_image, left_out, walk
-from utils.loading.images import pages, probe_image
+from ocrdistill.files import left_out, walk
+from ocrdistill.images import pages
+from utils.loading.files import is_image
+from utils.loading.images import probe_image
 from utils.loading.labels import MIN_AREA, clip_polygons, companion_file, polygon_areas
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_text, write_yaml

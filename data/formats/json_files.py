@@ -29,7 +29,7 @@ from data.formats.pages import (
     word_region,
 )
 from models.errors import UserError
-from utils.loading.files import HEIF, IMAGE_SUFFIXES
+from ocrdistill.files import HEIF, IMAGE_SUFFIXES
 
 MAX_PAGE_BYTES = 64 << 20  # of a LabelMe file, which may hold its picture
 UPLOAD = re.compile(r'[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
