@@ -1,12 +1,20 @@
 """Find text in images, videos and webcams: python detect.py --source photos"""
 
-from utils.detection.detector import Detector  # noqa: F401  for users: `from detect import Detector`
 from utils.detection.options import DetectOptions
 from utils.runtime.cli import run_command
 from utils.runtime.options import parse
 
 # numpy, OpenCV and torch are imported where they are used: --help and a wrong flag are answered at once, and the
 # first result comes within a second of importing torch.
+
+
+def __getattr__(name: str):
+    """For users: `from detect import Detector`."""
+    if name != 'Detector':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from utils.detection.detector import Detector
+
+    return Detector
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ def target_file(options: ExportOptions) -> Path:
     if options.out:
         return options.out
     weights = Path(options.weights)
-    marks = {'half': options.float16, 'int8': options.int8, 'nms': options.nms}
+    marks = {'half': options.float16, 'small': options.small, 'int8': options.int8, 'nms': options.nms}
     return weights.with_name(
         '_'.join([weights.stem, *(mark for mark, given in marks.items() if given)]) + SUFFIXES[options.format]
     )

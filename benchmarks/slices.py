@@ -46,9 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--weights', default='teacher/demo/yolov5n.pt', help='checkpoint (default: %(default)s)')
     args = parser.parse_args()
+    from ocrdistill.tiles import detect_sliced
     from utils.detection.detector import Detector
     from utils.detection.session import BATCH_SIZE, SLICE_OVERLAP
-    from utils.detection.tiles import detect_sliced
 
     image, truth = build_image()
     height, width = image.shape[:2]

@@ -36,8 +36,10 @@ from data.formats.common import DONT_CARE, MAX_PIXELS, BadEntry, shorten
 from data.formats.image_files import ImageFiles
 from data.formats.pages import Page, Region
 from models.errors import UserError
-from utils.loading.files import is_image, left_out, walk
-from utils.loading.images import pages, probe_image
+from ocrdistill.files import left_out, walk
+from ocrdistill.images import pages
+from utils.loading.files import is_image
+from utils.loading.images import probe_image
 from utils.loading.labels import CROSSING, MIN_AREA, companion_file
 from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
 from utils.runtime.cli import run_command

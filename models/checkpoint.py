@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models.errors import UserError
 from models.files import replacing
-from models.points import from_plain, is_scale, is_threshold
 from models.yolo import DetectionModel
+from ocrdistill.points import from_plain, is_scale, is_threshold
 
 FORMAT, VERSION = 'ocrdistill', 1
 # Names that a public YOLOv5 file may hold beyond tensors and containers. Every one becomes an inert stand-in: none of

@@ -1,8 +1,8 @@
 """What ends a command without a traceback."""
 
+from ocrdistill.errors import UserError
 
-class UserError(Exception):
-    """A wrong path, file, option or checkpoint. Commands print its message as one line and exit with status 1."""
+__all__ = ['Interrupted', 'UserError']
 
 
 class Interrupted(KeyboardInterrupt):

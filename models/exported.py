@@ -11,7 +11,6 @@ import json
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,13 @@ from torch import Tensor
 
 from models.checkpoint import load_model
 from models.errors import UserError
-from models.points import UNSCALED, Point, from_plain, is_scale, is_threshold, nearest
 from models.yolo import DetectionModel
+from ocrdistill.metadata import FORMAT, Metadata
+from ocrdistill.network import Run, import_onnxruntime, open_onnx
 
 SUFFIXES = ('.onnx', '.xml', '.torchscript')
-FORMAT, VERSION = 'ocrdistill', 1
 METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
 MAX_METADATA = 1 << 20  # bytes
-
-Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
 
 
 class ExportedModel:
@@ -52,22 +49,14 @@ class ExportedModel:
     """
 
     def __init__(self, file: Path, metadata: dict[str, Any], run: Run):
-        _check(file, metadata)
+        about = Metadata(file, metadata)
         self.file, self.metadata, self._run = file, metadata, run
-        self.names = {int(number): str(name) for number, name in metadata['names'].items()}
-        self.nc, self.quads = len(self.names), bool(metadata.get('quads'))
-        self.stride = torch.tensor([float(metadata['stride'])])
-        self.conf_threshold, self.precision = metadata.get('conf_threshold'), metadata.get('precision', 'float32')
-        self.word_scale = tuple(metadata.get('word_scale') or UNSCALED)
-        self.points = from_plain(metadata.get('points'))
-        source = metadata['source']
-        self.trained_on = None if source.get('conf_threshold_from') else source['options'].get('data')
-        self.input_size = None if metadata['dynamic'] else tuple(metadata['imgsz'])
-        self.long_side = max(metadata['imgsz'])
-
-    def point_at(self, imgsz: int) -> Point:
-        """As of DetectionModel."""
-        return nearest(self.points, imgsz, Point(self.conf_threshold, self.word_scale))
+        self.names, self.nc, self.quads = about.names, about.nc, about.quads
+        self.stride = torch.tensor([float(about.stride)])
+        self.conf_threshold, self.word_scale, self.points = about.conf_threshold, about.word_scale, about.points
+        self.point_at, self.precision = about.point_at, about.precision
+        self.trained_on = None if about.source.get('conf_threshold_from') else about.source['options'].get('data')
+        self.input_size, self.long_side = about.input_size, about.long_side
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
         """(B, 3, H, W) pictures, 0..1 -> (decoded (B, M, 5 + nc) float32, None in place of the raw maps)."""
@@ -141,7 +130,7 @@ def import_package(name: str) -> Any:
         # Both report their use to Intel as soon as they are imported, unless this package cannot be; neither needs it.
         sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
     try:
-        return importlib.import_module(name)
+        return import_onnxruntime() if name == 'onnxruntime' else importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name.partition('.')[0]:
             raise
@@ -164,46 +153,8 @@ def _text(size: tuple[int, ...]) -> str:
     return f'{size[1]}x{size[0]}'
 
 
-def _check(file: Path, metadata: dict[str, Any]) -> None:
-    """Refuse a file that is not an export of ours for this use. Raises UserError."""
-    if metadata.get('format') != FORMAT or metadata.get('version') != VERSION:
-        raise UserError(f'{file} is no export of ours (export.py writes metadata of version {VERSION} into its files)')
-    if metadata.get('nms'):
-        raise UserError(f'{file} has NMS inside, for other programs: export without --nms for detect.py and val.py')
-    threshold, size = metadata.get('conf_threshold'), metadata.get('imgsz')
-    source = metadata.get('source')
-    names, stride = metadata.get('names'), metadata.get('stride')
-    fine = (
-        isinstance(names, dict)
-        and names.keys() == {str(number) for number in range(len(names))}
-        and isinstance(stride, int)
-        and stride > 0
-        and isinstance(metadata.get('dynamic'), bool)
-        and isinstance(size, list)
-        and len(size) == 2
-        and all(isinstance(side, int) and side > 0 and side % stride == 0 for side in size)
-        and isinstance(source, dict)
-        and isinstance(source.get('options'), dict)
-        and is_threshold(threshold)
-        and is_scale(metadata.get('word_scale'))
-    )
-    if not (fine and names):
-        raise UserError(f'{file} is damaged: its metadata is incomplete')
-    try:
-        from_plain(metadata.get('points'))
-    except ValueError as error:
-        raise UserError(f'{file} is damaged: {error}') from None
-
-
 def _open_onnx(file: Path) -> tuple[dict[str, Any], Run]:
-    onnxruntime = import_package('onnxruntime')
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
-    entries = session.get_modelmeta().custom_metadata_map
-    metadata = {key: json.loads(value) for key, value in entries.items()} if 'format' in entries else {}
-    return metadata, lambda images: session.run(None, {'images': images})[0]
+    return open_onnx(file, threads=torch.get_num_threads())
 
 
 def _open_openvino(file: Path) -> tuple[dict[str, Any], Run]:
@@ -225,7 +176,7 @@ def _open_torchscript(file: Path) -> tuple[dict[str, Any], Run]:
         entry = [name for name in archive.namelist() if name.endswith(f'/extra/{METADATA_FILE}')]
         with archive.open(entry[0]) if entry else io.BytesIO(b'{}') as stream:
             metadata = json.loads(stream.read(MAX_METADATA))  # what is longer is cut, and no JSON
-    _check(file, metadata)  # before any of it runs
+    Metadata(file, metadata)  # refused before any of it runs
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)  # PyTorch deprecates TorchScript, and still runs it
         network = torch.jit.load(file, map_location='cpu')

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 from models.layers import C3, SPPF, Concat, Conv, Detect
-from models.points import UNSCALED, Point, Points, nearest
 from models.yamls import read_yaml
+from ocrdistill.points import UNSCALED, Point, Points, nearest
 
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
 OPTIONAL_KEYS = {'quads', 'ch', 'inplace'}  # the last two of public checkpoints, where they mean nothing to us

@@ -45,7 +45,7 @@ class PackOptions(Options):
 def choose_points(model, options: PackOptions):
     """The point of each size, chosen on val of --data, with the figures of each printed."""
     from models.checkpoint import ready
-    from models.points import Point
+    from ocrdistill.points import Point
     from utils.evaluation.report import evaluate_split, print_scores
     from utils.evaluation.split import EvaluationSplit, require_class_count
     from utils.loading.config import load_data_config
@@ -66,7 +66,7 @@ def choose_points(model, options: PackOptions):
 def main() -> None:
     options = parse(PackOptions, __doc__)
     from models.checkpoint import read_checkpoint, restore, save_checkpoint
-    from models.points import to_plain
+    from ocrdistill.points import to_plain
 
     checkpoint = read_checkpoint(options.source)
     model = restore(checkpoint).half()

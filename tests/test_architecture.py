@@ -1,4 +1,4 @@
-"""Arrows point one way: commands -> utils -> models, and there is no circle of rooms."""
+"""Arrows point one way: commands -> utils -> models -> ocrdistill, and there is no circle of rooms."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -7,7 +7,8 @@ from pathlib import Path
 from tests.support import ROOT
 
 COMMANDS = {file.stem for file in ROOT.glob('*.py')}
-FOLDERS = {'models', 'utils', 'data', 'teacher', 'benchmarks'}
+FOLDERS = {'ocrdistill', 'models', 'utils', 'data', 'teacher', 'benchmarks'}
+HEAVY = {'torch', 'torchvision', 'cv2', 'scipy', 'shapely', 'matplotlib', 'yaml', 'tqdm'}  # not for the runtime
 
 
 def imports(file: Path) -> set[str]:
@@ -28,13 +29,24 @@ def room(name: str) -> str:
 
 
 def test_nothing_points_upwards():
-    for folder, above in (('models', FOLDERS - {'models'}), ('utils', FOLDERS - {'models', 'utils'})):
+    below: set[str] = set()
+    for folder in ('ocrdistill', 'models', 'utils'):
+        below.add(folder)
+        above = FOLDERS - below
         for file in (ROOT / folder).rglob('*.py'):
             upwards = {name for name in imports(file) if name.split('.')[0] in above | COMMANDS}
             assert not upwards, f'{file} imports {upwards}'
     for file in (ROOT / 'data/formats').rglob('*.py'):
         scripts = {name for name in imports(file) if name.startswith('data.') and not name.startswith('data.formats')}
         assert not scripts, f'{file} imports {scripts}'
+
+
+def test_the_runtime_needs_no_pytorch():
+    for file in (ROOT / 'ocrdistill').rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            assert not {name.split('.')[0] for name in names} & HEAVY, file
 
 
 def test_rooms_make_no_circle():
@@ -46,6 +58,6 @@ def test_rooms_make_no_circle():
 
 
 def test_files_are_short():
-    for folder in ('utils', 'models', 'data'):
+    for folder in ('ocrdistill', 'utils', 'models', 'data'):
         long = {file.name for file in (ROOT / folder).rglob('*.py') if len(file.read_text().splitlines()) > 400}
         assert not long

@@ -1,11 +1,10 @@
-"""Boxes: their forms, overlaps, non-maximum suppression, and the letterbox that maps pictures to network inputs."""
+"""Boxes: their forms, overlaps, and non-maximum suppression, in PyTorch: for training and validation."""
 
 import contextlib
 import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,28 +14,6 @@ from utils.quads import decode, pairwise_quad_iou
 UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
 QUADS_AT_ONCE = 1000  # that are compared to all others: memory grows with their number
 MAX_CANDIDATES = 30_000  # boxes of one picture that enter NMS at most, the most confident first
-
-
-class Letterbox(NamedTuple):
-    """How a picture was placed in its network input: input pixel = picture pixel * scale + pad."""
-
-    scale_x: float
-    scale_y: float
-    pad_x: float
-    pad_y: float
-
-    def quads_to_image(self, quads: Tensor, height: int, width: int) -> Tensor:
-        """Map corners (..., 2) in input pixels back to image pixels, clipped to the image's (height, width)."""
-        pad, scale = quads.new_tensor([self.pad_x, self.pad_y]), quads.new_tensor([self.scale_x, self.scale_y])
-        limit = quads.new_tensor([width, height])
-        return ((quads - pad) / scale).clamp(min=torch.zeros_like(limit), max=limit)
-
-    def to_image(self, boxes: Tensor, height: int, width: int) -> Tensor:
-        """Map xyxy boxes (..., 4) in input pixels back to picture pixels, clipped to the picture's (height, width)."""
-        pad = boxes.new_tensor([self.pad_x, self.pad_y, self.pad_x, self.pad_y])
-        scale = boxes.new_tensor([self.scale_x, self.scale_y, self.scale_x, self.scale_y])
-        limit = boxes.new_tensor([width, height, width, height])
-        return ((boxes - pad) / scale).clamp(min=torch.zeros_like(limit), max=limit)
 
 
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:

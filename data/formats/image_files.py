@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from data.formats.common import BadEntry
 from models.errors import UserError
-from utils.loading.files import HAS_HEIF, HEIF, HEIF_HINT, IMAGE_SUFFIXES, is_image, left_out, same_name, walk
+from ocrdistill.files import HAS_HEIF, HEIF, HEIF_HINT, IMAGE_SUFFIXES, left_out, walk
+from utils.loading.files import is_image, same_name
 
 UPLOAD = re.compile(r'^[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
 

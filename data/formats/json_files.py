@@ -28,7 +28,7 @@ from data.formats.pages import (
     word_region,
 )
 from models.errors import UserError
-from utils.loading.files import HEIF, IMAGE_SUFFIXES
+from ocrdistill.files import HEIF, IMAGE_SUFFIXES
 
 MAX_PAGE_BYTES = 64 << 20  # of a LabelMe file, which may hold its picture
 SHAPES_OF_LABELME = ('polygon', 'rectangle', 'rotation', 'quadrilateral')  # the last two are X-AnyLabeling's

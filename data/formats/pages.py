@@ -12,7 +12,7 @@ import numpy as np
 
 from data.formats.common import DONT_CARE, BadEntry
 from data.formats.image_files import ImageFiles
-from utils.loading.files import walk
+from ocrdistill.files import walk
 from utils.loading.rows import unquoted
 
 # Bounds that no annotation made by people comes near; they stop what is no such file.

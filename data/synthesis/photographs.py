@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image
 
 from models.errors import UserError
-from utils.loading.files import is_image, walk
-from utils.loading.images import UPRIGHT, load_image, orientation_of
+from ocrdistill.files import walk
+from ocrdistill.images import UPRIGHT, orientation_of
+from utils.loading.files import is_image
+from utils.loading.images import load_image
 from utils.loading.labels import find_companion, read_labels
 from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list

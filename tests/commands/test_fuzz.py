@@ -32,6 +32,7 @@ from models.errors import UserError
 from models.exported import ExportedModel, load_detector
 from models.yamls import read_yaml
 from models.yolo import DetectionModel
+from ocrdistill.errors import Unreadable
 from teacher.download import describe, load_manifest
 from tests.data import test_convert, test_prepare
 from tests.models.test_checkpoint import save_public
@@ -42,7 +43,7 @@ from utils.evaluation.icdar import read_ground_truth
 from utils.export import metadata
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
-from utils.loading.images import Unreadable, load_image, read_image
+from utils.loading.images import load_image, read_image
 from utils.loading.labels import read_labels
 from utils.loading.listing import list_images
 from utils.runtime.hyp import load_hyp

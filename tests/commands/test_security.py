@@ -28,12 +28,13 @@ from models.errors import UserError
 from models.exported import ExportedModel
 from models.yamls import read_yaml
 from models.yolo import DetectionModel
+from ocrdistill.errors import Unreadable
 from teacher.download import load_manifest
 from tests.support import ROOT, small_cfg
 from utils.detection.writer import SourceImage, Writer
 from utils.evaluation.icdar import read_ground_truth
 from utils.loading.config import load_data_config
-from utils.loading.images import Unreadable, load_image, probe_image, read_image
+from utils.loading.images import load_image, probe_image, read_image
 from utils.loading.labels import read_labels
 from utils.runtime.hyp import check_hyp
 

@@ -10,12 +10,12 @@ import torch
 import detect
 from models.checkpoint import save_checkpoint
 from models.yolo import DetectionModel
+from ocrdistill.reading_order import reading_order
+from ocrdistill.rows import corners_of, level_crop, levelled_boxes
+from ocrdistill.tiles import detect_sliced
+from ocrdistill.turns import detect_turned, turned_back
 from tests.support import small_cfg
 from tests.world import call, place
-from utils.detection.corners import corners_of, level_crop, levelled_boxes
-from utils.detection.reading_order import reading_order
-from utils.detection.tiles import detect_sliced
-from utils.detection.turns import detect_turned, turned_back
 
 
 def turned_quad(x: float, y: float, width: float, height: float, degrees: float) -> np.ndarray:

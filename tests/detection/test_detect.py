@@ -18,11 +18,12 @@ import detect
 from models.checkpoint import save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
+from ocrdistill.letterbox import place
+from ocrdistill.reading_order import reading_order
 from tests.support import ROOT
 from utils.detection.detector import Detector
 from utils.detection.drawing import draw_boxes
 from utils.detection.options import DetectOptions
-from utils.detection.reading_order import reading_order
 from utils.loading.images import read_image
 from utils.runtime.options import parse
 
@@ -160,7 +161,7 @@ def test_boxes_follow_the_picture_through_the_letterbox(weights, noise):
     """A box in network pixels returns to where it was, in pictures wider and taller than the network's input."""
     detector = Detector(weights, device='cpu', imgsz=96)
     for height, width in ((50, 200), (300, 70), (96, 96), (1, 400)):
-        padded, letterbox = detector._place(noise(height, width))
+        padded, letterbox = place(noise(height, width), detector.imgsz, detector.stride)
         assert max(padded.shape[:2]) == 96 and all(side % 32 == 0 for side in padded.shape[:2])
         scale = torch.tensor([letterbox.scale_x, letterbox.scale_y] * 2)
         pad = torch.tensor([letterbox.pad_x, letterbox.pad_y] * 2)

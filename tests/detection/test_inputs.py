@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from models.errors import UserError
+from ocrdistill.files import HAS_HEIF, IMAGE_SUFFIXES
 from tests.detection.test_detect import noise, read_json, run, save, weights  # noqa: F401  fixtures
 from tests.inputs import detect_inputs
 from tests.support import ROOT, run_here
 from utils.detection.detector import Detector
-from utils.loading.files import HAS_HEIF, IMAGE_SUFFIXES
 from utils.loading.images import read_image
 
 heic_is_unknown = pytest.mark.skipif(HAS_HEIF, reason='pillow-heif is installed')

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.detection.reading_order import reading_order
+from ocrdistill.reading_order import reading_order
 
 
 def text(lines: list[list[int]]) -> np.ndarray:

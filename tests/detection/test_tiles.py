@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.slices import build_image, recall_and_precision
+from ocrdistill.tiles import View, detect_sliced, make_views, merge_views
 from tests.support import ROOT
 from utils.detection.detector import Detector
-from utils.detection.tiles import View, detect_sliced, make_views, merge_views
 
 WHOLE = View(0, 0, 1000, 500)
 LEFT, RIGHT = View(0, 0, 600, 500), View(400, 0, 1000, 500)

@@ -8,8 +8,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from models.checkpoint import load_model
-from models.points import Point
 from models.yolo import DetectionModel
+from ocrdistill.points import Point
 from tests.support import ROOT, small_cfg
 from utils.evaluation.evaluate import Evaluation, ImageResult
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics

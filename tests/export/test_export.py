@@ -18,6 +18,7 @@ from models.checkpoint import load_model, save_checkpoint
 from models.errors import UserError
 from models.exported import default_device, load_detector, long_side
 from models.yolo import DetectionModel
+from ocrdistill.letterbox import place
 from tests.support import ROOT, run_here, small_cfg
 from utils.boxes import non_max_suppression
 from utils.detection.detector import Detector
@@ -199,7 +200,7 @@ def test_detect_finds_the_same(exports, kind, size):
 def test_a_fixed_size_holds_any_picture(exports):
     detector = Detector(str(exports['onnx, 64x128'][0]))
     for height, width in [(1, 1), (64, 128), (128, 64), (333, 667), (1000, 3), (3, 1000), (777, 1000)]:
-        padded, letterbox = detector._place(np.full((height, width, 3), 7, np.uint8))
+        padded, letterbox = place(np.full((height, width, 3), 7, np.uint8), 0, 32, detector.model.input_size)
         inside = (padded == 7).all(2)
         assert padded.shape[:2] == (64, 128)
         ys, xs = np.nonzero(inside)

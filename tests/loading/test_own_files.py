@@ -10,13 +10,16 @@ import pytest
 from PIL import Image
 
 from models.errors import UserError
+from ocrdistill import files, images
+from ocrdistill.errors import Unreadable
+from ocrdistill.files import left_out, walk
+from ocrdistill.images import pages
 from tests import inputs
 from tests.support import run_script
-from utils.loading import files, images
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
-from utils.loading.files import is_image, left_out, matching, walk
-from utils.loading.images import Unreadable, pages, probe_image, read_image
+from utils.loading.files import is_image, matching
+from utils.loading.images import probe_image, read_image
 from utils.loading.labels import find_companion, read_label_file, read_labels
 from utils.loading.listing import list_images
 from utils.loading.polygons import polygon_areas

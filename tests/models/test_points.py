@@ -4,8 +4,8 @@ import pytest
 
 from models.checkpoint import read_checkpoint, restore, save_checkpoint
 from models.errors import UserError
-from models.points import Point, from_plain, nearest, to_plain
 from models.yolo import DetectionModel
+from ocrdistill.points import Point, from_plain, nearest, to_plain
 from tests.support import small_cfg
 
 POINTS = {640: Point(0.3, (0.9, 0.7)), 1280: Point(0.4)}

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.points import UNSCALED
 from models.yamls import read_yaml
+from ocrdistill.points import UNSCALED
 from utils.comparison.settings import fingerprint, first_difference, settings_of
 from utils.comparison.statistics import METRICS
 

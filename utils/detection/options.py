@@ -80,9 +80,10 @@ class DetectOptions(Options):
     save_json: bool = option(False, 'write detections.json: boxes in pixels, scores, lines, reading order')
     nosave: bool = option(False, 'write no annotated images and videos')
     view_img: bool = option(False, 'show the annotated images (any key: next, q: stop)', *('--show', '--view-img'))
-    line_thickness: int | None = option(None, "pixels of a box's line (default: suits the image)", metavar='PX', min=1)
-    hide_labels: bool = option(False, 'draw boxes without the class name')
-    hide_conf: bool = option(False, 'draw boxes without the confidence')
+    line_thickness: int | None = option(None, 'pixels of an outline (default: suits the image)', metavar='PX', min=1)
+    hide_labels: bool = option(False, 'draw boxes without the class name, which is drawn where there are several')
+    show_conf: bool = option(False, 'draw the confidence beside each box')
+    hide_conf: bool = option(False, 'draw no confidence: as without this flag, for command lines that have it')
     vid_stride: int | None = option(None, 'of a video read every N-th frame (default 1)', metavar='N', min=1)
 
     def contradictions(self, given: set[str]) -> Iterator[str]:
@@ -92,6 +93,8 @@ class DetectOptions(Options):
             yield '--crop-margin is for the images of --save-crop: give --save-crop too'
         if self.slice_overlap is not None and self.slice is None:
             yield '--slice-overlap is for the tiles of --slice: give --slice too'
-        for name in ('line_thickness', 'hide_labels', 'hide_conf'):
+        if self.show_conf and self.hide_conf:
+            yield '--show-conf and --hide-conf contradict each other'
+        for name in ('line_thickness', 'hide_labels', 'show_conf', 'hide_conf'):
             if self.nosave and not self.view_img and getattr(self, name):
                 yield f'--{name.replace("_", "-")} changes what is drawn, and --nosave draws nothing'

@@ -10,22 +10,19 @@ import numpy as np
 from tqdm import tqdm
 
 from models.errors import UserError
-from utils.detection.corners import corners_of, has_quads, levelled_boxes
+from ocrdistill.detector import MAX_WORDS, MAX_WORDS_SLICED, MIN_TILE
+from ocrdistill.errors import Unreadable
+from ocrdistill.rows import in_reading_order
+from ocrdistill.tiles import SLICE_OVERLAP, detect_sliced
+from ocrdistill.turns import detect_turned
 from utils.detection.detector import Detector
 from utils.detection.drawing import annotate
-from utils.detection.reading_order import reading_order
 from utils.detection.sources import Source, Video, read_in_groups
-from utils.detection.tiles import detect_sliced
-from utils.detection.turns import detect_turned
 from utils.detection.writer import SourceImage, Writer
-from utils.loading.images import Unreadable
 from utils.runtime.words import counted
 
-MAX_DETECTIONS, MAX_DETECTIONS_SLICED = 1000, 3000  # boxes of an image; a dense page has some 600 words
-MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
 MANY = 20  # sources; from here on a progress bar takes the place of a line an image
 BATCH_SIZE = 8  # images; a network gains on CPUs and GPUs alike, and little from more
-SLICE_OVERLAP = 0.2  # fraction of a tile's side
 
 
 def check_sources(sources: list[Source], options) -> None:
@@ -49,7 +46,7 @@ def check_display() -> None:
 
 def max_detections(options) -> int:
     """How many boxes of an image are kept at most: --max-det, or what fits a page, or a large photograph."""
-    return options.max_det or (MAX_DETECTIONS if options.slice is None else MAX_DETECTIONS_SLICED)
+    return options.max_det or (MAX_WORDS if options.slice is None else MAX_WORDS_SLICED)
 
 
 def build_detector(options) -> Detector:
@@ -146,9 +143,8 @@ def process_video(source: Source, find: Callable, writer: Writer, progress: 'Pro
 def write(image: SourceImage, rows: np.ndarray, source: Source, writer: Writer, fps: float | None = None) -> int:
     """Write and show what is asked for of an image, or of a frame if `fps` is given; returns the count of boxes."""
     options = writer.options
-    lines = reading_order(levelled_boxes(corners_of(rows)) if has_quads(rows) else rows[:, :4])
-    rows = rows[[word for line in lines for word in line]]
-    writer.add(image, rows, np.repeat(range(len(lines)), [len(line) for line in lines]))
+    rows, lines = in_reading_order(rows)
+    writer.add(image, rows, lines)
     if not options.nosave or options.view_img:
         annotated = annotate(image.image, rows, writer.names, options)
     if not options.nosave and fps:

@@ -2,7 +2,6 @@
 
 import glob
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,8 +12,10 @@ import cv2
 import numpy as np
 
 from models.errors import UserError
-from utils.loading.files import IMAGE_SUFFIXES, left_out, walk
-from utils.loading.images import Unreadable, pages, read_image
+from ocrdistill.errors import Unreadable
+from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
+from ocrdistill.sources import natural_key, read_pages
+from utils.loading.images import decode_with_opencv
 from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list
 
@@ -69,7 +70,7 @@ def find_sources(source: str) -> tuple[list[Source], str]:
 
     files = [Path(os.path.abspath(file)) for file in files]
     if not os.path.isfile(path):  # a list file is read in its own order
-        files.sort(key=_natural)
+        files.sort(key=natural_key)
     root = os.path.abspath(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in files])
     found = [Source(PurePosixPath(file.relative_to(root).as_posix()), file) for file in dict.fromkeys(files)]
     if len(found) < len(files):
@@ -92,11 +93,6 @@ def _expand(pattern: str) -> list[Path]:
     for file in found:
         once.setdefault((os.path.realpath(file.parent), file.name), file)
     return list(once.values())
-
-
-def _natural(file: Path) -> list:
-    """A key that sorts img_2 before img_10."""
-    return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', str(file))]
 
 
 def _read_list(file: Path) -> tuple[list[Path], str]:
@@ -148,23 +144,8 @@ def _read_one_by_one(sources: list[Source]) -> Iterator[tuple[Source, np.ndarray
         if source.moves:
             yield source, None
             continue
-        try:
-            numbers = pages(source.path)
-        except Unreadable as error:
-            yield source, error
-            continue
-        for count, page in enumerate(numbers, 1):
-            named = source._replace(name=_page_name(source.name, count, names), page=page) if count > 1 else source
-            try:
-                yield named, read_image(source.path, page)
-            except Unreadable as error:
-                yield named, error
-
-
-def _page_name(name: PurePosixPath, count: int, taken: set[PurePosixPath]) -> PurePosixPath:
-    """scan_page2.tif of scan.tif, and scan.tif_page2.tif beside another file that is named so."""
-    chosen = name.with_name(f'{name.stem}_page{count}{name.suffix}')
-    return chosen if chosen not in taken else name.with_name(f'{name.name}_page{count}{name.suffix}')
+        for name, page, image in read_pages(source.path, source.name, names, decode_with_opencv):
+            yield source._replace(name=name, page=page), image
 
 
 class Video:

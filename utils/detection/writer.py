@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 
 from models.errors import UserError
-from utils.detection.corners import corners_of, has_quads, level_crop, upright_crop
+from ocrdistill.detector import CROP_MARGIN
+from ocrdistill.rows import corners_of, has_quads, level_crop, upright_crop
 from utils.runtime.run_folder import make_folder, make_run_folder, write_bytes, write_yaml
 
 QUALITY = 95  # of JPEG and WebP files, 0..100
 COLOURED = frozenset(['.bmp', '.dib', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
-CROP_MARGIN = 0.1  # fraction of a word's height
 
 
 class SourceImage(NamedTuple):

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.exported import ExportedModel
-from models.points import UNSCALED
 from models.yolo import DetectionModel
+from ocrdistill.points import UNSCALED
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.evaluation.metrics import IOU_THRESHOLDS, ConfusionMatrix, DetectionMetrics
@@ -207,7 +207,7 @@ def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Imag
         rows, place, shape = rows.cpu(), batch.letterboxes[number], batch.shapes[number]
         boxes = torch.cat((place.to_image(rows[:, :4], *shape), rows[:, 4:6]), 1)
         has_edges = rows.shape[1] > 6
-        return boxes, place.quads_to_image(decode(rows[:, :4], rows[:, 6:]), *shape) if has_edges else None
+        return boxes, place.to_image(decode(rows[:, :4], rows[:, 6:]), *shape) if has_edges else None
 
     for number in range(len(found)):
         letterbox, shape = batch.letterboxes[number], batch.shapes[number]
@@ -220,7 +220,7 @@ def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Imag
         detections, detection_quads = in_image(found[number], number)
         words_here, word_quads = in_image(words[number], number)
         edges = None if batch.edges is None else batch.edges[here, :4]
-        label_quads = None if edges is None else letterbox.quads_to_image(decode(inputs, edges), *shape)
+        label_quads = None if edges is None else letterbox.to_image(decode(inputs, edges), *shape)
         quads = (detection_quads, word_quads, label_quads)
         result.append(ImageResult(batch.paths[number], shape, detections, words_here, labels, regions, *quads))
     return result

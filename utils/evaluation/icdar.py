@@ -15,7 +15,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import replacing
-from models.points import UNSCALED
+from ocrdistill.points import UNSCALED
 from utils.loading.rows import read_rows, unquoted
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from models.exported import ExportedModel
-from models.points import UNSCALED
 from models.yolo import DetectionModel
+from ocrdistill.points import UNSCALED
 from utils.evaluation.evaluate import QUAD_SCORES, SCORES, WORD_NMS_IOU, Evaluation, evaluate
 from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, WIDTH_SCALES, write_submission
 from utils.evaluation.split import EvaluationSplit

@@ -42,7 +42,8 @@ class ExportJob:
         checkpoint = read_checkpoint(options.weights)
         self.model = restore(checkpoint).eval().requires_grad_(False).fuse()
         self.network = Decoding(self.model, half=options.float16 and options.format == 'onnx')
-        self.precision = 'float16' if options.float16 else 'int8' if options.int8 else 'float32'
+        stored = options.float16 or options.small
+        self.precision = 'float16' if stored else 'int8' if options.int8 else 'float32'
         self.metadata = describe(
             checkpoint,
             self.model,
@@ -70,9 +71,11 @@ class ExportJob:
         write_text(file.with_name(f'{file.name}.card.md'), write_card(self.metadata, file, self.facts))
 
     def _onnx(self, file: Path) -> None:
-        from utils.export.onnx_graph import append_nms, save_onnx, to_onnx
+        from utils.export.onnx_graph import append_nms, halve_weights, save_onnx, to_onnx
 
         graph = to_onnx(self.network, self.options.imgsz, self.options.dynamic)
+        if self.options.small:
+            halve_weights(graph)
         save_onnx(graph, file, self.metadata)
         decode = load_detector(file)
         self._check(decode)

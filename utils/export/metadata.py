@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from models.checkpoint import Checkpoint
-from models.exported import FORMAT, VERSION
-from models.points import to_plain
 from models.yolo import DetectionModel
-from utils.loading.augment import GREY
+from ocrdistill.letterbox import GREY
+from ocrdistill.metadata import FORMAT, VERSION
+from ocrdistill.points import to_plain
 from utils.runtime.run_folder import versions
 
 # Of a checkpoint's options, those that tell what its figures are worth; paths of outputs and the like stay behind.

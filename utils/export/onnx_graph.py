@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models.exported import import_package
 from utils.export.network import Decoding, quiet
 
+SMALLEST_HALVED = 1000  # values of a tensor; the bytes of smaller ones do not count
 OPSET = 18  # what PyTorch's exporter itself writes; ONNX Runtime, its web build and OpenVINO all read it
 
 
@@ -48,6 +50,24 @@ def to_onnx(network: Decoding, size: tuple[int, int], dynamic: bool):
         _name_axes(graph.graph.input[0], {0: 'batch', 2: 'height', 3: 'width'})
         _name_axes(graph.graph.output[0], {0: 'batch', 1: 'cells'})
     return graph
+
+
+def halve_weights(model) -> None:
+    """Store the weights of a graph (onnx.ModelProto) in float16, cast back to float32: what runs it casts once, as it
+    loads the file, and computes as before."""
+    onnx = import_package('onnx')
+    casts, weights = [], list(model.graph.initializer)
+    for weight in weights:
+        values = onnx.numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < SMALLEST_HALVED:
+            continue
+        half = onnx.numpy_helper.from_array(values.astype(np.float16), f'{weight.name}_half')
+        casts.append(onnx.helper.make_node('Cast', [half.name], [weight.name], to=onnx.TensorProto.FLOAT))
+        model.graph.initializer.remove(weight)
+        model.graph.initializer.append(half)
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _clean(model) -> None:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from models.exported import FORMAT, import_package
+from models.exported import import_package
+from ocrdistill.metadata import FORMAT
 
 
 def to_openvino(onnx_graph):

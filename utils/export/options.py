@@ -25,6 +25,12 @@ class ExportOptions(Options):
         *('--float16', '--half'),
         exclusive='precision',
     )
+    small: bool = option(
+        False,
+        'onnx: float16 weights that are computed in float32: half the bytes, the time of float32',
+        '--float16-weights',
+        exclusive='precision',
+    )
     int8: bool = option(False, 'openvino: 8-bit convolutions, calibrated on --data', exclusive='precision')
     data: str | None = option(
         None, 'of --int8: its train calibrates, its val evaluates (data/ICDAR.yaml)', metavar='YAML'
@@ -60,6 +66,8 @@ class ExportOptions(Options):
         for name in ('data', 'calibration'):
             if name in given and not self.int8:
                 yield f'--{name} belongs to --int8'
+        if self.small and self.format != 'onnx':
+            yield '--float16-weights: for onnx'
         if self.nms and self.format != 'onnx':
             yield '--nms: for onnx'
         for name in ('conf_thres', 'iou_thres', 'max_det'):

@@ -8,9 +8,9 @@ import math
 import cv2
 import numpy as np
 
+from ocrdistill.letterbox import GREY, resized_shape
 from utils.loading.labels import Annotations
 
-GREY = 114  # of the letterbox and of what lies outside a moved picture
 MIN_SIDE = 2.0  # pixels; a target that becomes smaller is a don't-care region from then on
 MIN_VISIBLE = 0.2  # a target of which less than this share of its area is left likewise
 WHOLE = 0.95  # in crops, words that the frame cuts further than this are don't-care: most of them cannot be read
@@ -20,19 +20,16 @@ Example = tuple[np.ndarray, Annotations]  # a picture and its regions, in its pi
 
 
 def resize_long_side(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize so that the longer side is `size` pixels: by area means when it shrinks, linearly when it grows."""
+    """Resize so that the longer side is `size` pixels: by area means when it shrinks, linearly when it grows.
+
+    ocrdistill.letterbox.resize is the same without OpenCV, give or take the rounding, and takes several times as long.
+    """
     height, width = image.shape[:2]
     new_width, new_height = resized_shape(width, height, size)
     if (new_width, new_height) == (width, height):
         return image
     how = cv2.INTER_AREA if max(width, height) > size else cv2.INTER_LINEAR
     return cv2.resize(image, (new_width, new_height), interpolation=how)
-
-
-def resized_shape(width: int, height: int, size: int) -> tuple[int, int]:
-    """(width, height) after `resize_long_side`; at least one pixel each."""
-    ratio = size / max(width, height)
-    return max(round(width * ratio), 1), max(round(height * ratio), 1)
 
 
 def pad_to(image: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int, int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler, default_collate
 
-from utils.boxes import Letterbox
+from ocrdistill.letterbox import Letterbox
 from utils.loading.labels import Annotations
 
 

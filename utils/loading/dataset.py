@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from models.errors import UserError
-from utils.boxes import Letterbox
+from ocrdistill.letterbox import Letterbox
 from utils.loading import augment
 from utils.loading.augment import Example
 from utils.loading.batches import Sample

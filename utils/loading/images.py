@@ -1,78 +1,36 @@
-"""Reading images: one reader, and one idea of which way is up, for all commands. Needs no torch."""
+"""The runtime's reader of images with OpenCV behind it: 16-bit colours, formats that Pillow does not know, fast JPEGs.
 
-import os
-import re
-import stat
+Needs no torch.
+"""
+
+import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from models.errors import UserError
-from utils.loading.files import HAS_HEIF, HEIF_HINT
-
-if HAS_HEIF:
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-
-MAX_BYTES = 1 << 30  # of an image's file
-FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a complete file ends with
-HEIF_START = re.compile(rb'....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1)', re.DOTALL)
-PAGED = ('TIFF', 'GIF', 'WEBP', 'PNG', 'AVIF', 'HEIF')  # formats of which a file may hold several images of one kind
-MAX_PAGES = 10_000
-THUMBNAIL = 1  # bit of a TIFF page's NewSubfileType
-ORIENTATION, SUBFILE_TYPE = 0x0112, 254  # tags
-XMP_ORIENTATION = re.compile(rb'tiff:Orientation\s*(?:=\s*["\']|>)\s*([1-8])')
-SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
-UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-    8: np.rot90,
-}
-DEEP_BITS = 14  # 16-bit images whose values need no more bits are stretched: they would look black
-
-_said: set[str] = set()
+from ocrdistill import images
+from ocrdistill.errors import Unreadable
 
 
-class Unreadable(OSError):
-    """A file that is no image or video, or a broken one; the message says why."""
+class _AboveBars(logging.Handler):
+    """Warnings on lines of their own, whatever progress is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(f'warning: {record.getMessage()}', file=sys.stderr)
+
+
+images.LOG.addHandler(_AboveBars())
+images.LOG.propagate = False
 
 
 def read_image(path: Path, page: int = 0) -> np.ndarray:
-    """Read an image of any colour mode and depth, upright as its EXIF says, or else its XMP.
-
-    Args:
-        page: of a file of several images, one of `pages(path)`.
-
-    Returns:
-        (H, W, 3) uint8 RGB. What is transparent is white, as viewers show it. 16 bits become 8; where the values need
-        14 bits or less (12-bit cameras and scanners) these are stretched, and a line says so, once a process.
-
-    Raises:
-        Unreadable: the file is missing, broken or of an unknown format.
-    """
-    if problem := unfit(path):
-        raise Unreadable(problem)
-    try:
-        with Image.open(path) as image:
-            if page:
-                image.seek(page)
-            return _pixels(image, path, page)
-    except UnidentifiedImageError:
-        return _to_rgb(_decode_with_opencv(path, page, _start_of(path)), path)
-    except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from None
-    except Exception as error:  # decoders raise what they like at a broken file
-        raise Unreadable(f'broken image: {error}') from None
+    """As ocrdistill.images.read_image: (H, W, 3) uint8 RGB, upright. Raises Unreadable."""
+    return images.read_image(path, page, decode_with_opencv)
 
 
 def load_image(file: Path | str) -> np.ndarray:
@@ -83,177 +41,39 @@ def load_image(file: Path | str) -> np.ndarray:
         raise UserError(f'{file}: the picture cannot be read ({error})') from None
 
 
-def upright_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image."""
-    pixels = _to_rgb(_values(image), Path(getattr(image, 'filename', '') or 'an image'))
-    return np.ascontiguousarray(UPRIGHT.get(orientation_of(image), np.asarray)(pixels))
-
-
 def probe_image(file: Path) -> tuple[int, int]:
     """(width, height) of an image as read_image gives it, mostly without decoding it.
 
     Raises:
         Unreadable: the file is missing, is no image, or is cut short.
     """
-    if problem := unfit(file):
+    if problem := images.unfit(file):
         raise Unreadable(problem)
     try:
         with Image.open(file) as image:
-            deep = _is_deep(image)  # before the orientation, for which Pillow decodes a PNG
-            (width, height), orientation = image.size, orientation_of(image)
-            complete = _end_of(file).endswith(FILE_ENDS.get(image.format, b'none'))
+            deep = images.is_deep(image)  # before the orientation, for which Pillow decodes a PNG
+            (width, height), orientation = image.size, images.orientation_of(image)
+            complete = images.end_of(file).endswith(images.FILE_ENDS.get(image.format, b'none'))
             if complete and not deep:
-                return (height, width) if orientation in SIDEWAYS else (width, height)
+                return (height, width) if orientation in images.SIDEWAYS else (width, height)
     except Exception:  # noqa: BLE001  whatever is wrong, the reader below names it
         pass
     height, width = read_image(file).shape[:2]
     return width, height
 
 
-def pages(path: Path) -> list[int]:
-    """Numbers of the images in a file: [0] of most; all pages of a TIFF but thumbnails, all frames of an animation.
-
-    Raises:
-        Unreadable: the file is missing, broken or of an unknown format.
-    """
-    if problem := unfit(path):
-        raise Unreadable(problem)
-    try:
-        with Image.open(path) as image:
-            count = min(getattr(image, 'n_frames', 1), MAX_PAGES) if image.format in PAGED else 1
-            if count == 1 or image.format != 'TIFF':
-                return list(range(count))
-            found = []
-            for number in range(count):
-                image.seek(number)
-                if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
-                    found.append(number)
-            return found or [0]
-    except UnidentifiedImageError:
-        return [0]
-    except Exception as error:  # decoders raise what they like at a broken file
-        raise Unreadable(f'broken image: {error}') from None
-
-
-def unfit(path: Path) -> str:
-    """Why a file is not even opened; '' if it is: a device or pipe never ends, and a huge one takes all memory."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError) as error:  # ValueError of a name that no file can have
-        return getattr(error, 'strerror', None) or str(error)
-    if not stat.S_ISREG(status.st_mode):
-        return 'no file'
-    if not status.st_size:
-        return 'an empty file'
-    return f'larger than {MAX_BYTES >> 30} GiB' if status.st_size > MAX_BYTES else ''
-
-
-def orientation_of(image: Image.Image) -> int:
-    """1 to 8: what EXIF says, or else XMP; 1 where neither says anything that is known."""
-    value = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
-    if value in range(1, 9):
-        return int(value)
-    xmp = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp') or b''
-    match = XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
-    return int(match[1]) if match else 1
-
-
-def _pixels(image: Image.Image, path: Path, page: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright, of an open image."""
-    deep = _is_deep(image)  # before the orientation, for which Pillow decodes a PNG
-    orientation, pixels = orientation_of(image), None
-    if deep:
-        pixels = _decode_with_opencv(path, page, b'')
-        if image.format == 'TIFF':
-            orientation = 1  # OpenCV has turned it
-    elif image.format == 'JPEG' and image.mode in ('L', 'RGB') and _end_of(path).endswith(FILE_ENDS['JPEG']):
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)  # the same pixels as Pillow's, sooner
-    if pixels is None:
-        image.load()
-        orientation = orientation_of(image)  # of a TIFF it is 1 now: Pillow has turned it
-        pixels = _values(image)
-    upright = UPRIGHT.get(orientation, np.asarray)(_to_rgb(pixels, path))
-    return np.ascontiguousarray(upright)
-
-
-def _is_deep(image: Image.Image) -> bool:
-    """Whether Pillow would drop the lower half of 16-bit colours."""
-    raw = str([tile[3] for tile in image.tile])  # type: ignore[attr-defined]
-    return not image.mode.startswith('I') and (';16' in raw or (image.format == 'PPM' and '65535' in raw))
-
-
-def _values(image: Image.Image) -> np.ndarray:
-    """Pixels as numbers: (H, W) uint16, or (H, W, 3 or 4) uint8 RGB(A)."""
-    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PPM'):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode in ('I', 'F'):  # no range of values is agreed: take the image's own
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        low, high = values.min(), values.max()
-        return np.asarray(((values - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8))
-    return np.asarray(image.convert('RGBA' if image.has_transparency_data else 'RGB'))
-
-
-def _decode_with_opencv(path: Path, page: int, start: bytes) -> np.ndarray:
-    """What Pillow does not know, and 16-bit colours: (H, W[, 3 or 4]) uint8 or uint16, RGB(A)."""
+def decode_with_opencv(path: Path, page: int, kind: str) -> np.ndarray | None:
+    """What an ocrdistill.images.Decode is: (H, W[, 3 or 4]) RGB(A) of whatever type, None if OpenCV cannot read it."""
     try:
         content = np.fromfile(path, np.uint8)
+        if kind == 'JPEG':  # the same pixels as Pillow's, sooner
+            return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if page:
             pixels = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED, range=(page, page + 1))[1][0]
         else:
             pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except (OSError, IndexError, cv2.error):  # too many pixels, for one
-        pixels = None
-    if pixels is None:
-        raise Unreadable(HEIF_HINT if HEIF_START.match(start) else 'no image, or of an unknown format')
-    if pixels.ndim == 3:
-        pixels = pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+        return None
+    if pixels is not None and pixels.ndim == 3:
+        return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     return pixels
-
-
-def _to_rgb(values: np.ndarray, path: Path) -> np.ndarray:
-    """(H, W[, 1, 3 or 4]) of any type -> (H, W, 3) uint8 on white."""
-    if values.dtype == np.uint16:
-        values = _eight_bits(values, path)
-    elif values.dtype != np.uint8:
-        values = cv2.normalize(np.nan_to_num(values).astype(np.float32), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    if values.ndim == 2 or values.shape[2] == 1:
-        values = np.repeat(values.reshape(*values.shape[:2], 1), 3, 2)
-    if values.shape[2] == 4:
-        image = Image.fromarray(np.ascontiguousarray(values), 'RGBA')
-        values = np.array(Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB'))
-    return values
-
-
-def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
-    """uint16 -> uint8. Of values that need DEEP_BITS or less, the bits that are needed count; alpha is not one."""
-    colours = values[..., :3] if values.ndim == 3 else values
-    bits = int(colours.max(initial=0)).bit_length()
-    white = 65535
-    if 0 < bits <= DEEP_BITS:
-        white = (1 << max(bits, 8)) - 1
-        _say_once(
-            'bits', f'{path.name}: its values need {bits} of 16 bits, they are stretched (others like it are too)'
-        )
-    eight = (np.minimum(values, white).astype(np.float32) * (255 / white)).round().astype(np.uint8)
-    if values.ndim == 3 and values.shape[2] == 4:
-        eight[..., 3] = (values[..., 3] / 257).round().astype(np.uint8)
-    return eight
-
-
-def _say_once(kind: str, message: str) -> None:
-    """A warning on a line of its own, whatever progress is shown."""
-    if kind not in _said:
-        _said.add(kind)
-        tqdm.write(f'warning: {message}', file=sys.stderr)
-
-
-def _start_of(path: Path) -> bytes:
-    with open(path, 'rb') as stream:
-        return stream.read(16)
-
-
-def _end_of(path: Path) -> bytes:
-    with open(path, 'rb') as stream:
-        stream.seek(-min(16, os.path.getsize(path)), os.SEEK_END)
-        return stream.read()

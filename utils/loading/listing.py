@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from models.errors import UserError
+from ocrdistill.files import left_out, walk
 from utils.loading.config import DataConfig, listed, place_below
-from utils.loading.files import is_image, left_out, matching, real_file, walk
+from utils.loading.files import is_image, matching, real_file
 from utils.loading.rows import read_list
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.loading.images import pages, probe_image
+from ocrdistill.images import pages
+from utils.loading.images import probe_image
 from utils.loading.labels import Annotations, find_companion, read_label_file
 from utils.runtime.words import counted
 

@@ -1,4 +1,4 @@
-"""The four corners of found words: read from rows, levelled crops, and boxes of the words as if their lines were level.
+"""What is found, as rows: their corners, levelled crops, and boxes of the words as if their lines were level.
 
 A row is x1, y1, x2, y2, confidence, class, and of a network with quads x, y of the corners TL, TR, BR, BL, clockwise
 from where reading begins; all in pixels of the image.
@@ -6,8 +6,10 @@ from where reading begins; all in pixels of the image.
 
 import math
 
-import cv2
 import numpy as np
+from PIL import Image
+
+from ocrdistill.reading_order import reading_order
 
 BOX_ROW, QUAD_ROW = 6, 14
 
@@ -22,6 +24,13 @@ def corners_of(rows: np.ndarray) -> np.ndarray:
 def has_quads(rows: np.ndarray) -> bool:
     """Whether rows have corners."""
     return rows.shape[1] == QUAD_ROW
+
+
+def in_reading_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n, 6) or (n, 14) as people read them, and the number (n,) of the line of text that each is on."""
+    lines = reading_order(levelled_boxes(corners_of(rows)) if has_quads(rows) else rows[:, :4])
+    order = [word for line in lines for word in line]
+    return rows[order], np.repeat(np.arange(len(lines)), [len(line) for line in lines])
 
 
 def levelled_boxes(quads: np.ndarray) -> np.ndarray:
@@ -52,15 +61,45 @@ def level_crop(image: np.ndarray, quad: np.ndarray, margin: float) -> np.ndarray
         (h, w, 3), as wide and high as the longer of the quad's opposite sides, and the margin. What lies outside the
         image repeats its border.
     """
-    quad = quad.astype(np.float32)
+    quad = quad.astype(float)
     top, right, bottom, left = (np.linalg.norm(quad[(i + 1) % 4] - quad[i]) for i in range(4))
     width, height = max(top, bottom, 1), max(left, right, 1)
     border = margin * height
     size = max(round(width + 2 * border), 1), max(round(height + 2 * border), 1)
-    inner = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32) + border
-    # OpenCV's coordinates are 0 at the centre of the first pixel, ours at its corner.
-    matrix = cv2.getPerspectiveTransform(quad - 0.5, inner.astype(np.float32) - 0.5)
-    return cv2.warpPerspective(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    inner = np.array([(0, 0), (width, 0), (width, height), (0, height)]) + border
+    matrix = _perspective(inner, quad)
+    outer = _project(matrix, np.array([(0, 0), (size[0], 0), size, (0, size[1])], float))
+    view, origin = _region(image, outer.min(0), outer.max(0))
+    shifted = np.array([[1, 0, -origin[0]], [0, 1, -origin[1]], [0, 0, 1]]) @ matrix
+    coefficients = (shifted / shifted[2, 2]).ravel()[:8].tolist()
+    how = Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(view).transform(size, *how))
+
+
+def _perspective(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The 3x3 matrix that takes four points (4, 2) to four others."""
+    rows, values = [], []
+    for (x, y), (u, v) in zip(source, target, strict=True):
+        rows += [(x, y, 1, 0, 0, 0, -x * u, -y * u), (0, 0, 0, x, y, 1, -x * v, -y * v)]
+        values += [u, v]
+    # Least squares: a quad without area has no one solution, and still gets a crop.
+    return np.append(np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0], 1).reshape(3, 3)
+
+
+def _project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (n, 2) through a 3x3 matrix."""
+    x, y, w = (np.column_stack((points, np.ones(len(points)))) @ matrix.T).T
+    return np.stack((x, y), 1) / np.where(np.abs(w) < 1e-9, 1e-9, w)[:, None]
+
+
+def _region(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of what lies between two points, and its origin in the image. Outside the image its border is repeated,
+    as far as the image is large."""
+    size = np.array(image.shape[1::-1])
+    start = np.floor(low).clip(-size, size - 1).astype(int) - 2
+    end = np.ceil(high).clip(1, 2 * size).astype(int) + 2
+    columns, rows = (np.arange(a, b).clip(0, n - 1) for a, b, n in zip(start, end, size, strict=True))
+    return image[rows[:, None], columns], start
 
 
 def upright_crop(image: np.ndarray, box: list[float], margin: float) -> np.ndarray:

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from utils.boxes import class_nms, quad_nms
-from utils.detection.corners import BOX_ROW, corners_of, has_quads
+from ocrdistill.nms import class_nms, quad_nms
+from ocrdistill.rows import BOX_ROW, corners_of, has_quads
 
 TURNS = 4  # quarter turns
 
@@ -16,7 +15,7 @@ def detect_turned(image: np.ndarray, detect: Callable, iou_thres: float, max_det
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        detect: takes a list of such images, returns rows (n, 6) or (n, 14) of each (utils.detection.corners).
+        detect: takes a list of such images, returns rows (n, 6) or (n, 14) of each (ocrdistill.rows).
         iou_thres: overlap above which the less sure of two words of a class goes.
         max_det: words kept at most.
 
@@ -30,12 +29,10 @@ def detect_turned(image: np.ndarray, detect: Callable, iou_thres: float, max_det
     rows = rows[np.argsort(-rows[:, 4], kind='stable')]
     if not len(rows):
         return rows
-    category = torch.from_numpy(rows[:, 5])
     if has_quads(rows):
-        keep = quad_nms(torch.from_numpy(corners_of(rows)).float(), category, iou_thres).numpy()
+        keep = quad_nms(corners_of(rows), rows[:, 5], iou_thres)
     else:
-        boxes, confidence = torch.from_numpy(rows[:, :4]).float(), torch.from_numpy(rows[:, 4]).float()
-        keep = class_nms(boxes, confidence, category, iou_thres).numpy()
+        keep = class_nms(rows[:, :4], rows[:, 5], iou_thres)
     return rows[keep][:max_det]
 
 

@@ -16,13 +16,12 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
 
-from utils.detection.corners import BOX_ROW, corners_of, has_quads
-from utils.quads import cut, ordered, signed_areas
+from ocrdistill.quads import cut, ordered, signed_areas
+from ocrdistill.rows import BOX_ROW, corners_of, has_quads
 
+SLICE_OVERLAP = 0.2  # fraction of a tile's side
 SAME_TEXT = 0.6
 TOUCH = 4.0  # pixels; boxes of cut words end about there
 
@@ -68,7 +67,7 @@ def detect_sliced(image: np.ndarray, detect: Callable, size: int, overlap: float
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        detect: takes a list of such pictures, returns rows (n, 6) or (n, 14) of each (utils.detection.corners).
+        detect: takes a list of such pictures, returns rows (n, 6) or (n, 14) of each (ocrdistill.rows).
         size: pixels of a tile's side.
         overlap: see make_views.
         max_det: boxes kept of the picture at most.
@@ -130,8 +129,17 @@ def _around(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _quad_around(quads: np.ndarray) -> np.ndarray:
     """The quad (4, 2) of one word whose parts are quads (2, 4, 2): the smallest rectangle around both."""
-    rectangle = cv2.boxPoints(cv2.minAreaRect(quads.reshape(-1, 2).astype(np.float32)))
-    return ordered(torch.from_numpy(rectangle)[None])[0].numpy()
+    points = quads.reshape(-1, 2)
+    # One side of the smallest rectangle runs through two of the points: all pairs are tried.
+    along = (points[:, None] - points)[np.triu_indices(len(points), 1)]
+    length = np.hypot(*along.T)
+    along = np.concatenate((along[length > 0] / length[length > 0, None], [[1.0, 0]]))  # (p, 2), of length 1
+    axes = np.stack((along, along[:, ::-1] * (-1, 1)), 1)  # (p, 2 axes, 2)
+    spread = axes @ points.T  # (p, 2 axes, points)
+    low, high = spread.min(2), spread.max(2)
+    best = np.prod(high - low, 1).argmin()
+    (u0, v0), (u1, v1) = low[best], high[best]
+    return ordered((np.array([(u0, v0), (u1, v0), (u1, v1), (u0, v1)]) @ axes[best])[None])[0]
 
 
 def _is_cut(rows: np.ndarray, sight: np.ndarray, whole: View) -> np.ndarray:
@@ -157,9 +165,8 @@ def _same_text(rows: np.ndarray, sight: np.ndarray) -> np.ndarray:
 
 def _quads_overlap(quads: np.ndarray, common: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Whether the first quad and each of `others`, cut to what both views see, share most of the smaller one."""
-    second, sight = torch.from_numpy(quads[others]).float(), common[others]
-    first = torch.from_numpy(quads[:1]).float().expand_as(second)
-    window = torch.from_numpy(sight[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)).float()
-    first, second = cut(first, window), cut(second, window)
-    areas = torch.minimum(signed_areas(first), signed_areas(second))
-    return (signed_areas(cut(first, torch.from_numpy(quads[others]).float())) > SAME_TEXT * areas).numpy()
+    second, sight = quads[others], common[others]
+    window = sight[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    first = cut(np.broadcast_to(quads[:1], second.shape), window)
+    areas = np.minimum(signed_areas(first), signed_areas(cut(second, window)))
+    return signed_areas(cut(first, second)) > SAME_TEXT * areas

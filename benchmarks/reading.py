@@ -1,0 +1,209 @@
+"""Reading words in photographs, end to end: ours with PP-OCRv6's recogniser beside RapidOCR whole and EasyOCR whole.
+
+    python benchmarks/reading.py --data data/ICDAR.yaml --task test --programs ocrdistill rapidocr easyocr
+
+The protocol is ICDAR2015's task 4.4, generic: a word counts where a detection overlaps it with IoU over 0.5, as in task
+4.1, and says the same, in whatever case; a sign at the truth's begin and end may be missing. '###' are left out. A
+line that a program reads is cut into words at its spaces. All programs read the same pictures in one process, one after the other; the time is the wall's, of a picture with decoding,
+after a warm-up. Each program is installed by its user: pip install '.[read]', pip install easyocr.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from models.errors import UserError
+from utils.runtime.cli import run_command
+
+SIGNS = '\'!?.:,*"()·[]/'  # that may be missing at a truth's begin and end
+
+
+class Reading(NamedTuple):
+    """What a program read in one picture: quads (n, 4, 2) in pixels, texts, scores; in any order."""
+
+    quads: np.ndarray
+    texts: list[str]
+    scores: np.ndarray
+
+
+class Counts(NamedTuple):
+    """correct: words found and read; read: those that count of what was read; words: those that count of the truth."""
+
+    correct: int = 0
+    read: int = 0
+    words: int = 0
+
+    def __add__(self, other: tuple) -> 'Counts':  # type: ignore[override]
+        return Counts(*(mine + its for mine, its in zip(self, other, strict=True)))
+
+    def scores(self) -> dict[str, float]:
+        """Precision, recall, hmean, 0..1."""
+        precision, recall = self.correct / max(self.read, 1), self.correct / max(self.words, 1)
+        hmean = 2 * precision * recall / (precision + recall) if self.correct else 0.0
+        return {'precision': precision, 'recall': recall, 'hmean': hmean}
+
+
+def says_the_same(truth: str, read: str) -> bool:
+    """Whether a text is the truth's, in whatever case; one sign at the truth's begin and one at its end may be
+    missing."""
+    truth, read = truth.upper(), read.upper()
+    begins, ends = truth[:1] in SIGNS and bool(truth), truth[-1:] in SIGNS and bool(truth)
+    forms = {truth}
+    if begins:
+        forms.add(truth[1:])
+    if ends:
+        forms.add(truth[:-1])
+    if begins and ends:
+        forms.add(truth[1:-1])
+    return read in forms
+
+
+def count(reading: Reading, quads: np.ndarray, words: list[str]) -> Counts:
+    """One picture by the protocol.
+
+    Args:
+        reading: what was read.
+        quads: (m, 4, 2) of the truth.
+        words: m words of the truth, '###' of those that do not count.
+    """
+    from utils.evaluation.icdar import DONT_CARE, match_words
+
+    order = np.argsort(-reading.scores, kind='stable')
+    found = np.rint(np.asarray(reading.quads, float).reshape(-1, 4, 2)[order]).astype(np.int64)
+    dont_care = np.array([word == DONT_CARE for word in words], bool)
+    answers, counts = match_words(found, quads, dont_care)
+    texts = [reading.texts[number] for number in order]
+    correct = sum(says_the_same(words[word], texts[answer]) for word, answer in enumerate(answers) if answer >= 0)
+    return Counts(correct, int(counts.sum()), int((~dont_care).sum()))
+
+
+def read_words(file: Path) -> list[str]:
+    """The words of an official gt_img_N.txt, in its order."""
+    from utils.loading.rows import read_rows, unquoted
+
+    rows = [row for row in read_rows(file, 'the ICDAR ground truth') if row.strip()]
+    return [unquoted(row.split(',', 8)[8]) for row in rows]
+
+
+def ocrdistill(size: str, model: str) -> Callable[[Path], Reading]:
+    """Ours, with RapidOCR's recogniser."""
+    from ocrdistill import TextReader
+
+    reader = TextReader(size=size, model=model)
+
+    def read(file: Path) -> Reading:
+        words = [word for word in reader(file) if word.text]
+        scores = np.array([word.score * (word.text_score or 0) for word in words])
+        return Reading(np.array([word.quad for word in words]).reshape(-1, 4, 2), [w.text or '' for w in words], scores)
+
+    return read
+
+
+def rapidocr() -> Callable[[Path], Reading]:
+    """RapidOCR as its package has it."""
+    from ocrdistill.network import import_onnxruntime
+
+    import_onnxruntime()
+    from rapidocr import RapidOCR
+
+    engine = RapidOCR(params={'Global.log_level': 'critical'})
+
+    def read(file: Path) -> Reading:
+        found = engine(str(file))
+        if found.txts is None:
+            return Reading(np.zeros((0, 4, 2)), [], np.zeros(0))
+        return Reading(np.array(found.boxes).reshape(-1, 4, 2), list(found.txts), np.array(found.scores))
+
+    return read
+
+
+def easyocr() -> Callable[[Path], Reading]:
+    """EasyOCR as its package has it, for English."""
+    import easyocr as package
+
+    engine = package.Reader(['en'], gpu=False, verbose=False)
+
+    def read(file: Path) -> Reading:
+        found = engine.readtext(str(file))
+        quads = np.array([quad for quad, _, _ in found], float).reshape(-1, 4, 2)
+        return Reading(quads, [text for _, text, _ in found], np.array([score for _, _, score in found]))
+
+    return read
+
+
+def split_by_spaces(reading: Reading) -> Reading:
+    """Readings of several words cut into words: each takes the share of the quad that its letters have of the text.
+
+    The truth has words; programs that find lines would have none of them right.
+    """
+    quads, texts, scores = [], [], []
+    for quad, text, score in zip(reading.quads, reading.texts, reading.scores, strict=True):
+        start = 0
+        for part in text.split(' '):
+            if part:
+                low, high = start / len(text), (start + len(part)) / len(text)
+                upper, lower = quad[1] - quad[0], quad[2] - quad[3]
+                top = [quad[0] + share * upper for share in (low, high)]
+                bottom = [quad[3] + share * lower for share in (high, low)]
+                quads.append([*top, *bottom])
+                texts.append(part)
+                scores.append(score)
+            start += len(part) + 1
+    return Reading(np.array(quads).reshape(-1, 4, 2), texts, np.array(scores))
+
+
+def measure(read: Callable[[Path], Reading], files: list[Path], name: str) -> dict[str, float]:
+    """Scores over the pictures, and milliseconds a picture (median)."""
+    from tqdm import tqdm
+
+    from utils.evaluation.icdar import read_ground_truth
+    from utils.loading.labels import companion_file
+
+    read(files[0])  # loads what is loaded late
+    total, times = Counts(), []
+    for file in tqdm(files, name, unit='picture'):
+        truth = companion_file(file, 'gt')
+        if truth is None or not truth.is_file():
+            raise UserError(f'there is no ICDAR ground truth of {file}')
+        start = time.perf_counter()
+        reading = read(file)
+        times.append(time.perf_counter() - start)
+        total += count(split_by_spaces(reading), read_ground_truth(truth)[0], read_words(truth))
+    return total.scores() | {'milliseconds': 1000 * float(np.median(times)), **total._asdict()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', default='data/ICDAR.yaml', help='data yaml (default data/ICDAR.yaml)')
+    parser.add_argument('--task', choices=('val', 'test'), default='val', help='(default val)')
+    parser.add_argument('--programs', nargs='+', choices=('ocrdistill', 'rapidocr', 'easyocr'), default=['ocrdistill'])
+    parser.add_argument('--size', default='balanced', help='of ocrdistill: fast, balanced or best (default balanced)')
+    parser.add_argument('--model', default='n', help='of ocrdistill: n, s or a .onnx file (default n)')
+    parser.add_argument('--limit', type=int, metavar='N', help='read the first N pictures only')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='write the figures there, as JSON')
+    options = parser.parse_args()
+
+    from utils.loading.config import load_data_config
+    from utils.loading.listing import list_split
+
+    files = list_split(load_data_config(options.data), options.task).images[: options.limit]
+    makers = {'ocrdistill': lambda: ocrdistill(options.size, options.model), 'rapidocr': rapidocr, 'easyocr': easyocr}
+    results = {name: measure(makers[name](), files, name) for name in options.programs}
+    print('| program | precision | recall | hmean | ms a picture |\n|---|---|---|---|---|')
+    for name, row in results.items():
+        scores = ' | '.join(f'{row[key]:.3f}' for key in ('precision', 'recall', 'hmean'))
+        print(f'| {name} | {scores} | {row["milliseconds"]:.0f} |')
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    run_command(main)

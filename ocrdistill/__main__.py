@@ -1,0 +1,5 @@
+"""`python -m ocrdistill`: the command."""
+
+from ocrdistill.cli import main
+
+main()

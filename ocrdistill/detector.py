@@ -1,0 +1,171 @@
+"""Words of pictures: TextDetector."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocrdistill.errors import UserError
+from ocrdistill.finder import Finder
+from ocrdistill.inputs import to_image
+from ocrdistill.metadata import Metadata
+from ocrdistill.network import OnnxNetwork
+from ocrdistill.rows import corners_of, in_reading_order, level_crop
+from ocrdistill.tiles import SLICE_OVERLAP, detect_sliced
+from ocrdistill.turns import detect_turned
+
+SIZES = {'fast': 640, 'balanced': 960, 'best': 1280}  # pixels of an image's long side
+DEFAULT_THRESHOLD = 0.25  # of networks that have none of their own
+NETWORKS = Path(__file__).parent / 'networks'
+MAX_WORDS, MAX_WORDS_SLICED = 1000, 3000  # of an image; a dense page has some 600
+MAX_SIDE = 1 << 15  # pixels; more needs more memory than there is
+MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
+CROP_MARGIN = 0.1  # of a word's height
+
+
+@dataclass(frozen=True, eq=False)
+class Word:
+    """A word that was found.
+
+    Attributes:
+        quad: (4, 2) its corners x, y in pixels of the upright image, clockwise from where reading begins.
+        box: (4,) x1, y1, x2, y2, the upright box around it.
+        score: 0..1.
+        line: number of the line of text that it is on, from 0, in reading order.
+        category: number of its class; name: that class's name.
+        image: (H, W, 3) the whole image.
+        text: what it says, where it was read; text_score: how sure that is, 0..1.
+    """
+
+    quad: np.ndarray
+    box: np.ndarray
+    score: float
+    line: int
+    category: int = 0
+    name: str = 'text'
+    image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8), repr=False)
+    text: str | None = None
+    text_score: float | None = None
+
+    def crop(self, margin: float = CROP_MARGIN) -> np.ndarray:
+        """The word made level by perspective, (h, w, 3) uint8, with a margin as a fraction of its height."""
+        return level_crop(self.image, self.quad, margin)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as in detections.json."""
+        found = {
+            'box': self.box.tolist(),
+            'quad': self.quad.tolist(),
+            'score': self.score,
+            'class': self.category,
+            'name': self.name,
+            'line': self.line,
+        }
+        return found if self.text is None else found | {'text': self.text, 'text_score': self.text_score}
+
+
+class TextDetector:
+    """Finds the words of images. May be called from several threads at once.
+
+    Args:
+        model: 'n' (small) or, where it is installed, 's' (surer), or a .onnx file of export.py.
+        size: 'fast', 'balanced' or 'best', for which the image's long side is 640, 960 or 1,280 pixels; or pixels.
+        threshold: lowest score, 0..1; None: what was chosen for the size on validation images.
+        slice: look at tiles of so many pixels, too, for small words in large images; True: tiles of `size`.
+        rotate: find words that are turned by 90, 180 or 270 degrees, too.
+        max_words: kept of an image at most; None: 1000, with slices 3000.
+        colours: 'RGB' or 'BGR': the order in arrays with three colours. Files and PIL images know theirs.
+        threads: of the processor, for one image; None: all cores.
+        providers: of ONNX Runtime, e.g. ['CUDAExecutionProvider', 'CPUExecutionProvider'] with onnxruntime-gpu; None:
+            the CPU.
+
+    Raises:
+        UserError: a value that is none of these, or a file that is no network.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = 'n',
+        *,
+        size: str | int = 'balanced',
+        threshold: float | None = None,
+        slice: int | bool = False,
+        rotate: bool = False,
+        max_words: int | None = None,
+        colours: str = 'RGB',
+        threads: int | None = None,
+        providers: Sequence | None = None,
+    ):
+        if colours not in ('RGB', 'BGR'):
+            raise UserError(f"colours: {colours!r}, expected 'RGB' or 'BGR'")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UserError(f'threshold: {threshold}, expected 0 to 1')
+        if slice and slice is not True and slice < MIN_TILE:
+            raise UserError(f'slice: {slice}, expected tiles of {MIN_TILE} pixels at least')
+        network = OnnxNetwork(network_file(model), threads, providers)
+        about = network.about
+        side = _side(size, about)
+        own = about.point_at(side).conf_threshold
+        self.names = about.names
+        self.threshold = threshold if threshold is not None else DEFAULT_THRESHOLD if own is None else own
+        self._bgr = colours == 'BGR'
+        limit = max_words or (MAX_WORDS_SLICED if slice else MAX_WORDS)
+        finder = Finder(network, about, stride=about.stride, imgsz=side, conf_thres=self.threshold, max_det=limit)
+        self._find = finder.find
+        if slice:
+            tile = side if slice is True else slice
+            sliced = partial(detect_sliced, size=tile, overlap=SLICE_OVERLAP, max_det=limit)
+            self._find = _of_each(partial(sliced, detect=finder.find))
+        if rotate:
+            self._find = _of_each(partial(detect_turned, detect=self._find, iou_thres=finder.iou_thres, max_det=limit))
+
+    def __call__(self, images: Any) -> Any:
+        """The words of an image, or of each of a list of them, in reading order.
+
+        Args:
+            images: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or of
+                floats from 0 to 1; or a list of these.
+
+        Returns:
+            A list of Word; of a list a list of such lists.
+
+        Raises:
+            UserError: it is no image.
+        """
+        if isinstance(images, (list, tuple)):
+            return [self(image) for image in images]
+        image = to_image(images)
+        if self._bgr and isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] == 3:
+            image = np.ascontiguousarray(image[..., ::-1])
+        rows, lines = in_reading_order(self._find([image])[0])
+        return [
+            Word(quad, row[:4], round(float(row[4]), 5), int(line), int(row[5]), self.names[int(row[5])], image)
+            for row, quad, line in zip(rows, corners_of(rows), lines, strict=True)
+        ]
+
+
+def network_file(model: str | Path) -> Path:
+    """The .onnx file that a model's name stands for. Raises UserError."""
+    if str(model) not in ('n', 's'):
+        return Path(model)
+    file = NETWORKS / f'{model}.onnx'
+    if not file.is_file():
+        there = ', '.join(sorted(repr(path.stem) for path in NETWORKS.glob('*.onnx'))) or 'none'
+        raise UserError(f'the network {model!r} is not installed (there: {there})')
+    return file
+
+
+def _side(size: str | int, about: Metadata) -> int:
+    """Pixels of the long side. Raises UserError."""
+    side = SIZES.get(size, size)  # type: ignore[call-overload]
+    if not isinstance(side, int) or not 0 < side <= MAX_SIDE:
+        raise UserError(f'size: {size!r}, expected {", ".join(map(repr, SIZES))} or pixels')
+    return max(about.input_size) if about.input_size else side
+
+
+def _of_each(find: Any) -> Any:
+    """What finds the rows of one image, for a list of them."""
+    return lambda images: [find(image) for image in images]

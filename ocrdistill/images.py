@@ -1,0 +1,215 @@
+"""Reading images: one reader, and one idea of which way is up, for all commands. Pillow alone."""
+
+import logging
+import os
+import re
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ocrdistill.errors import Unreadable
+from ocrdistill.files import HAS_HEIF, HEIF_HINT
+
+LOG = logging.getLogger('ocrdistill')
+
+if HAS_HEIF:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+MAX_BYTES = 1 << 30  # of an image's file
+FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a complete file ends with
+HEIF_START = re.compile(rb'....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1)', re.DOTALL)
+PAGED = ('TIFF', 'GIF', 'WEBP', 'PNG', 'AVIF', 'HEIF')  # formats of which a file may hold several images of one kind
+MAX_PAGES = 10_000
+THUMBNAIL = 1  # bit of a TIFF page's NewSubfileType
+ORIENTATION, SUBFILE_TYPE = 0x0112, 254  # tags
+XMP_ORIENTATION = re.compile(rb'tiff:Orientation\s*(?:=\s*["\']|>)\s*([1-8])')
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+DEEP_BITS = 14  # 16-bit images whose values need no more bits are stretched: they would look black
+
+# What another library reads of a file: pixels (H, W[, 3 or 4]), RGB(A), or None. It is asked for 16-bit colours
+# ('deep'), of which Pillow drops the lower half, formats that Pillow does not know (''), and whole JPEGs ('JPEG').
+Decode = Callable[[Path, int, str], 'np.ndarray | None']
+
+_said: set[str] = set()
+
+
+def read_image(path: Path, page: int = 0, decode: Decode | None = None) -> np.ndarray:
+    """Read an image of any colour mode and depth, upright as its EXIF says, or else its XMP.
+
+    Args:
+        page: of a file of several images, one of `pages(path)`.
+        decode: reads what Pillow cannot, see Decode.
+
+    Returns:
+        (H, W, 3) uint8 RGB. What is transparent is white, as viewers show it. 16 bits become 8; where the values need
+        14 bits or less (12-bit cameras and scanners) these are stretched, and a line says so, once a process.
+
+    Raises:
+        Unreadable: the file is missing, broken or of an unknown format.
+    """
+    if problem := unfit(path):
+        raise Unreadable(problem)
+    try:
+        with Image.open(path) as image:
+            if page:
+                image.seek(page)
+            return _pixels(image, path, page, decode)
+    except UnidentifiedImageError:
+        if decode is None or (pixels := decode(path, page, '')) is None:
+            raise Unreadable(_unknown(path)) from None
+        return _to_rgb(pixels, path)
+    except Unreadable:
+        raise
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from None
+    except Exception as error:  # decoders raise what they like at a broken file
+        raise Unreadable(f'broken image: {error}') from None
+
+
+def upright_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image."""
+    pixels = _to_rgb(_values(image), Path(getattr(image, 'filename', '') or 'an image'))
+    return np.ascontiguousarray(UPRIGHT.get(orientation_of(image), np.asarray)(pixels))
+
+
+def pages(path: Path) -> list[int]:
+    """Numbers of the images in a file: [0] of most; all pages of a TIFF but thumbnails, all frames of an animation.
+
+    Raises:
+        Unreadable: the file is missing, broken or of an unknown format.
+    """
+    if problem := unfit(path):
+        raise Unreadable(problem)
+    try:
+        with Image.open(path) as image:
+            count = min(getattr(image, 'n_frames', 1), MAX_PAGES) if image.format in PAGED else 1
+            if count == 1 or image.format != 'TIFF':
+                return list(range(count))
+            found = []
+            for number in range(count):
+                image.seek(number)
+                if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
+                    found.append(number)
+            return found or [0]
+    except UnidentifiedImageError:
+        return [0]
+    except Exception as error:  # decoders raise what they like at a broken file
+        raise Unreadable(f'broken image: {error}') from None
+
+
+def unfit(path: Path) -> str:
+    """Why a file is not even opened; '' if it is: a device or pipe never ends, and a huge one takes all memory."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError of a name that no file can have
+        return getattr(error, 'strerror', None) or str(error)
+    if not stat.S_ISREG(status.st_mode):
+        return 'no file'
+    if not status.st_size:
+        return 'an empty file'
+    return f'larger than {MAX_BYTES >> 30} GiB' if status.st_size > MAX_BYTES else ''
+
+
+def orientation_of(image: Image.Image) -> int:
+    """1 to 8: what EXIF says, or else XMP; 1 where neither says anything that is known."""
+    value = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
+    if value in range(1, 9):
+        return int(value)
+    xmp = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp') or b''
+    match = XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
+    return int(match[1]) if match else 1
+
+
+def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, upright, of an open image."""
+    deep = is_deep(image)  # before the orientation, for which Pillow decodes a PNG
+    orientation, pixels = orientation_of(image), None
+    if deep:
+        pixels = decode(path, page, 'deep') if decode else None
+        if pixels is None:
+            raise Unreadable('16 bits a colour, which Pillow cannot read: save it with 8')
+        if image.format == 'TIFF':
+            orientation = 1  # OpenCV has turned it
+    elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(path).endswith(FILE_ENDS['JPEG']):
+        pixels = decode(path, page, 'JPEG')
+    if pixels is None:
+        image.load()
+        orientation = orientation_of(image)  # of a TIFF it is 1 now: Pillow has turned it
+        pixels = _values(image)
+    upright = UPRIGHT.get(orientation, np.asarray)(_to_rgb(pixels, path))
+    return np.ascontiguousarray(upright)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether Pillow would drop the lower half of 16-bit colours."""
+    raw = str([tile[3] for tile in image.tile])  # type: ignore[attr-defined]
+    return not image.mode.startswith('I') and (';16' in raw or (image.format == 'PPM' and '65535' in raw))
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    """Pixels as numbers: (H, W) uint16 or float64, or (H, W, 3 or 4) uint8 RGB(A)."""
+    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PPM'):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode in ('I', 'F'):
+        return np.asarray(image, np.float64)
+    return np.asarray(image.convert('RGBA' if image.has_transparency_data else 'RGB'))
+
+
+def _unknown(path: Path) -> str:
+    with open(path, 'rb') as stream:
+        start = stream.read(16)
+    return HEIF_HINT if HEIF_START.match(start) else 'no image, or of an unknown format'
+
+
+def _to_rgb(values: np.ndarray, path: Path) -> np.ndarray:
+    """(H, W[, 1, 3 or 4]) of any type -> (H, W, 3) uint8 on white."""
+    if values.dtype == np.uint16:
+        values = _eight_bits(values, path)
+    elif values.dtype != np.uint8:
+        values = np.nan_to_num(values.astype(np.float64))  # no range of values is agreed: take the image's own
+        low, high = values.min(), values.max()
+        values = ((values - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8)
+    if values.ndim == 2 or values.shape[2] == 1:
+        values = np.repeat(values.reshape(*values.shape[:2], 1), 3, 2)
+    if values.shape[2] == 4:
+        image = Image.fromarray(np.ascontiguousarray(values), 'RGBA')
+        values = np.array(Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB'))
+    return values
+
+
+def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
+    """uint16 -> uint8. Of values that need DEEP_BITS or less, the bits that are needed count; alpha is not one."""
+    colours = values[..., :3] if values.ndim == 3 else values
+    bits = int(colours.max(initial=0)).bit_length()
+    white = 65535
+    if 0 < bits <= DEEP_BITS:
+        white = (1 << max(bits, 8)) - 1
+        if 'bits' not in _said:
+            _said.add('bits')
+            told = '%s: its values need %d of 16 bits, they are stretched (others like it are too)'
+            LOG.warning(told, path.name, bits)
+    eight = (np.minimum(values, white).astype(np.float32) * (255 / white)).round().astype(np.uint8)
+    if values.ndim == 3 and values.shape[2] == 4:
+        eight[..., 3] = (values[..., 3] / 257).round().astype(np.uint8)
+    return eight
+
+
+def end_of(path: Path) -> bytes:
+    """The last bytes of a file, which tell whether it is all there."""
+    with open(path, 'rb') as stream:
+        stream.seek(-min(16, os.path.getsize(path)), os.SEEK_END)
+        return stream.read()

@@ -1,0 +1,80 @@
+"""What a detector takes for an image."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ocrdistill.errors import Unreadable, UserError
+from ocrdistill.images import Decode, is_deep, pages, read_image, upright_rgb
+
+TAKEN = (
+    "give a path, a file's bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats "
+    'from 0 to 1'
+)
+
+
+def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
+    """The pixels of what a user means by an image.
+
+    Args:
+        image: a path; the bytes of a file; a PIL image, which is turned upright as its EXIF says; or an array (H, W),
+            (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, of uint8 or of floats from 0 to 1.
+        decode: reads files that Pillow cannot, see ocrdistill.images.Decode.
+
+    Returns:
+        (H, W, 3) uint8 RGB. What is transparent is white.
+
+    Raises:
+        UserError: it is something else, has no pixels, or is a file that cannot be read or holds several images.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return _read(Path(image), decode)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _from_bytes(bytes(image))
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UserError('an image without pixels')
+        return upright_rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f'{type(image).__name__} is no image: {TAKEN}')
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise UserError(f'an array {image.shape} is no image: {TAKEN}')
+    if not image.size:
+        raise UserError(f'an array {image.shape} is an image without pixels')
+    if np.issubdtype(image.dtype, np.floating):
+        if not (image.min() >= 0 and image.max() <= 1):  # neither holds of nan
+            raise UserError(f'an array of {image.dtype} from {image.min():g} to {image.max():g} is no image: {TAKEN}')
+        image = (image * 255).round().astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise UserError(f'an array of {image.dtype} is no image: {TAKEN}')
+    if image.ndim == 3 and image.shape[2] == 3:
+        return image
+    if image.ndim == 3 and image.shape[2] == 4:
+        return upright_rgb(Image.fromarray(image, 'RGBA'))
+    return np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
+
+
+def _read(path: Path, decode: Decode | None) -> np.ndarray:
+    try:
+        image, count = read_image(path, decode=decode), len(pages(path))
+    except Unreadable as error:
+        raise UserError(f'{path}: the picture cannot be read ({error})') from None
+    if count > 1:
+        raise UserError(f'{path} holds {count} images: give what ocrdistill.images.read_image(path, page) gives')
+    return image
+
+
+def _from_bytes(content: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if is_deep(image):
+                raise Unreadable('16 bits a colour, which Pillow cannot read')
+            return upright_rgb(image)
+    except UnidentifiedImageError:
+        raise UserError(f'{len(content)} bytes that are no image, or of an unknown format') from None
+    except Exception as error:  # decoders raise what they like at broken content
+        raise UserError(f'{len(content)} bytes that are a broken image ({error})') from None

@@ -1,0 +1,79 @@
+"""Which images the commands look at, and the pages of their files."""
+
+import os
+import re
+from collections.abc import Container, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ocrdistill.errors import Unreadable, UserError
+from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
+from ocrdistill.images import Decode, pages, read_image
+
+
+def find_images(sources: Sequence[str | Path]) -> tuple[dict[PurePosixPath, Path], str]:
+    """The images that files and folders (recursive) mean.
+
+    Returns:
+        {name: file}, the name its path below the folder that holds all of them; and a line on what lies in the folders
+        and is left out, '' for nothing.
+
+    Raises:
+        UserError: there is no such source, or they hold no images.
+    """
+    files, roots, rest = [], [], []
+    for source in map(Path, sources):
+        if not os.path.exists(source):
+            raise UserError(f'no such source: {source}')
+        if not source.is_dir():
+            files.append(source)
+            roots.append(os.path.abspath(source.parent))
+            continue
+        found = walk(source)
+        files += sorted((file for file in found if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+        rest += [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]
+        roots.append(os.path.abspath(source))
+    if not files:
+        raise UserError(f'no images in {", ".join(map(str, sources))} ({left_out(rest) or "it is empty"})')
+    root = os.path.commonpath(roots)
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, left_out(rest)
+
+
+def natural_key(file: Path) -> list[tuple[int, str]]:
+    """A key that sorts img_2 before img_10."""
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in re.split(r'(\d+)', str(file))]
+
+
+def read_pages(
+    path: Path, name: PurePosixPath, taken: Container[PurePosixPath], decode: Decode | None = None
+) -> Iterator[tuple[PurePosixPath, int, np.ndarray | Unreadable]]:
+    """The images in a file.
+
+    Args:
+        path: the file.
+        name: its name in what is written. From the second on an image's name ends with _page2, _page3 and so on.
+        taken: names of other files.
+        decode: see ocrdistill.images.Decode.
+
+    Yields:
+        Name, number of the page in the file, and (H, W, 3) uint8 RGB, or why there is none.
+    """
+    try:
+        numbers = pages(path)
+    except Unreadable as error:
+        yield name, 0, error
+        return
+    for count, page in enumerate(numbers, 1):
+        own = name if count == 1 else _page_name(name, count, taken)
+        try:
+            yield own, page, read_image(path, page, decode)
+        except Unreadable as error:
+            yield own, page, error
+
+
+def _page_name(name: PurePosixPath, count: int, taken: Container[PurePosixPath]) -> PurePosixPath:
+    """scan_page2.tif of scan.tif, and scan.tif_page2.tif beside another file that is named so."""
+    chosen = name.with_name(f'{name.stem}_page{count}{name.suffix}')
+    return chosen if chosen not in taken else name.with_name(f'{name.name}_page{count}{name.suffix}')
