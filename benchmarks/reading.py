@@ -3,9 +3,10 @@
     python benchmarks/reading.py --data data/ICDAR.yaml --task test --programs ocrdistill rapidocr easyocr
 
 The protocol is ICDAR2015's task 4.4, generic: a word counts where a detection overlaps it with IoU over 0.5, as in task
-4.1, and says the same, in whatever case; a sign at the truth's begin and end may be missing. '###' are left out. A
-line that a program reads is cut into words at its spaces. All programs read the same pictures in one process, one after the other; the time is the wall's, of a picture with decoding,
-after a warm-up. Each program is installed by its user: pip install '.[read]', pip install easyocr.
+4.1, and says the same, in whatever case; a sign at the truth's begin and end may be missing. '###' are left out. A line
+that a program reads is cut into words at its spaces. All programs read the same pictures in one process, one after the
+other; the time is the wall's, of a picture with decoding, after a warm-up. Each program is installed by its user:
+pip install '.[read]', pip install easyocr.
 """
 
 import argparse

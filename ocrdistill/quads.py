@@ -85,8 +85,10 @@ def cut(polygons: np.ndarray, by: np.ndarray) -> np.ndarray:
         crossing = inside != np.roll(inside, -1, 1)  # on the edge from this corner to the next
         step = np.where(crossing, distance / np.where(crossing, distance - beyond, 1), 0)
         cuts = polygons + step[..., None] * (np.roll(polygons, -1, 1) - polygons)
-        points = np.stack((polygons, cuts), 2).reshape(len(polygons), -1, 2)  # each corner, the cut on its edge
-        keep = np.stack((inside, crossing), 2).reshape(len(polygons), -1)
+        points = np.stack((polygons, cuts), 2).reshape(
+            len(polygons), 2 * polygons.shape[1], 2
+        )  # corner, cut, corner ...
+        keep = np.stack((inside, crossing), 2).reshape(points.shape[:2])
         polygons = _kept(points, keep, polygons.shape[1] + 1)
     return polygons
 

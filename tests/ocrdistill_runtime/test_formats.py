@@ -1,0 +1,197 @@
+"""What was read as text, JSON, hOCR and ALTO, and recognisers' turns and tables."""
+
+import json
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ocrdistill import TextReader, UserError, Word
+from ocrdistill.reading import formats, recognisers
+from tests.support import SHARED
+
+ALTO = {'a': formats.ALTO}
+
+
+def word(box: tuple, text: str, line: int, score: float = 0.875) -> Word:
+    x1, y1, x2, y2 = box
+    quad = np.array([(x1, y1), (x2, y1 + 1), (x2, y2), (x1, y2 - 1)], float)
+    return Word(quad, np.array(box, float), 0.75, line, text=text, text_score=score)
+
+
+@pytest.fixture
+def page() -> formats.Page:
+    words = [
+        word((10.4, 20, 50.6, 30), 'A&B', 0),
+        word((60, 20, 90, 30), '<"ü">', 0),
+        word((10, 50, 70, 62), 'C\x07d', 1),
+    ]
+    return formats.Page('scan "1".png', 100, 80, words)
+
+
+def test_text_has_a_row_a_line(page):
+    assert formats.to_text([page]) == 'A&B <"ü">\nC\x07d\n'
+    second = formats.Page('b.png', 5, 5, [])
+    assert formats.to_text([page, second]) == '# scan "1".png\nA&B <"ü">\nC\x07d\n\n# b.png\n'
+
+
+def test_json_is_that_of_detections_with_text(page):
+    (entry,) = json.loads(formats.to_json([page]))
+    assert (entry['image'], entry['width'], entry['height']) == ('scan "1".png', 100, 80)
+    first = entry['detections'][0]
+    assert (first['text'], first['text_score'], first['score'], first['line']) == ('A&B', 0.875, 0.75, 0)
+    assert set(first) == {'box', 'quad', 'score', 'class', 'name', 'line', 'text', 'text_score'}
+
+
+class HocrReader(HTMLParser):
+    """Collects (class, title, text) of every element with a class, as a browser reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[list[str]] = []
+        self.open: list[list[str] | None] = []
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag == 'meta':
+            return
+        self.open.append([given['class'], given['title'], ''] if 'class' in given else None)
+        if self.open[-1]:
+            self.found.append(self.open[-1])
+
+    def handle_endtag(self, tag):
+        if tag != 'meta':
+            self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1]:
+            self.open[-1][2] += data.strip()
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_hocr_says_what_was_read_and_where(page, count):
+    text = formats.to_hocr([page] * count)
+    ElementTree.fromstring(text)  # XML, too
+    reader = HocrReader()
+    reader.feed(text)
+    kinds = [kind for kind, _, _ in reader.found]
+    assert kinds == ['ocr_page', 'ocr_line', 'ocrx_word', 'ocrx_word', 'ocr_line', 'ocrx_word'] * count
+    assert reader.found[0][1] == 'image "scan \'1\'.png"; bbox 0 0 100 80; ppageno 0'
+    assert [text for kind, _, text in reader.found if kind == 'ocrx_word'] == ['A&B', '<"ü">', 'Cd'] * count
+    line, first = reader.found[1][1], reader.found[2][1]
+    assert line.startswith('bbox 10 20 90 30; baseline ') and line.endswith('x_size 9')
+    assert first == 'bbox 10 20 51 30; x_wconf 88; poly 10 20 51 21 51 30 10 29'
+    if count == 1:
+        identifiers = [element.get('id') for element in ElementTree.fromstring(text).iter() if element.get('id')]
+        assert len(identifiers) == len(set(identifiers)) == 6
+
+
+def test_hocrs_baseline_by_hand():
+    """The lower sides rise by 10 over 100 pixels and end 5 above the box's lower edge."""
+    quad = np.array([(0, 20), (100, 10), (100, 30), (0, 40)], float)
+    leaning = Word(quad, np.array([0, 10, 100, 45.0]), 1.0, 0, text='a', text_score=1.0)
+    assert 'baseline -0.100 -5;' in formats.to_hocr([formats.Page('a', 100, 50, [leaning])])
+
+
+# ALTO 4.2 of what is written: the children of an element in their order, and the attributes that it must have.
+FORM = {
+    'alto': (['Description', 'Layout'], set()),
+    'Description': (['MeasurementUnit', 'sourceImageInformation', 'Processing'], set()),
+    'MeasurementUnit': ([], set()),
+    'sourceImageInformation': (['fileName'], set()),
+    'fileName': ([], set()),
+    'Processing': (['processingSoftware'], {'ID'}),
+    'processingSoftware': (['softwareName'], set()),
+    'softwareName': ([], set()),
+    'Layout': (['Page'], set()),
+    'Page': (['PrintSpace'], {'ID', 'PHYSICAL_IMG_NR', 'WIDTH', 'HEIGHT'}),
+    'PrintSpace': (['TextBlock'], {'HPOS', 'VPOS', 'WIDTH', 'HEIGHT'}),
+    'TextBlock': (['TextLine'], {'ID', 'HPOS', 'VPOS', 'WIDTH', 'HEIGHT'}),
+    'TextLine': (['String', 'SP'], {'HPOS', 'VPOS', 'WIDTH', 'HEIGHT'}),
+    'String': (['Shape'], {'CONTENT', 'HPOS', 'VPOS', 'WIDTH', 'HEIGHT', 'WC'}),
+    'SP': ([], set()),
+    'Shape': (['Polygon'], set()),
+    'Polygon': ([], {'POINTS'}),
+}
+
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_alto_has_altos_form(page, count):
+    root = ElementTree.fromstring(formats.to_alto([page, formats.Page('empty.png', 5, 5, [])][:count]))
+    for element in root.iter():
+        name = element.tag.removeprefix(f'{{{formats.ALTO}}}')
+        children, attributes = FORM[name]
+        names = [child.tag.removeprefix(f'{{{formats.ALTO}}}') for child in element]
+        assert set(names) <= set(children) and attributes <= set(element.attrib), name
+        if name in ('alto', 'Description'):
+            assert names == [child for child in children if child in names]
+    strings = root.findall('.//a:String', ALTO)
+    assert [string.get('CONTENT') for string in strings] == ['A&B', '<"ü">', 'Cd']
+    assert (strings[0].get('HPOS'), strings[0].get('WIDTH'), strings[0].get('WC')) == ('10', '41', '0.8750')
+    assert strings[0].find('.//a:Polygon', ALTO).get('POINTS') == '10,20 51,21 51,30 10,29'
+    assert len(root.findall('.//a:SP', ALTO)) == 1 and len(root.findall('.//a:Page', ALTO)) == count
+    identifiers = [element.get('ID') for element in root.iter() if element.get('ID')]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_alto_is_valid_by_its_schema(page):
+    """alto-4-2.xsd of the Library of Congress with the xlink.xsd that it imports, both in ../shared/alto."""
+    schema = Path(os.environ.get('ALTO_SCHEMA', SHARED / 'alto/alto-4-2.xsd'))
+    if not schema.is_file():
+        pytest.skip(f'{schema} is not there')
+    etree = pytest.importorskip('lxml.etree', reason='lxml is missing')
+    document = etree.fromstring(formats.to_alto([page]).encode())
+    etree.XMLSchema(etree.parse(str(schema))).assertValid(document)
+
+
+def test_tall_crops_are_read_in_both_quarter_turns():
+    wide, tall = np.zeros((10, 30, 3), np.uint8), np.zeros((30, 10, 3), np.uint8)
+    tall[0] = 255
+    assert [view.shape for view in recognisers.turns(wide)] == [(10, 30, 3)]
+    first, second = recognisers.turns(tall)
+    assert first[0, 0, 0] == 255 and first.shape == (10, 30, 3) and second[0, -1, 0] == 255 and second[0, 0, 0] == 0
+    read = [('a', 0.9), ('b', 0.2), ('c', 0.7)]
+    assert recognisers.surest([wide, tall], read) == [('a', 0.9), ('c', 0.7)]
+
+
+def test_tesseracts_table():
+    columns = ['level', 'page_num', 'block_num', 'par_num', 'line_num', 'word_num']
+    columns += ['left', 'top', 'width', 'height', 'conf', 'text']
+    rows = [
+        [1, 1, 0, 0, 0, 0, 0, 0, 9, 9, -1, ''],
+        [5, 1, 1, 1, 1, 1, 0, 0, 9, 9, 96.5, 'EX'],
+        [5, 1, 1, 1, 1, 2, 0, 0, 9, 9, 50, 'IT'],
+        [1, 2, 0, 0, 0, 0, 0, 0, 9, 9, -1, ''],
+        [5, 3, 1, 1, 1, 1, 0, 0, 9, 9, 20, 'b'],
+    ]
+    table = '\n'.join('\t'.join(map(str, row)) for row in [columns, *rows])
+    assert recognisers.parse_tsv(table, 3) == [('EXIT', 0.5), ('', 0.0), ('b', 0.2)]
+    assert recognisers.parse_tsv('', 2) == [('', 0.0), ('', 0.0)]
+
+
+def test_readers_hand_crops_to_recognisers(tmp_path):
+    pytest.importorskip('onnx', reason='onnx is missing')
+    from tests.ocrdistill_runtime.networks import write_network
+
+    file = write_network(tmp_path / 'a.onnx', [[100, 60, 40, 20, 0.9, 1, 0, 0, 0, 0]])
+    shapes = []
+
+    def recognise(crops):
+        shapes.extend(crop.shape for crop in crops)
+        return [('word', 0.123456)] * len(crops)
+
+    reader = TextReader(recognise, model=file, size=640)
+    (found,) = reader(np.full((360, 640, 3), 255, np.uint8))
+    assert (found.text, found.text_score, shapes) == ('word', 0.12346, [(24, 44, 3)])
+    assert reader(np.zeros((360, 640, 3), np.uint8)) == [] and len(shapes) == 1
+
+
+def test_unknown_recognisers_are_refused(monkeypatch):
+    with pytest.raises(UserError, match="'rapidocr' or 'tesseract'"):
+        recognisers.make_recogniser('other')
+    monkeypatch.setenv('PATH', '')
+    with pytest.raises(UserError, match='no program tesseract'):
+        recognisers.make_recogniser('tesseract')

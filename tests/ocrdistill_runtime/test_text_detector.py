@@ -1,0 +1,194 @@
+"""TextDetector on networks whose answers are known, and beside detect.py on the shipped one."""
+
+import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocrdistill import TextDetector, UserError
+from ocrdistill.detector import network_file
+from ocrdistill.rows import corners_of
+from tests.support import ROOT
+
+pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
+pytest.importorskip('onnxruntime', reason='onnxruntime is missing')
+from tests.ocrdistill_runtime.networks import write_network  # noqa: E402
+
+# x, y, w, h in pixels of a 640 x 384 input, in which a 640 x 360 image begins at y = 12; a lean of the upper side.
+LEVEL, WEAKER, LEANING = [
+    [100, 60, 40, 20, 0.9, 1, 0, 0, 0, 0],
+    [100, 61, 40, 20, 0.5, 1, 0, 0, 0, 0],
+    [200, 60, 40, 20, 0.35, 1, 0.5, 0.5, 0, 0],
+]
+
+
+@pytest.fixture(scope='module')
+def network(tmp_path_factory):
+    return write_network(tmp_path_factory.mktemp('network') / 'three.onnx', [LEVEL, WEAKER, LEANING])
+
+
+@pytest.fixture
+def white():
+    return np.full((360, 640, 3), 255, np.uint8)
+
+
+def test_words_by_hand(network, white):
+    words = {word.score: word for word in TextDetector(network, size=640)(white)}
+    assert sorted(words) == [0.35, 0.9]  # the weaker one lies on a better one
+    assert words[0.9].quad.tolist() == [[80, 38], [120, 38], [120, 58], [80, 58]]
+    assert words[0.35].quad.tolist() == [[180, 38], [220, 48], [220, 58], [180, 48]]
+    assert words[0.35].box.tolist() == [180, 38, 220, 58]
+    assert words[0.9].name == 'text' and words[0.9].line in (0, 1) and words[0.9].image is white
+    assert words[0.9].as_dict() == {
+        'box': [80, 38, 120, 58],
+        'quad': [[80, 38], [120, 38], [120, 58], [80, 58]],
+        'score': 0.9,
+        'class': 0,
+        'name': 'text',
+        'line': words[0.9].line,
+    }
+
+
+def test_sizes_have_the_thresholds_that_were_chosen_for_them(network):
+    found = {size: TextDetector(network, size=size).threshold for size in ('fast', 'balanced', 'best', 700, 4000)}
+    assert found == {'fast': 0.3, 'balanced': 0.4, 'best': 0.5, 700: 0.3, 4000: 0.5}
+    assert TextDetector(network, threshold=0.7).threshold == 0.7
+
+
+def test_a_network_without_thresholds_has_a_default(tmp_path, white):
+    file = write_network(tmp_path / 'a.onnx', [LEVEL], conf_threshold=None, points={})
+    assert TextDetector(file).threshold == 0.25
+
+
+def test_boxes_without_quads_have_their_corners(tmp_path, white):
+    file = write_network(tmp_path / 'a.onnx', [LEVEL[:6]], quads=False)
+    (word,) = TextDetector(file, size=640)(white)
+    assert word.quad.tolist() == [[80, 38], [120, 38], [120, 58], [80, 58]]
+
+
+def test_what_is_taken_for_an_image(network, white, tmp_path):
+    detector = TextDetector(network, size=640)
+    Image.fromarray(white).save(tmp_path / 'a.png')
+    content = io.BytesIO()
+    Image.fromarray(white).save(content, 'PNG')
+    given = [tmp_path / 'a.png', str(tmp_path / 'a.png'), content.getvalue(), Image.fromarray(white), white / 255.0]
+    expected = [word.as_dict() for word in detector(white)]
+    for words in detector(given):
+        assert [word.as_dict() for word in words] == expected
+    assert detector([]) == []
+
+
+def test_arrays_may_be_bgr(network, white):
+    """The network finds words in what is red."""
+    blue = white * np.array([0, 0, 1], np.uint8)
+    assert TextDetector(network, size=640)(blue) == []
+    detector = TextDetector(network, size=640, colours='BGR')
+    assert len(detector(blue)) == 2 and detector(Image.fromarray(blue)) == []
+    assert detector(blue)[0].image[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'model': 'x'}, 'no such file: x'),
+        ({'size': 'large'}, "'fast', 'balanced', 'best'"),
+        ({'size': 0}, 'size: 0'),
+        ({'size': 10**9}, 'size: 1000000000'),
+        ({'threshold': 1.5}, 'threshold: 1.5'),
+        ({'slice': 3}, 'slice: 3'),
+        ({'colours': 'rgb'}, "colours: 'rgb'"),
+        ({'providers': ['NoSuchProvider']}, 'NoSuchProvider'),
+    ],
+)
+def test_mistakes_are_one_line(network, options, words):
+    with pytest.raises(UserError, match=words) as error:
+        TextDetector(**({'model': network} | options))
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('image', 'words'), [(b'text', '4 bytes'), (None, 'NoneType'), ('no.jpg', 'no.jpg'), (np.zeros(3), 'no image')]
+)
+def test_what_is_no_image_is_one_line(network, image, words):
+    with pytest.raises(UserError, match=words):
+        TextDetector(network)(image)
+
+
+@pytest.mark.parametrize('content', [b'', b'no graph', b'\x08\x07' * 50])
+def test_what_is_no_network_is_one_line(tmp_path, content):
+    (tmp_path / 'a.onnx').write_bytes(content)
+    with pytest.raises(UserError, match='cannot be read as an exported model') as error:
+        TextDetector(tmp_path / 'a.onnx')
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_networks_of_others_and_of_other_shapes_are_refused(tmp_path, white):
+    with pytest.raises(UserError, match='no export of ours'):
+        TextDetector(write_network(tmp_path / 'a.onnx', [LEVEL], format='other'))
+    with pytest.raises(UserError, match='gives'):
+        TextDetector(write_network(tmp_path / 'a.onnx', [LEVEL[:6]]))(white)
+    with pytest.raises(UserError, match="'s' is not installed"):
+        network_file('s')
+
+
+def test_threads_share_a_detector(network, white):
+    detector = TextDetector(network, size=320)
+    images = [white[: 360 - 7 * number] for number in range(16)]
+    expected = [[word.as_dict() for word in words] for words in detector(images)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(detector, images))
+    assert [[word.as_dict() for word in words] for words in found] == expected
+
+
+def test_slices_and_turns(network, white):
+    """Every tile and every turn shows the same words to this network; each is told where its view lies."""
+    plain, tiles = TextDetector(network, size=320)(white), TextDetector(network, size=320, slice=320)(white)
+    assert len(tiles) > len(plain)
+    turned = TextDetector(network, size=640, rotate=True)(white)
+    corners = np.concatenate([word.quad for word in turned])
+    assert len(turned) > 2 and corners.min() >= 0 and (corners.max(0) <= (640, 360)).all()
+    assert {tuple(word.quad[1] - word.quad[0]) for word in turned} >= {(40, 0)}
+
+
+def test_onnx_runtime_counts_nobody():
+    """Neither PyTorch nor OpenCV is loaded, and ONNX Runtime's count of uses is off."""
+    code = (
+        'import os, sys\n'
+        'from ocrdistill.network import import_onnxruntime\n'
+        'import ocrdistill.detector, ocrdistill.drawing, ocrdistill.sources, ocrdistill.reading.reader\n'
+        'import_onnxruntime()\n'
+        'assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"\n'
+        'assert not {"torch", "cv2", "matplotlib", "tqdm", "yaml"} & sys.modules.keys()\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_installed_network_finds_what_detect_finds():
+    """The 50 rendered pictures' words: the same, and their corners less than half a pixel apart."""
+    from data.synthesis.image import render_image
+    from utils.detection.detector import Detector
+
+    runtime = TextDetector(size=640)
+    native = Detector(str(ROOT / 'weights/ocrdistill-n.pt'), imgsz=640, device='cpu', amp=False)
+    native.conf_thres = runtime.threshold
+    pairs = only = 0
+    for number in range(50):
+        image = np.ascontiguousarray(render_image(0, 'test', number, (640, 480))[0][:, :, ::-1])
+        words, rows = runtime(image), native(image)
+        quads = corners_of(rows)
+        for word in words:
+            distance = np.abs(quads - word.quad).max((1, 2)) if len(quads) else np.array([np.inf])
+            near = distance.argmin()
+            if distance[near] < 0.5:
+                pairs += 1
+            else:
+                only += 1
+                assert word.score < runtime.threshold + 0.02, (number, word, distance[near])
+        only += max(len(rows) - len(words), 0)
+    assert pairs > 100 and only <= 0.02 * pairs
