@@ -43,10 +43,13 @@ def open_onnx(file: Path, threads: int | None = None, providers: Sequence | None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3  # errors
+    wanted = list(providers or ['CPUExecutionProvider'])
+    names = [name if isinstance(name, str) else name[0] for name in wanted]  # a pair has options, too
+    if unknown := set(names) - set(onnxruntime.get_available_providers()):
+        there = ', '.join(onnxruntime.get_available_providers())
+        raise UserError(f'ONNX Runtime has no {min(unknown)} here (there: {there})')
     try:
-        session = onnxruntime.InferenceSession(
-            str(file), options, providers=list(providers or ['CPUExecutionProvider'])
-        )
+        session = onnxruntime.InferenceSession(str(file), options, providers=wanted)
         entries = session.get_modelmeta().custom_metadata_map
         metadata = {key: json.loads(value) for key, value in entries.items()} if 'format' in entries else {}
     except Exception as error:  # ONNX Runtime has many, of many lines

@@ -7,7 +7,6 @@ from where reading begins; all in pixels of the image.
 import math
 
 import numpy as np
-from PIL import Image
 
 from ocrdistill.reading_order import reading_order
 
@@ -67,13 +66,9 @@ def level_crop(image: np.ndarray, quad: np.ndarray, margin: float) -> np.ndarray
     border = margin * height
     size = max(round(width + 2 * border), 1), max(round(height + 2 * border), 1)
     inner = np.array([(0, 0), (width, 0), (width, height), (0, height)]) + border
-    matrix = _perspective(inner, quad)
-    outer = _project(matrix, np.array([(0, 0), (size[0], 0), size, (0, size[1])], float))
-    view, origin = _region(image, outer.min(0), outer.max(0))
-    shifted = np.array([[1, 0, -origin[0]], [0, 1, -origin[1]], [0, 0, 1]]) @ matrix
-    coefficients = (shifted / shifted[2, 2]).ravel()[:8].tolist()
-    how = Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(view).transform(size, *how))
+    x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
+    points = _project(_perspective(inner, quad), np.stack((x.ravel(), y.ravel()), 1))
+    return _sample(image, points).reshape(size[1], size[0], 3)
 
 
 def _perspective(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -92,14 +87,16 @@ def _project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.stack((x, y), 1) / np.where(np.abs(w) < 1e-9, 1e-9, w)[:, None]
 
 
-def _region(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A copy of what lies between two points, and its origin in the image. Outside the image its border is repeated,
-    as far as the image is large."""
-    size = np.array(image.shape[1::-1])
-    start = np.floor(low).clip(-size, size - 1).astype(int) - 2
-    end = np.ceil(high).clip(1, 2 * size).astype(int) + 2
-    columns, rows = (np.arange(a, b).clip(0, n - 1) for a, b, n in zip(start, end, size, strict=True))
-    return image[rows[:, None], columns], start
+def _sample(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Colours (n, 3) uint8 at points (n, 2) of an image (H, W, 3), linear between its pixels' centres."""
+    last = np.array(image.shape[1::-1]) - 1
+    places = np.nan_to_num(points - 0.5).clip(0, last)
+    low = np.minimum(places.astype(int), np.maximum(last - 1, 0))
+    right, down = (places - low).astype(np.float32).T[..., None]
+    (x0, y0), (x1, y1) = low.T, np.minimum(low + 1, last).T
+    upper = image[y0, x0] * (1 - right) + image[y0, x1] * right
+    lower = image[y1, x0] * (1 - right) + image[y1, x1] * right
+    return np.rint(upper * (1 - down) + lower * down).astype(np.uint8)
 
 
 def upright_crop(image: np.ndarray, box: list[float], margin: float) -> np.ndarray:

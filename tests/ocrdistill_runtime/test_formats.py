@@ -183,7 +183,7 @@ def test_readers_hand_crops_to_recognisers(tmp_path):
         shapes.extend(crop.shape for crop in crops)
         return [('word', 0.123456)] * len(crops)
 
-    reader = TextReader(recognise, model=file, size=640)
+    reader = TextReader(recognise, model=file, size=640, threshold=0.6)
     (found,) = reader(np.full((360, 640, 3), 255, np.uint8))
     assert (found.text, found.text_score, shapes) == ('word', 0.12346, [(24, 44, 3)])
     assert reader(np.zeros((360, 640, 3), np.uint8)) == [] and len(shapes) == 1

@@ -1,0 +1,164 @@
+"""The command `ocrdistill`."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocrdistill import cli
+from ocrdistill.reading import reader
+from tests.support import ROOT
+
+pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
+pytest.importorskip('onnxruntime', reason='onnxruntime is missing')
+from tests.ocrdistill_runtime.networks import write_network  # noqa: E402
+
+CELLS = [[100, 60, 40, 20, 0.9, 1, 0, 0, 0, 0], [200, 60, 40, 20, 0.35, 1, 0, 0, 0, 0]]
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """run(*arguments) -> (status, standard output, standard error)."""
+    network = write_network(tmp_path / 'two.onnx', CELLS)
+
+    def call(command, *arguments, model=network):
+        status = 0
+        try:
+            cli.main([command, *map(str, arguments), '--model', str(model), '--size', '640'])
+        except SystemExit as end:
+            status = end.code
+        out, err = capsys.readouterr()
+        if isinstance(status, str):
+            status, err = 1, f'{err}{status}\n'
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """a.jpg, below/b.png and two pages of c.tif; a text, and a file that is none."""
+    folder = tmp_path / 'photos'
+    (folder / 'below').mkdir(parents=True)
+    white = Image.new('RGB', (640, 360), 'white')
+    white.save(folder / 'a.jpg')
+    white.save(folder / 'below/b.png')
+    white.save(folder / 'c.tif', save_all=True, append_images=[white])
+    (folder / 'readme.md').write_text('x')
+    return folder
+
+
+def test_help_is_instant():
+    code = (
+        'import sys\n'
+        'from ocrdistill import cli\n'
+        'try:\n'
+        '    cli.main(["read", "--help"])\n'
+        'except SystemExit as end:\n'
+        '    assert end.code == 0\n'
+        'assert not {"numpy", "PIL", "onnxruntime", "torch"} & sys.modules.keys()\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and '--recogniser' in done.stdout, done.stderr
+
+
+def test_detect_writes_what_is_asked_for(run, photos, tmp_path):
+    out = tmp_path / 'out'
+    status, said, err = run(
+        'detect', photos, '--json', out / 'd.json', '--draw', out / 'drawn', '--crops', out / 'crops'
+    )
+    assert (status, err) == (0, 'left out: 1 .md\n')
+    assert said.splitlines() == ['a.jpg: 2 words', 'below/b.png: 2 words', 'c.tif: 2 words', 'c_page2.tif: 2 words']
+    entries = json.loads((out / 'd.json').read_text())
+    assert [entry['image'] for entry in entries] == ['a.jpg', 'below/b.png', 'c.tif', 'c_page2.tif']
+    first = entries[0]['detections'][0]
+    assert first['box'] == [80, 38, 120, 58] and first['quad'][0] == [80, 38] and first['line'] == 0
+    drawn = sorted(str(file.relative_to(out / 'drawn')) for file in (out / 'drawn').rglob('*.*'))
+    assert drawn == ['a.jpg', 'below/b.png', 'c.tif.png', 'c_page2.tif.png']
+    assert np.asarray(Image.open(out / 'drawn/below/b.png')).min() < 100
+    assert len(list((out / 'crops').rglob('*.png'))) == 8 and (out / 'crops/below/b.png_001.png').is_file()
+
+
+def test_json_is_printed_alone(run, photos):
+    status, said, err = run('detect', photos / 'a.jpg', '--json', '-')
+    assert status == 0 and len(json.loads(said)[0]['detections']) == 2 and err == 'a.jpg: 2 words\n'
+
+
+def test_what_cannot_be_read_is_named_at_the_end(run, photos):
+    (photos / 'broken.jpg').write_bytes(b'\xff\xd8 no picture')
+    status, said, err = run('detect', photos)
+    assert status == 1 and len(said.splitlines()) == 4
+    assert err.splitlines()[-1].startswith('error: 1 of 5 could not be read: broken.jpg (')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['no/such'], 'no such source: no/such'),
+        (['{photos}/a.jpg', '--size', 'big'], 'size'),
+        (['{photos}/a.jpg', '--threshold', '7'], 'threshold: 7'),
+        (['{photos}/readme.md'], 'readme.md (no image'),
+    ],
+)
+def test_mistakes_are_one_line(run, photos, arguments, words):
+    arguments = [argument.format(photos=photos) for argument in arguments]
+    if '--size' in arguments:
+        with pytest.raises(SystemExit) as end:
+            cli.main(['detect', *arguments])
+        assert str(end.value.code).startswith('error: size') and '\n' not in str(end.value.code)
+        return
+    status, _, err = run('detect', *arguments)
+    assert status == 1 and words in err.splitlines()[-1] and 'Traceback' not in err
+
+
+def test_drawings_do_not_replace_sources(run, photos):
+    status, _, err = run('detect', photos, '--draw', photos)
+    assert status == 1 and 'is a source itself' in err and Image.open(photos / 'a.jpg').getpixel((80, 48)) == (255,) * 3
+
+
+@pytest.mark.parametrize('flags', [['detect', 'x', '--scores'], ['read', 'x', '--language', 'eng'], ['find', 'x'], []])
+def test_useless_flags_are_refused(flags, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(flags)
+    assert end.value.code == 2 and capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('form', 'start'), [('text', 'word'), ('json', '[{"image"'), ('hocr', '<?xml'), ('alto', '<?xml')]
+)
+def test_read_prints_or_writes_every_form(run, photos, tmp_path, monkeypatch, form, start):
+    monkeypatch.setattr(reader, 'make_recogniser', lambda *_: lambda crops: [('wörd', 0.5)] * len(crops))
+    start = start.replace('word', 'wörd wörd\n')
+    status, said, err = run('read', photos / 'a.jpg', '--format', form)
+    assert status == 0 and said.startswith(start) and err == ''
+    status, said, err = run('read', photos / 'a.jpg', '--format', form, '--out', tmp_path / 'x' / 'out')
+    assert status == 0 and said == '' and err == 'a.jpg: 2 words\n'
+    assert (tmp_path / 'x/out').read_text(encoding='utf-8').startswith(start)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    pytest.importorskip('setuptools', '77', reason='setuptools 77 is missing')
+    build = [
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '--no-deps',
+        '--no-build-isolation',
+        '-q',
+        '-w',
+        str(tmp_path),
+        str(ROOT),
+    ]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob('*.whl')
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split('/')[0].split('-')[0] for name in names} == {'ocrdistill'}
+    assert {'ocrdistill/networks/n.onnx', 'ocrdistill/reading/reader.py', 'ocrdistill/py.typed'} <= set(names)
+    assert not [name for name in names if 'test' in name] and wheel.stat().st_size < 20e6
