@@ -1,11 +1,12 @@
 # make demo: the whole story on rendered pictures, about ten minutes on two cores.
 # make test: set-up, lint and the tests that take seconds. make test-slow: those of many processes and long chains.
 # make audit: known vulnerabilities of the locked packages. make lock: the lock files anew, after a change of versions.
+# make networks: the network inside the package `ocrdistill`, from weights/.
 # make bench: every stage timed next to a plain implementation, under 15 minutes on two cores.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow browser lint bench audit lock clean
+.PHONY: demo test test-slow browser lint bench networks audit lock clean
 
 demo: .venv/installed
 	$(BIN)/python demo.py
@@ -22,6 +23,9 @@ browser:
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
+
+networks: .venv/installed-dev
+	$(BIN)/python export.py --weights weights/ocrdistill-n.pt --dynamic --float16-weights --out ocrdistill/networks/n.onnx
 
 audit: .venv/bin/pip-audit
 	$(BIN)/python benchmarks/audit.py

@@ -1,5 +1,6 @@
 """Fixtures that several tests share."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.world import World, call
 from utils.runtime.cli import run_command
 from utils.runtime.interrupt import STOPPING
 
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')  # as ocrdistill.network does; tests import onnxruntime themselves
 torch.set_num_threads(2)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of `make test &`; the tests' commands would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)

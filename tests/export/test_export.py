@@ -18,7 +18,9 @@ from models.checkpoint import load_model, save_checkpoint
 from models.errors import UserError
 from models.exported import default_device, load_detector, long_side
 from models.yolo import DetectionModel
+from ocrdistill import TextDetector
 from ocrdistill.letterbox import place
+from ocrdistill.rows import corners_of
 from tests.support import ROOT, run_here, small_cfg
 from utils.boxes import non_max_suppression
 from utils.detection.detector import Detector
@@ -213,51 +215,29 @@ def test_a_fixed_size_holds_any_picture(exports):
 
 @pytest.mark.parametrize('kind', KINDS[:2])
 @pytest.mark.parametrize('size', [(90, 150), (333, 160)])
-def test_example_finds_the_same(exports, kind, size, tmp_path):
-    """The example of docs/deploy.md, run as a user does, finds detect.py's boxes."""
+@pytest.mark.parametrize('colours', [3, 4])
+def test_the_runtime_finds_the_same(exports, kind, size, colours, tmp_path):
+    """TextDetector's words are detect.py's boxes, of transparent pictures too."""
     file, _ = exports[kind]
-    image = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / 'photo.png'), image[:, :, ::-1])
-    done = run_here('examples/onnx_detect.py', file, tmp_path / 'photo.png')
+    photo = tmp_path / 'photo.png'
+    cv2.imwrite(str(photo), np.random.default_rng(2).integers(0, 256, (*size, colours), dtype=np.uint8))
+    words = TextDetector(file, size=640)(photo)
+    found = np.array([[*word.box, word.score, word.category, *word.quad.ravel()] for word in words])
+    expected = Detector(str(file))(photo)
+    expected = np.concatenate((expected, corners_of(expected).reshape(-1, 8)), 1)
+    assert len(expected) > 3
+    np.testing.assert_allclose(*(rows[np.lexsort(rows.T)] for rows in (found, expected)), atol=0.02)
+
+
+def test_example_of_the_docs(exports, tmp_path):
+    file, _ = exports['onnx, 64x128']
+    cv2.imwrite(str(tmp_path / 'photo.png'), np.random.default_rng(2).integers(0, 256, (90, 150, 3), dtype=np.uint8))
+    done = run_here('examples/onnx_detect.py', tmp_path / 'photo.png', file)
     assert done.returncode == 0, done.stderr
-    found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
-    expected = Detector(str(file))(image)
-    assert len(expected) > 3
-    np.testing.assert_allclose(found[:1000], expected, atol=0.02)  # detect.py keeps so many
-
-
-def test_example_sees_a_transparent_png_as_detect_does(exports, tmp_path):
-    file, _ = exports['onnx, any size']
-    pixels = np.random.default_rng(2).integers(0, 256, (90, 150, 4), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / 'clear.png'), pixels)
-    done = run_here('examples/onnx_detect.py', file, tmp_path / 'clear.png')
-    found = np.array([list(map(float, line.split())) for line in done.stdout.splitlines()])
-    expected = Detector(str(file))(tmp_path / 'clear.png')
-    assert len(expected) > 3
-    np.testing.assert_allclose(found[:1000], expected, atol=0.02)  # detect.py keeps so many
-
-
-def test_example_says_what_is_wrong_in_one_line(exports, tmp_path):
-    file, checkpoint = exports['onnx, any size']
-    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((40, 60, 3), np.uint8))
-    (tmp_path / 'text.png').write_text('no image')
-    for arguments, words in (
-        ([], 'usage'),
-        ([file], 'usage'),
-        ([file, tmp_path / 'none.png'], 'none.png: the image cannot be read (No such file'),
-        ([file, tmp_path / 'text.png'], 'text.png: the image cannot be read'),
-        ([checkpoint, tmp_path / 'a.png'], 'is no ONNX file'),
-        ([tmp_path / 'none.onnx', tmp_path / 'a.png'], 'is no ONNX file'),
-    ):
-        done = run_here('examples/onnx_detect.py', *arguments)
-        assert done.returncode == 1 and done.stdout == '', arguments
-        assert words in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
-
-
-def test_example_is_the_one_of_the_docs():
+    assert len(done.stdout.splitlines()) == len(Detector(str(file))(tmp_path / 'photo.png')) > 3
+    assert all(len(line.split()) == 9 for line in done.stdout.splitlines())
     code = (ROOT / 'examples/onnx_detect.py').read_text()
     assert f'```python\n{code.rstrip()}\n```' in (ROOT / 'docs/deploy.md').read_text()
-    assert 'torch' not in code.replace('PyTorch', '') and len(code.splitlines()) < 70
 
 
 def run_val(tmp_path, monkeypatch, *arguments) -> dict:
