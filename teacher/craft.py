@@ -41,10 +41,10 @@ def main() -> None:
     import numpy as np
     from tqdm import tqdm
 
+    from ocrdistill.errors import Unreadable
     from utils.distillation.craft import WORD, CraftDetector
     from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
     from utils.loading.config import load_data_config
-    from utils.loading.images import Unreadable
     from utils.loading.labels import companion_file
     from utils.loading.listing import list_images
     from utils.runtime.words import counted

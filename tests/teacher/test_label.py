@@ -11,6 +11,7 @@ import yaml
 
 from models.checkpoint import save_checkpoint
 from models.yolo import DetectionModel
+from ocrdistill.errors import Unreadable
 from teacher import label as command
 from tests.support import run_here, small_cfg
 from tests.teacher.craft_world import publish
@@ -18,7 +19,6 @@ from utils.distillation.craft import Words
 from utils.distillation.labelling import Labeller, Teacher, lacking, name_of
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
-from utils.loading.images import Unreadable
 from utils.loading.labels import Annotations
 
 SIZE = (100, 50)  # width, height

@@ -12,12 +12,13 @@ import shapely
 from tqdm import tqdm
 
 from models.errors import UserError
-from utils.detection.corners import corners_of
+from ocrdistill.errors import Unreadable
+from ocrdistill.rows import corners_of
 from utils.detection.detector import Detector
 from utils.distillation.craft import CANVAS, WORD, CraftDetector, Words
 from utils.distillation.craft_network import MD5
 from utils.distillation.models import file_sha256
-from utils.loading.images import Unreadable, read_image
+from utils.loading.images import read_image
 from utils.loading.labels import MIN_AREA, Annotations, find_companion, polygon_areas
 from utils.loading.listing import images_at
 from utils.loading.rows import read_rows
