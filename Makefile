@@ -60,4 +60,4 @@ lint: .venv/installed-dev
 	touch .venv/installed $@
 
 clean:
-	rm -rf .venv demo_data demo_pictures pretrain_data .pytest_cache .ruff_cache examples/web/node_modules
+	rm -rf .venv demo_data demo_small demo_pictures pretrain_data .pytest_cache .ruff_cache examples/web/node_modules

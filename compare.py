@@ -8,8 +8,8 @@ Every run gets the same options. With one seed, the control (train.py) and the r
 weights and see the same images in the same order. Every best.pt is then evaluated on the test split, at the threshold
 that was chosen on val. What is done is not done again: after an interruption, call the same command once more.
 
-All lies in runs/compare/NAME: table.md, table.csv (a row per recipe), runs.csv (a row per run), table.png,
-comparison.yaml (the settings), and in runs/ a folder and a log of each run.
+All lies in runs/compare/NAME: table.md, table.csv (a row per recipe), runs.csv (a row per run), table.png
+(differences and means), curves.png, comparison.yaml (the settings), and in runs/ a folder and a log of each run.
 """
 
 from pathlib import Path

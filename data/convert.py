@@ -288,15 +288,16 @@ def write_set(items: list[Item], out: Path, link: bool) -> None:
 
 
 def write_preview(out: Path) -> None:
-    """Draw the first training pictures as training will see them, which also reads all labels once."""
-    from utils.evaluation.grids import plot_batch
+    """Draw the first training pictures with their labels, which also reads all labels once."""
+    from utils.evaluation.grids import plot_preview
     from utils.loading.config import load_data_config
     from utils.loading.dataset import TextDataset
     from utils.loading.loader import build_loader
 
-    dataset = TextDataset(load_data_config(out / 'data.yaml'), 'train', 640, rect=False)
+    data = load_data_config(out / 'data.yaml')
+    dataset = TextDataset(data, 'train', 640, rect=False)
     batch = next(iter(build_loader(dataset, PREVIEW, workers=0)))
-    plot_batch(batch.images, batch.targets, batch.ignore, out / 'preview.jpg', max_images=PREVIEW)
+    plot_preview(batch, out / 'preview.jpg', data.names)
 
 
 def summarise(items: list[Item]) -> list[str]:

@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from matplotlib.patches import Rectangle  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from models.checkpoint import load_model  # noqa: E402
@@ -69,13 +70,22 @@ class Scene:
 
 
 def show(axes, scene: Scene, title: str, field: Tensor | None = None, boxes: Tensor | None = None) -> None:
-    """The picture, under a field of cells (h, w) in colours, or boxes xyxy (0..1)."""
+    """The picture, under a field of cells (h, w) in colours with their scale, or boxes xyxy (0..1)."""
     height, width = scene.image.shape[:2]
     axes.imshow(scene.image if field is None else scene.image.mean(2), cmap='gray', extent=(0, width, height, 0))
     if field is not None:
         values = field.detach().float().numpy()
-        axes.imshow(values, cmap='inferno', alpha=0.65, extent=(0, width, height, 0), interpolation='nearest',
-                    vmax=max(float(np.quantile(values, 0.995)), 1e-12))  # fmt: skip
+        highest = max(float(np.quantile(values, 0.995)), 1e-12)
+        colours = axes.imshow(values, cmap='inferno', alpha=0.65, extent=(0, width, height, 0),
+                              interpolation='nearest', vmin=min(float(values.min()), 0), vmax=highest)  # fmt: skip
+        bar = axes.figure.colorbar(colours, ax=axes, fraction=0.028, pad=0.015,
+                                   extend='max' if values.max() > highest * 1.001 else 'neither')  # fmt: skip
+        bar.solids.set_alpha(1)
+        bar.ax.tick_params(labelsize=7)
+        bar.locator = MaxNLocator(4)
+        bar.formatter.set_powerlimits((-2, 3))
+        bar.formatter.set_useMathText(True)
+        bar.ax.yaxis.get_offset_text().set_fontsize(7)
     for x1, y1, x2, y2 in [] if boxes is None else (boxes * torch.tensor([width, height] * 2)).tolist():
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor='#00e5ff', linewidth=1.5))
     axes.set_title(title, fontsize=9)

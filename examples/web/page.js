@@ -24,6 +24,7 @@ async function useModel(bytes, origin) {
   $('confidence').value = threshold;
   $('shown').textContent = threshold.toFixed(2);
   say('Ready.');
+  showSize();
   if (state.picture) await detect();
 }
 
@@ -87,11 +88,17 @@ function show() {
   say(`${count} in ${name}, ${picture.width} × ${picture.height} pixels; the network took ${Math.round(milliseconds)} ms.`);
 }
 
-function listItem({ box: [x1, y1, x2, y2], score, category }) {
+function listItem({ quad: [[x, y], right, , below], score, category }) {
   const { canvas, names } = state.shown;
   const crop = document.createElement('canvas');
-  [crop.width, crop.height] = [Math.max(1, Math.round(x2 - x1)), Math.max(1, Math.round(y2 - y1))];
-  crop.getContext('2d').drawImage(canvas, x1, y1, x2 - x1, y2 - y1, 0, 0, crop.width, crop.height);
+  const [width, height] = [right, below].map(([toX, toY]) => Math.max(1, Math.hypot(toX - x, toY - y)));
+  [crop.width, crop.height] = [Math.round(width), Math.round(height)];
+  // Level: the upper side along x, the left one along y; both as vectors of the picture.
+  const [a, b, c, d] = [(right[0] - x) / width, (right[1] - y) / width, (below[0] - x) / height, (below[1] - y) / height];
+  const area = a * d - b * c;
+  const context = crop.getContext('2d');
+  if (Math.abs(area) > 1e-3) context.setTransform(d / area, -b / area, -c / area, a / area, (c * y - d * x) / area, (b * x - a * y) / area);
+  context.drawImage(canvas, 0, 0);
   const item = document.createElement('li');
   const label = Object.keys(names).length > 1 ? `${names[category]} ` : '';
   item.append(crop, `${label}${score.toFixed(2)}`);
@@ -130,6 +137,29 @@ async function useFile(file) {
 
 const takeFile = (file) => file && inTurn(() => useFile(file));
 
+// What the page has loaded so far, unpacked.
+function showSize() {
+  const loaded = performance.getEntriesByType('resource').filter(({ name }) => !name.includes('example.jpg'));
+  const sum = (wanted) => loaded.filter(({ name }) => wanted(name)).reduce((size, entry) => size + entry.decodedBodySize, 0);
+  const mega = (size) => `${(size / 1e6).toFixed(1)} MB`;
+  const [runtime, network] = [sum((name) => name.includes('onnxruntime-web')), sum((name) => name.endsWith('model.onnx'))];
+  $('size').textContent = `Loaded: ${mega(sum(() => true))} (runtime ${mega(runtime)}, network ${mega(network)}).`;
+}
+
+async function keepForOffline() {
+  if (!navigator.serviceWorker) return; // over http browsers have them on this machine only
+  await navigator.serviceWorker.register('sw.js');
+  await navigator.serviceWorker.ready;
+  $('offline').textContent = 'From now on the page works without a network.';
+}
+
+async function useExample() {
+  const answer = await fetch('example.jpg');
+  if (!answer.ok) throw new Error('there is no example.jpg beside the page');
+  await usePicture(new File([await answer.blob()], 'example.jpg'));
+}
+
+$('example').addEventListener('click', () => inTurn(useExample));
 $('picture').addEventListener('change', (event) => takeFile(event.target.files[0]));
 $('model').addEventListener('change', (event) => takeFile(event.target.files[0]));
 $('download').addEventListener('click', download);
@@ -146,3 +176,4 @@ for (const kind of ['dragover', 'dragleave', 'drop']) {
   });
 }
 inTurn(fetchModel);
+keepForOffline().catch(() => {}); // it works as before, with a network

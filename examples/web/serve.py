@@ -1,11 +1,14 @@
-"""Serve this folder on this machine only: python examples/web/serve.py --model best.onnx
+"""Serve this folder: python examples/web/serve.py --model best.onnx
 
-The two headers let the browser use several threads; without them the page works on one.
+Only this machine can open it, unless --host says otherwise: --host 0.0.0.0 opens it to all that can reach this machine,
+such as a phone in the same network. The two headers let the browser use several threads; without them, and over http
+from another device, the page works on one.
 """
 
 import argparse
 import contextlib
 import functools
+import socket
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -33,18 +36,52 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
+RUNTIME = ('ort.wasm.min.mjs', 'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm')
+PAGE = ('index.html', 'page.js', 'detector.js', 'sw.js')
+
+
+def sizes(model: Path | None) -> str:
+    """What a browser loads, in words."""
+    network = model or HERE / 'model.onnx'
+    parts = {
+        'page': sum((HERE / name).stat().st_size for name in PAGE),
+        'runtime': sum((HERE / 'node_modules/onnxruntime-web/dist' / name).stat().st_size for name in RUNTIME),
+        'network': network.stat().st_size if network.is_file() else 0,
+    }
+    each = ', '.join(f'{name} {size / 1e6:.2f}' for name, size in parts.items())
+    return f'{sum(parts.values()) / 1e6:.1f} MB to load ({each})'
+
+
+def address() -> str:
+    """Of this machine in its network; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(('192.0.2.1', 9))  # an address for documentation: the system only chooses the way to it
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', type=Path, metavar='ONNX', help='for the page (default: model.onnx beside it)')
     parser.add_argument('--port', type=int, default=8000, help='0: any that is free (default %(default)s)')
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to listen on; 0.0.0.0: all of this machine (default %(default)s)'
+    )
     args = parser.parse_args()
     if args.model and not args.model.is_file():
         parser.error(f'--model: there is no file {args.model}')
     if not (HERE / 'node_modules').is_dir():
         parser.error(f'onnxruntime-web is missing: run "npm ci" in {HERE}')
     Handler.model = args.model
-    with ThreadingHTTPServer(('127.0.0.1', args.port), functools.partial(Handler, directory=str(HERE))) as server:
-        print(f'http://127.0.0.1:{server.server_port}/ (Ctrl-C ends)', flush=True)
+    try:
+        server = ThreadingHTTPServer((args.host, args.port), functools.partial(Handler, directory=str(HERE)))
+    except OSError as error:
+        parser.error(f'--host {args.host}, --port {args.port}: {error.strerror or error}')
+    with server:
+        host = address() if args.host == '0.0.0.0' else args.host
+        print(f'http://{host}:{server.server_port}/ (Ctrl-C ends); {sizes(args.model)}', flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 

@@ -63,8 +63,8 @@ LAYERS = {  # the published combinations
     'xn_maskdiff_PFI_Hint': {'mask': [17, 20, 23], 'pfi': [17, 20, 23], 'hint': [4, 6, 9]},
 }
 RECIPES = LAYERS | {
-    'xn_logit': {'logit': []},
-    **dict.fromkeys(('xn_logit_mask', 'demo'), {'logit': [], 'mask': [17, 20, 23]}),
+    **dict.fromkeys(('xn_logit', 'demo'), {'logit': []}),
+    'xn_logit_mask': {'logit': [], 'mask': [17, 20, 23]},
     'nn_larger': {'mask': [17, 20]},
 }
 OF_QUADS = {'sn_quad': {'logit': [], 'quad': []}}  # for students whose head predicts quads

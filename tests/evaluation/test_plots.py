@@ -1,6 +1,7 @@
 """Plots: files that OpenCV reads back at a plausible size, with ink where it belongs; empty inputs too."""
 
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,8 +9,12 @@ import pytest
 import torch
 
 from models.errors import UserError
+from utils.boxes import Letterbox
 from utils.evaluation import grids, plots
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
+from utils.evaluation.verdicts import MISSED, RIGHT, WRONG, Verdict, quads_of_boxes
+from utils.loading.batches import Batch, Sample, collate
+from utils.loading.labels import Annotations
 
 WORD = torch.tensor([[0.0, 10, 10, 60, 30]])
 FOUND = torch.tensor([[11.0, 10, 60, 31, 0.8, 0], [200, 200, 250, 220, 0.4, 0]])
@@ -44,20 +49,41 @@ NOTHING = {'labels': torch.zeros(0, 5), 'detections': torch.zeros(0, 6)}
 
 def test_results(tmp_path):
     csv = tmp_path / 'results.csv'
-    names = ['epoch', 'train/box', 'train/obj', 'val/box', 'val/map50', 'lr', 'distill/hint.hint', 'note', 'unused']
-    rows = [f'{e}, {1 / (e + 1)},0.5,{2 / (e + 1)},{e / 9},1e-2,{"" if e < 3 else e},text,' for e in range(9)]
+    names = ['epoch', 'train/box', 'train/obj', 'val/box', 'val/map50', 'lr', 'distill/hint.hint', 'val/precision']
+    names += ['note', 'unused']
+    rows = [
+        f'{e}, {1 / (e + 1)},0.5,{2 / (e + 1)},{e / 9 if e == 8 else "nan"},{e},{"" if e < 3 else e},0.25,text,'
+        for e in range(9)
+    ]
     csv.write_text('\n'.join([','.join(names), *rows]))
     columns = plots.read_results(csv)
     assert list(columns) == names[:-2]  # neither words nor empty columns
     assert columns['train/box'][1] == 0.5
     assert np.isnan(columns['distill/hint.hint'][:3]).all()
-    panels = plots._panels([name for name in columns if name != 'epoch'])
-    assert ('box (train, val)', ['train/box', 'val/box']) in panels
-    assert [title for title, _ in panels if 'box' not in title] == ['train/obj', 'val/map50', 'lr', 'distill/hint.hint']
+    panels, constant = plots.results_panels({name: values for name, values in columns.items() if name != 'epoch'})
+    assert {panel.title: list(panel.lines) for panel in panels} == {
+        'mAP on val': ['map50'],
+        'box loss': ['train', 'val'],
+        'learning rate': ['lr'],
+        'distill/hint.hint': ['hint.hint'],
+    }
+    assert constant == ['train/obj', 'val/precision']  # they say nothing; a single value (of --noval) is not constant
     plots.plot_results(csv)
     image = read(tmp_path / 'results.png', (400, 600))
     assert near(image, (31, 111, 180)).sum() > 200  # train's blue
     assert near(image, (224, 123, 0)).sum() > 50  # val's orange
+
+
+def test_terms_of_a_kind_share_a_panel():
+    names = ('train/box', 'train/logit_obj', 'train/logit_box', 'weighted/box', 'weighted/logit_obj', 'val/box')
+    columns = {name: np.array([4.0, 2.0, 1.0]) for name in names} | {'train/logit_box': np.array([0.0, 8.0, 2.0])}
+    panels, _ = plots.results_panels(columns)
+    lines = {panel.title: panel.lines for panel in panels}
+    assert list(lines) == ['box loss', 'weight x term: parts of the loss', "teacher's terms, first epoch = 1"]
+    assert {name: list(values) for name, values in lines["teacher's terms, first epoch = 1"].items()} == {
+        'logit_obj': [1, 0.5, 0.25],
+        'logit_box': [0, 1, 0.25],  # of the first value that is not 0
+    }
 
 
 @pytest.mark.parametrize('text', ['', 'epoch,lr\n', 'epoch,lr\n0,0.1\n'], ids=['empty', 'header', 'one epoch'])
@@ -146,7 +172,8 @@ def test_boxes_are_drawn_where_they_are():
 
 def test_hatching_marks_its_region_alone():
     image = np.full((200, 300, 3), 20, np.uint8)
-    hatched = grids.hatch_boxes(image, [[50, 60, 120, 90], [290, 190, 400, 300]])
+    regions = quads_of_boxes([[50, 60, 120, 90], [290, 190, 400, 300]])
+    hatched = grids.hatch(image, regions)
     changed = (hatched != image).any(-1)
     assert changed[60:90, 50:120].all()
     assert changed[195:, 295:].all()
@@ -154,55 +181,94 @@ def test_hatching_marks_its_region_alone():
     assert not changed[100:180].any()
     inner = hatched[62:88, 52:118, 0]
     assert len(np.unique(inner)) == 2  # stripes
+    leaning = grids.hatch(image, [[[50, 60], [120, 90], [120, 92], [50, 62]]])
+    assert (leaning != image)[60:92, 50:120].any() and (leaning == image)[60:70, 100:120].all()
+
+
+def batch_of(size: tuple[int, int], rows: list[tuple], shapes: list[tuple[int, int]]) -> Batch:
+    """Pictures in letterboxes of a size (height, width), rows: picture, class, polygon (4, 2) in its own pixels."""
+    samples = []
+    for number, (height, width) in enumerate(shapes):
+        image = torch.full((3, *size), 114, dtype=torch.uint8)
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
+        image[:, top : top + height, left : left + width] = 30
+        mine = [(category, np.array(polygon) + (left, top)) for index, category, polygon in rows if index == number]
+        words = Annotations.build([max(c, 0) for c, _ in mine], [polygon for _, polygon in mine])
+        words = replace(words, dont_care=np.array([c < 0 for c, _ in mine], bool))
+        place = Letterbox(1, 1, left, top)
+        samples.append(Sample(image, words, f'folder/img_{number}.png', (height, width), place, True))
+    return collate(samples)
+
+
+LEANING = [(20, 30), (80, 60), (76, 80), (16, 50)]
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 def test_batch(tmp_path, suffix):
-    images = torch.full((3, 3, 96, 128), 30, dtype=torch.uint8)
-    images[1, 0] = 200  # the second picture is red
-    targets = torch.tensor([[1, 0, 0.5, 0.5, 0.5, 0.25], [2, 1, 0.25, 0.5, 0.25, 0.5]])
-    ignore = torch.tensor([[0, 0, 0.5, 0.5, 0.5, 0.5]])
+    rows = [(1, 0, LEANING), (2, 1, quads_of_boxes([16, 24, 48, 72])[0]), (0, -1, quads_of_boxes([40, 30, 90, 60])[0])]
+    batch = batch_of((96, 128), rows, [(96, 128)] * 3)
+    batch.images[1, 0] = 200  # the second picture is red
     file = tmp_path / f'batch{suffix}'
-    grids.plot_batch(images, targets, ignore, file, {0: 'text', 1: 'sign'})
+    grids.plot_batch(batch, file, {0: 'text', 1: 'sign'})
     image = read(file, (96 * 2, 128 * 2))
-    assert image.shape == (96 * 2 + 4, 128 * 2 + 4, 3)  # two by two
-    first, second, third = image[:96, :128], image[:96, 132:], image[100:, :128]
+    assert image.shape == (96 * 2 + grids.GAP, 128 * 2 + grids.GAP, 3)  # two by two
+    right, below = 128 + grids.GAP, 96 + grids.GAP
+    first, second, third = image[:96, :128], image[:96, right:], image[below:, :128]
     assert near(second[2:8, 2:8], (200, 30, 30), 15).all()  # RGB all the way
-    assert near(second[36, 40:90], grids.PALETTE[0]).mean() > 0.7  # the upper side: 96 * (.5 - .125)
-    assert near(third[30:70, 16], grids.PALETTE[1]).mean() > 0.7  # the left side: 128 * (.25 - .125)
-    assert first[30:60, 40:90].mean() > 60  # grey
+    assert near(second[44:47, 49:52], grids.PALETTE[0]).any()  # the middle of the leaning word's upper side
+    assert not near(second[29:32, 60:80], grids.PALETTE[0]).any()  # its box's side would be there
+    assert near(third[30:70, 16], grids.PALETTE[1]).mean() > 0.7  # the left side
+    assert first[32:58, 42:88].mean() > 40  # grey
     assert first[2:18].mean() < 40
 
 
 def test_batch_shows_the_first_pictures_and_takes_none(tmp_path):
-    images = torch.zeros(20, 3, 32, 64, dtype=torch.uint8)
-    grids.plot_batch(images, torch.zeros(0, 6), None, tmp_path / 'few.png', max_images=4)
-    assert read(tmp_path / 'few.png', (60, 60)).shape == (68, 132, 3)
+    batch = batch_of((32, 64), [], [(32, 64)] * 20)
+    grids.plot_batch(batch, tmp_path / 'few.png', max_images=4)
+    assert read(tmp_path / 'few.png', (60, 60)).shape == (64 + grids.GAP, 128 + grids.GAP, 3)
     (tmp_path / 'few.png').unlink()
-    grids.plot_batch(images[:0], torch.zeros(0, 6), torch.zeros(0, 6), tmp_path / 'none.png')
+    grids.plot_batch(batch, tmp_path / 'none.png', max_images=0)
     read(tmp_path / 'none.png')
+
+
+def test_preview_has_no_grey_around_its_pictures(tmp_path):
+    rows = [(0, 0, quads_of_boxes([20, 10, 100, 40])[0]), (1, 0, quads_of_boxes([5, 20, 50, 90])[0])]
+    grids.plot_preview(batch_of((128, 128), rows, [(64, 128), (128, 64)]), tmp_path / 'preview.png', ['text'])
+    image = read(tmp_path / 'preview.png')
+    assert not near(image, (114, 114, 114), 3).all(-1).any()
+    dark = near(image, (30, 30, 30), 3).mean()
+    assert dark > 0.25  # two pictures side by side, in a row that is no higher than it may be
+    assert near(image, grids.PALETTE[0]).sum() > 800
+
+
+def test_rows_fill_the_page():
+    shapes = [(720, 1280), (720, 1280), (100, 4000), (1600, 900), (500, 500)]
+    rows = grids.rows_of(shapes, 1920, 540)
+    assert [row for row, _ in rows] == [[0, 1], [2], [3, 4]]
+    gap, (first, second, last) = grids.GAP, [height for _, height in rows]
+    assert first == pytest.approx((1920 - gap) / (2 * 1280 / 720))
+    assert second == pytest.approx(1920 / 40)
+    assert last == 540  # too few for the width
+    assert grids.rows_of([], 1920, 540) == []
 
 
 def test_predictions(tmp_path):
     images = [np.full((360, 640, 3), 40, np.uint8), np.full((500, 300, 3), 40, np.uint8)]  # one wide, one upright
-    labels = [torch.tensor([[0, 100, 100, 300, 160.0]]), torch.zeros(0, 5)]
-    ignore = [torch.tensor([[400, 100, 500, 200.0]]), torch.zeros(0, 4)]
-    detections = [torch.tensor([[100, 100, 300, 160, 0.9, 0.0]]), torch.zeros(0, 6)]
+    boxes = ([100, 100, 300, 160], [350, 20, 600, 60], [20, 250, 200, 300])
+    marks = [(kind, quads_of_boxes(box), 0) for kind, box in zip((RIGHT, WRONG, MISSED), boxes, strict=True)]
+    verdicts = [Verdict(marks, quads_of_boxes([400, 100, 500, 200])), Verdict()]
     file = tmp_path / 'predictions.jpg'
-    grids.plot_predictions(images, labels, ignore, detections, file, {0: 'text'})
-    image = read(file, (1000, 1900))
-    half = image.shape[1] // 2
-    left, right = image[:560, :half], image[:560, half:]
-    assert near(left, grids.PALETTE[0]).sum() > 500
-    assert near(right, grids.PALETTE[0]).sum() == 0
-    assert near(right, grids.PREDICTION_COLOR).sum() > 500
-    assert near(left, grids.PREDICTION_COLOR).sum() == 0
-    scale = 956 / 640
-    where = np.argwhere(near(left, grids.PALETTE[0]))
-    assert where.min(0) == pytest.approx((30 + 100 * scale, 100 * scale), abs=4)
-    assert where.max(0) == pytest.approx((30 + 160 * scale, 300 * scale), abs=4)
+    grids.plot_predictions(images, verdicts, ['a.jpg', 'b.jpg'], file, {0: 'text'}, 'val of data.yaml')
+    image = read(file, (500, 1900))
+    top = 2 * grids.HEADER + grids.CAPTION
+    scale = grids.ROW_HEIGHT / 360  # both fit into one row
+    for kind, (x1, y1, x2, y2) in zip((RIGHT, WRONG, MISSED), boxes, strict=True):
+        where = np.argwhere(near(image[top:], grids.VERDICT_COLORS[kind]))
+        assert where.min(0) == pytest.approx((y1 * scale, x1 * scale), abs=4)
+        assert where.max(0) == pytest.approx((y2 * scale, x2 * scale), abs=4)
+        assert near(image[grids.HEADER : 2 * grids.HEADER], grids.VERDICT_COLORS[kind], 10).sum() > 80  # the legend
     file.unlink()
-    grids.plot_predictions([], [], [], [], file)
+    grids.plot_predictions([], [], [], file)
     read(file)
 
 

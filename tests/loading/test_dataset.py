@@ -140,7 +140,7 @@ def test_companion_files():
 # The data yaml
 
 
-@pytest.mark.parametrize('name', ['ICDAR', 'ICDAR_published', 'demo'])
+@pytest.mark.parametrize('name', ['ICDAR', 'ICDAR_published', 'demo', 'demo_small'])
 def test_shipped_data_yamls(name):
     data = load_data_config(ROOT / f'data/{name}.yaml')
     assert data.names == {0: 'text'} and data.nc == 1

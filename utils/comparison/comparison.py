@@ -1,11 +1,13 @@
 """A comparison as a whole: its rows, its runs, its folder."""
 
+import math
 import shlex
 from functools import cached_property
 from pathlib import Path
 
 from models.errors import UserError
 from models.yamls import read_yaml
+from utils.comparison.chart import draw_chart, draw_curves
 from utils.comparison.options import CompareOptions, training_flags
 from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_json, read_metrics, unlike
 from utils.comparison.settings import AGREED, UNKNOWN, fingerprint, machine, settings_of
@@ -14,7 +16,6 @@ from utils.comparison.table import (
     NOTHING_LEARNED,
     OTHER_PROTOCOL,
     PUBLISHED,
-    draw_table,
     nothing_learned,
     summarise,
     table_lines,
@@ -177,12 +178,24 @@ class Comparison:
         return {seed: metrics for seed, metrics in found.items() if metrics}
 
     def write_table(self) -> None:
-        """Write table.md, table.csv, table.png and runs.csv of what is there."""
+        """Write table.md, table.csv, table.png, curves.png and runs.csv of what is there."""
         write_text(self.folder / 'table.md', self.markdown())
         rows = self.rows()
         write_rows(self.folder / 'table.csv', rows)
         write_rows(self.folder / 'runs.csv', self.run_rows())
-        draw_table(rows, self.folder / 'table.png', self.options.task)
+        draw_chart(rows, self.folder / 'table.png', self.options.task)
+        if curves := self.curves():
+            draw_curves(curves, self.folder / 'curves.png', 'mAP50 on val')
+
+    def curves(self) -> dict[str, list[list[float]]]:
+        """mAP50 on val after each epoch, of the trained runs of each row; without runs that were validated only once,
+        as --noval leaves them."""
+        found: dict[str, list[list[float]]] = {}
+        for run in self.runs:
+            values = column(run.folder / 'results.csv', 'val/map50') if run.trained else []
+            if sum(map(math.isfinite, values)) > 1:
+                found.setdefault(run.entry.label, []).append(values)
+        return found
 
     def run_rows(self) -> list[dict]:
         """A row per run; metrics are None where it is missing."""

@@ -9,9 +9,11 @@ METRICS = {
     'recall': 'recall',
     'map50': 'mAP50',
     'map50_95': 'mAP50-95',
+    'quad_map50': 'quad mAP50',  # these two of networks with quads only
+    'quad_map50_95': 'quad mAP50-95',
     'icdar_hmean': 'ICDAR hmean',
 }
-COMPARED = ('map50', 'map50_95', 'icdar_hmean')
+COMPARED = ('map50', 'map50_95', 'quad_map50', 'icdar_hmean')
 
 
 class Difference(NamedTuple):

@@ -1,11 +1,6 @@
-"""A comparison's table: rows, Markdown, and the bar chart."""
-
-import io
-import math
-from pathlib import Path
+"""A comparison's table: rows and Markdown."""
 
 from utils.comparison.statistics import COMPARED, METRICS, Difference, mean_sd, paired_difference
-from utils.runtime.run_folder import write_bytes
 from utils.training.log import duration
 
 # mAP50, mAP50-95 on ICDAR2015's test pictures, published with these recipes and teachers.
@@ -90,33 +85,3 @@ def difference_cell(row: dict, name: str) -> str:
 def number(value: float | None) -> str:
     """Four decimals, '-' for None."""
     return '-' if value is None else f'{value:.4f}'
-
-
-def draw_table(rows: list[dict], file: Path, task: str) -> None:
-    """A bar and its standard deviation for each row, mAP50 and hmean, the control's mean drawn across."""
-    from matplotlib.figure import Figure
-
-    colors = {'control': '#888888', 'recipe': '#1f6fb4', 'baseline': '#0a9a74', 'teacher': '#e07b00'}
-    rows = [row for row in rows if row['kind'] in colors and row['map50_mean'] is not None][::-1]
-    names = [name for name in ('map50', 'icdar_hmean') if any(row[f'{name}_mean'] is not None for row in rows)]
-    figure = Figure(figsize=(2.4 + 4 * max(len(names), 1), 1.4 + 0.42 * max(len(rows), 1)), layout='constrained')
-    panels = figure.subplots(1, max(len(names), 1), squeeze=False, sharey=True)[0]
-    for panel, name in zip(panels, names, strict=False):
-        values = [row[f'{name}_mean'] or 0 for row in rows]
-        errors = [math.nan if row[f'{name}_sd'] is None else row[f'{name}_sd'] for row in rows]  # NaN: no mark
-        labels = [row['recipe'] for row in rows]
-        positions = range(len(rows))
-        panel.barh(positions, values, xerr=errors, capsize=3, color=[colors[row['kind']] for row in rows])
-        panel.set_yticks(positions, labels, fontsize=8)
-        panel.set_title(f'{METRICS[name]}, {task}: mean and standard deviation over seeds', fontsize=9)
-        for row in rows:
-            if row['kind'] == 'control' and row[f'{name}_mean'] is not None:
-                panel.axvline(row[f'{name}_mean'], color='#444444', linewidth=1, linestyle='--')
-        panel.grid(alpha=0.25, linewidth=0.6, axis='x')
-        panel.set_axisbelow(True)
-        panel.spines[['top', 'right']].set_visible(False)
-    if not names:
-        panels[0].text(0.5, 0.5, 'no results yet', ha='center', va='center')
-    image = io.BytesIO()
-    figure.savefig(image, format='png', dpi=150)
-    write_bytes(file, image.getvalue())

@@ -1,26 +1,60 @@
-"""Grids of images with boxes, drawn with OpenCV: batches, and labels beside predictions. All files are written whole or
-not at all, and all functions take empty inputs."""
+"""Pages of images with what is marked in them: batches, previews, detections beside the truth. Drawn with OpenCV and
+Pillow. All files are written whole or not at all, and all functions take empty inputs."""
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
 
 from models.files import replacing
 from utils.detection.drawing import PALETTE, draw_boxes, line_width
-from utils.runtime.words import counted
+from utils.evaluation.verdicts import DONT_CARE, MISSED, RIGHT, WRONG, Verdict, quads_of_boxes
+from utils.loading.batches import Batch
 
 Names = Mapping[int, str] | Sequence[str] | None
+Color = tuple[int, int, int]  # RGB
 
-PREDICTION_COLOR = (225, 60, 50)  # RGB
-IGNORE_COLOR = (150, 150, 150)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-MAX_SIDE = 1920  # pixels; longer mosaics are shrunk
-PAIR_WIDTH, TITLE_HEIGHT = 956, 30  # pixels of one image of a pair of labels and predictions, and of its title
+DONT_CARE_COLOR = (150, 150, 150)
+VERDICT_COLORS = {RIGHT: PALETTE[0], WRONG: PALETTE[1], MISSED: (250, 220, 40), DONT_CARE: DONT_CARE_COLOR}
+PAPER, INK = (255, 255, 255), (50, 50, 50)
+PAGE_WIDTH, ROW_HEIGHT = 1920, 540  # pixels of a page, and of one row of its images at most
+PREVIEW_HEIGHT = 360  # of a row of a preview
+LINE = 2  # pixels
+GAP, CAPTION, HEADER = 8, 24, 34  # pixels between images, of a name above one, and of a line above all
+LETTERS = 16  # pixels
+
+
+@dataclass
+class Tile:
+    """An image of a page, and what is drawn on it, in its own pixels.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        marks: (quads (n, 4, 2), colour, text on each or '') one over the other.
+        hatched: (k, 4, 2) don't-care regions.
+        caption: above it; '': none.
+    """
+
+    image: np.ndarray
+    marks: list[tuple[np.ndarray, Color, str]] = field(default_factory=list)
+    hatched: np.ndarray = field(default_factory=lambda: np.zeros((0, 4, 2)))
+    caption: str = ''
+
+    def drawn(self, scale: float) -> np.ndarray:
+        """The image at another size; lines and letters are drawn at the size in which they are seen."""
+        size = [max(round(side * scale), 1) for side in self.image.shape[1::-1]]
+        image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        image = hatch(image, self.hatched * scale)
+        for quads, color, text in self.marks:
+            scaled = np.asarray(quads, float).reshape(-1, 4, 2) * scale
+            boxes = np.concatenate((scaled.min(1), scaled.max(1)), 1)
+            image = draw_boxes(image, boxes, [text] * len(boxes), color, LINE, scaled)
+        return image
 
 
 def save_image(image: np.ndarray, file: Path) -> None:
@@ -44,129 +78,244 @@ def class_name(names: Names, category: float) -> str:
         return str(int(category))
 
 
-def hatch_boxes(image: np.ndarray, boxes: ArrayLike) -> np.ndarray:
-    """A copy of the picture with grey diagonal stripes on don't-care boxes (n, 4) xyxy in pixels."""
+def hatch(image: np.ndarray, quads: ArrayLike) -> np.ndarray:
+    """A copy of the picture with grey diagonal stripes on don't-care regions (n, 4, 2) in pixels."""
     image = np.ascontiguousarray(image).copy()
     height, width = image.shape[:2]
-    boxes = np.asarray(boxes, float).reshape(-1, 4).round().astype(int)
-    inside = np.zeros((height, width), bool)
-    for x1, y1, x2, y2 in np.clip(boxes, 0, [width, height, width, height]).tolist():
-        inside[y1:y2, x1:x2] = True
+    polygons = list(np.asarray(quads, float).reshape(-1, 4, 2).round().astype(np.int32))
+    mask = np.zeros((height, width), np.uint8)
+    for polygon in polygons:
+        cv2.fillPoly(mask, [polygon], 1)
+    inside = mask.astype(bool)
     step = 3 * line_width(image) + 3
     stripes = (np.arange(height)[:, None] + np.arange(width)) % (2 * step) < step
-    image[inside] = (image[inside] * 0.55 + np.array(IGNORE_COLOR) * 0.45).astype(np.uint8)
-    image[inside & stripes] = (image[inside & stripes] * 0.6 + np.array(IGNORE_COLOR) * 0.4).astype(np.uint8)
-    for box in boxes.tolist():
-        cv2.rectangle(image, box[:2], box[2:], IGNORE_COLOR, 1, cv2.LINE_AA)
-    return image
+    image[inside] = (image[inside] * 0.8 + np.array(DONT_CARE_COLOR) * 0.2).astype(np.uint8)
+    image[inside & stripes] = (image[inside & stripes] * 0.6 + np.array(DONT_CARE_COLOR) * 0.4).astype(np.uint8)
+    return cv2.polylines(image, polygons, True, DONT_CARE_COLOR, 1, cv2.LINE_AA)
 
 
-def _mosaic(tiles: list[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """Pictures of one size in a grid on white, shrunk to MAX_SIDE."""
-    height, width = tiles[0].shape[:2]
-    rows = math.ceil(len(tiles) / columns)
-    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
-    for index, tile in enumerate(tiles):
-        top, left = index // columns * (height + gap), index % columns * (width + gap)
-        canvas[top : top + height, left : left + width] = tile
-    scale = MAX_SIDE / max(canvas.shape[:2])
-    return cv2.resize(canvas, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else canvas
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own: it is there, and has more letters than OpenCV's."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / 'fonts/ttf/DejaVuSans.ttf', size)
 
 
-def _empty(text: str) -> np.ndarray:
-    image = np.full((160, 480, 3), 255, np.uint8)
-    return cv2.putText(image, text, (20, 88), FONT, 0.7, (90, 90, 90), 1, cv2.LINE_AA)
+def _shortened(text: str, width: int) -> str:
+    """The text, or its beginning and '…' where it is wider than so many pixels."""
+    font = _font(LETTERS)
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f'{text}…') > width:
+        text = text[:-1]
+    return f'{text}…'
 
 
-def plot_batch(
-    images: Any, targets: ArrayLike, ignore: ArrayLike | None, file: Path, names: Names = None, max_images: int = 16
-) -> None:
-    """A batch as the network sees it, with its targets and, hatched, its don't-care regions.
+def rows_of(
+    shapes: Sequence[tuple[int, int]], width: int, height: float, across: int | None = None
+) -> list[tuple[list[int], float]]:
+    """Which images stand side by side, so that each row is as wide as the page and none of it is left empty.
 
     Args:
-        images: (B, 3, H, W) uint8 RGB.
-        targets: (N, 6) image, class, x, y, w, h, as shares of H and W.
-        ignore: (K, 6), the same form, or None.
+        shapes: (height, width) of the images.
+        width: of the page in pixels.
+        height: of a row at most; where the images of the last row are too few for it, the row is not as wide.
+        across: images of a row; None: as many as it takes for the height.
+
+    Returns:
+        (numbers of its images, their height) of each row.
+    """
+    rows: list[tuple[list[int], float]] = []
+    row: list[int] = []
+    for number in range(len(shapes)):
+        row.append(number)
+        fitting = (width - GAP * (len(row) - 1)) / sum(shapes[index][1] / shapes[index][0] for index in row)
+        full = fitting <= height if across is None else len(row) == across
+        if full or number == len(shapes) - 1:
+            rows.append((row, max(min(fitting, height), 1)))
+            row = []
+    return rows
+
+
+def save_page(
+    tiles: Sequence[Tile],
+    file: Path,
+    *,
+    title: str = '',
+    legend: Sequence[tuple[str, Color]] = (),
+    width: int = PAGE_WIDTH,
+    height: float = ROW_HEIGHT,
+    across: int | None = None,
+) -> None:
+    """Write a page of images in rows.
+
+    Args:
+        tiles: from left to right, from top to bottom.
+        file: where to.
+        title: above them.
+        legend: (words, their colour) under the title.
+        width: of the page in pixels.
+        height: of one row at most.
+        across: images of a row; None: as many as it takes for the height.
+    """
+    if not tiles:
+        title, legend, width = 'no pictures', (), 480
+    caption = CAPTION if any(tile.caption for tile in tiles) else 0
+    places, top = [], HEADER * (bool(title) + bool(legend))
+    for row, high in rows_of([tile.image.shape[:2] for tile in tiles], width, height, across):
+        left = 0
+        for index in row:
+            tile = tiles[index]
+            image = tile.drawn(high / tile.image.shape[0])[:, : width - left]
+            places.append((left, top + caption, image, tile.caption))
+            left += image.shape[1] + GAP
+        top += round(high) + caption + GAP
+    page = Image.new('RGB', (width, max(top - GAP, 160 if not tiles else 1)), PAPER)
+    draw = ImageDraw.Draw(page)
+    draw.text((4, HEADER / 2), _shortened(title, width - 8), INK, _font(LETTERS), 'lm')
+    _draw_legend(draw, legend, HEADER * 1.5 if title else HEADER / 2)
+    for left, under, image, text in places:
+        page.paste(Image.fromarray(image), (left, under))
+        draw.text((left + 2, under - CAPTION / 2), _shortened(text, image.shape[1] - 4), INK, _font(LETTERS), 'lm')
+    save_image(np.asarray(page), file)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Color]], middle: float) -> None:
+    """A line of coloured squares with their words, its middle at this height."""
+    left, side = 4.0, LETTERS * 0.8
+    for text, color in legend:
+        draw.rectangle((left, middle - side / 2, left + side, middle + side / 2), color)
+        draw.text((left + side + 6, middle), text, INK, _font(LETTERS), 'lm')
+        left += side + 6 + _font(LETTERS).getlength(text) + 28
+
+
+def plot_batch(batch: Batch, file: Path, names: Names = None, max_images: int = 16) -> None:
+    """A batch as the network sees it, with its labels as they lie and, hatched, its don't-care regions.
+
+    Args:
+        batch: not empty.
         file: where to.
         names: class names, written if there are several.
         max_images: the first so many pictures are shown.
     """
-    targets = np.asarray(targets, float).reshape(-1, 6)
-    ignore = np.asarray([] if ignore is None else ignore, float).reshape(-1, 6)
+    tiles = [_tile(batch, number, names) for number in range(min(len(batch.images), max_images))]
+    across = int(np.ceil(np.sqrt(len(tiles)))) if tiles else 1
+    high, wide = batch.images.shape[2:]
+    width = min(across * (wide + GAP) - GAP, PAGE_WIDTH)
+    save_page(tiles, file, width=width, height=high, across=across)
+
+
+def plot_preview(batch: Batch, file: Path, names: Names = None) -> None:
+    """Pictures that were not augmented, without the grey around them, with their labels, regions and file names."""
     tiles = []
-    for index, image in enumerate(images[:max_images]):
-        tile = np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))
-        mine, hatched = targets[targets[:, 0] == index], ignore[ignore[:, 0] == index]
-        tile = hatch_boxes(tile, _pixels(hatched[:, 2:], tile))
-        tiles.append(_draw_classes(tile, _pixels(mine[:, 2:], tile), mine[:, 1], names))
-    save_image(_mosaic(tiles, math.ceil(math.sqrt(len(tiles)))) if tiles else _empty('no pictures'), file)
+    for number, (path, place) in enumerate(zip(batch.paths, batch.letterboxes, strict=True)):
+        tile = _tile(batch, number, names)
+        corner = np.array([round(place.pad_x), round(place.pad_y)])
+        height, width = batch.shapes[number]
+        end = corner + np.round([width * place.scale_x, height * place.scale_y]).astype(int)
+        tile.image = tile.image[corner[1] : end[1], corner[0] : end[0]]
+        tile.marks = [(quads - corner, color, text) for quads, color, text in tile.marks]
+        tile.hatched, tile.caption = tile.hatched - corner, Path(path).name
+        tiles.append(tile)
+    save_page(tiles, file, legend=[*_classes(names), (DONT_CARE, DONT_CARE_COLOR)], height=PREVIEW_HEIGHT)
 
 
-def _draw_classes(image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, names: Names) -> np.ndarray:
-    """The boxes, each class in its colour and, if there are several, with its name."""
-    for category in np.unique(classes.astype(int)):
-        chosen = boxes[classes == category]
-        text = class_name(names, category) if names is not None and len(names) > 1 else ''
-        image = draw_boxes(image, chosen, [text] * len(chosen), PALETTE[category % len(PALETTE)])
-    return image
+def _classes(names: Names) -> list[tuple[str, Color]]:
+    """The classes and their colours."""
+    count = len(names) if names is not None else 1
+    return [(class_name(names, number), PALETTE[number % len(PALETTE)]) for number in range(min(count, len(PALETTE)))]
 
 
-def _pixels(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """xywh as shares of the picture -> xyxy in its pixels."""
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return np.concatenate((centre - half, centre + half), 1) * np.tile(image.shape[1::-1], 2)
+def _tile(batch: Batch, number: int, names: Names) -> Tile:
+    """An image of a batch with its labels, each class in its colour and, if there are several, with its name."""
+    image = np.ascontiguousarray(batch.images[number].numpy().transpose(1, 2, 0))
+    size = np.array(image.shape[1::-1])
+    mine = np.flatnonzero(batch.targets[:, 0].numpy() == number)
+    classes = batch.targets[:, 1].numpy().astype(int)
+    marks = []
+    for category in np.unique(classes[mine]):
+        # (n, 4, 2): the rectangle around a polygon of more corners
+        quads = [_quad(batch.polygons[index] * size) for index in mine if classes[index] == category]
+        marks.append((np.array(quads), PALETTE[category % len(PALETTE)], _label(names, category)))
+    regions = batch.ignore[batch.ignore[:, 0] == number, 2:].numpy()
+    centre, half = regions[:, :2], regions[:, 2:] / 2
+    hatched = quads_of_boxes(np.concatenate((centre - half, centre + half), 1)) * size
+    return Tile(image, marks, hatched)
 
 
-def _titled(image: np.ndarray, title: str, height: int) -> np.ndarray:
-    """The picture on a white ground of PAIR_WIDTH x height pixels, under a title."""
-    tile = np.full((height + TITLE_HEIGHT, PAIR_WIDTH, 3), 255, np.uint8)
-    tile[TITLE_HEIGHT : TITLE_HEIGHT + image.shape[0], : image.shape[1]] = image
-    return cv2.putText(tile, title, (6, 21), FONT, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
+def _label(names: Names, category: int | None) -> str:
+    """What is written at a word: the name of its class where there are several."""
+    return class_name(names, category) if category is not None and names is not None and len(names) > 1 else ''
+
+
+def _quad(polygon: np.ndarray) -> np.ndarray:
+    """A polygon (p, 2) as four corners."""
+    return polygon if len(polygon) == 4 else cv2.boxPoints(cv2.minAreaRect(polygon.astype(np.float32)))
 
 
 def plot_predictions(
     images: Sequence[np.ndarray],
-    labels: Sequence[ArrayLike],
-    ignore: Sequence[ArrayLike] | None,
-    detections: Sequence[ArrayLike],
+    verdicts: Sequence[Verdict],
+    captions: Sequence[str],
     file: Path,
     names: Names = None,
+    title: str = '',
 ) -> None:
-    """Each row a picture twice: its labels at the left, what was detected at the right.
+    """What was found in pictures: right, wrong, missed and don't-care in colours, with their counts in all of them.
 
     Args:
         images: list of (H, W, 3) RGB uint8.
-        labels: list of (m, 5) class, x1, y1, x2, y2 in the picture's pixels.
-        ignore: list of (k, 4) don't-care boxes xyxy, or None.
-        detections: list of (n, 6) x1, y1, x2, y2, score, class.
+        verdicts: of each, in its pixels.
+        captions: of each; its verdict's counts follow.
         file: where to.
         names: class names, written if there are several.
+        title: above all.
     """
-    ignore = [[]] * len(images) if ignore is None else ignore
-    rows = [
-        _pair(image, np.asarray(actual, float).reshape(-1, 5), skipped, np.asarray(found, float).reshape(-1, 6), names)
-        for image, actual, skipped, found in zip(images, labels, ignore, detections, strict=True)
+    tiles = [
+        _judged(image, verdict, caption, names)
+        for image, verdict, caption in zip(images, verdicts, captions, strict=True)
     ]
-    save_image(np.vstack(rows) if rows else _empty('no pictures'), file)
+    total = _total(verdicts)
+    save_page(tiles, file, title=title, legend=[(f'{total[kind]} {kind}', VERDICT_COLORS[kind]) for kind in total])
 
 
-def _pair(image: np.ndarray, labels: np.ndarray, ignore: ArrayLike, detections: np.ndarray, names: Names) -> np.ndarray:
-    """One row of plot_predictions; lines and letters are drawn at the size in which they are seen."""
-    height = round(PAIR_WIDTH * min(image.shape[0] / image.shape[1], 1.2))
-    scale = min(PAIR_WIDTH / image.shape[1], height / image.shape[0])
-    size = [max(int(side * scale), 1) for side in image.shape[1::-1]]
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    hatched = np.asarray(ignore, float).reshape(-1, 4) * scale
+def plot_side_by_side(
+    images: Sequence[np.ndarray],
+    verdicts: Mapping[str, Sequence[Verdict]],
+    file: Path,
+    title: str = '',
+    width: int = PAGE_WIDTH,
+    across: int | None = None,
+) -> None:
+    """What several models found in the same pictures: a column for each model, or one under the other.
 
-    several = names is not None and len(names) > 1
-    texts = [(f'{class_name(names, c)} ' if several else '') + f'{score:.2f}' for score, c in detections[:, 4:]]
-    left = _draw_classes(hatch_boxes(image, hatched), labels[:, 1:] * scale, labels[:, 0], names)
-    right = draw_boxes(image, detections[:, :4] * scale, texts, PREDICTION_COLOR)
-    regions = ', ' + counted(len(hatched), "don't-care region") if len(hatched) else ''
-    return np.hstack(
-        (
-            _titled(left, counted(len(labels), 'label') + regions, height),
-            np.full((height + TITLE_HEIGHT, 8, 3), 255, np.uint8),
-            _titled(right, counted(len(detections), 'detection'), height),
-        )
-    )
+    Args:
+        images: list of (H, W, 3) RGB uint8.
+        verdicts: of each image, by the model's name.
+        file: where to.
+        title: above all.
+        width: of the page in pixels.
+        across: pictures of a row; None: as many as there are models.
+    """
+    tiles = [
+        _judged(image, judged[number], model)
+        for number, image in enumerate(images)
+        for model, judged in verdicts.items()
+    ]
+    legend = list(VERDICT_COLORS.items())
+    save_page(tiles, file, title=title, legend=legend, width=width, height=width, across=across or len(verdicts))
+
+
+def _judged(image: np.ndarray, verdict: Verdict, caption: str, names: Names = None) -> Tile:
+    """An image with its verdict, which is also counted in the caption."""
+    marks = [(quads, VERDICT_COLORS[kind], _label(names, category)) for kind, quads, category in verdict.marks]
+    return Tile(image, marks, verdict.regions, f'{caption}: {_in_words(verdict.counts())}')
+
+
+def _total(verdicts: Sequence[Verdict]) -> dict[str, int]:
+    return {kind: sum(verdict.counts()[kind] for verdict in verdicts) for kind in VERDICT_COLORS}
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return ', '.join(f'{count} {name}' for name, count in counts.items() if count) or 'no text, and none found'

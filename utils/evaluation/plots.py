@@ -2,8 +2,10 @@
 inputs."""
 
 import csv
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from matplotlib.figure import Figure
 
 from utils.detection.drawing import PALETTE
 from utils.evaluation.grids import Names, class_name, save_image
+
+LINE_COLORS = ('#1f6fb4', '#e07b00', '#0a9a74', '#c03a7a', '#555555', '#56b4e9', '#a0522d')
 
 
 def _save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
@@ -57,18 +61,66 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _panels(names: list[str]) -> list[tuple[str, list[str]]]:
-    """Which columns share a panel: a train loss and the val loss of its name; all else stands alone."""
-    panels: dict[str, list[str]] = {}
-    for name in names:
-        group, _, rest = name.partition('/')
-        pair = group in ('train', 'val') and {f'train/{rest}', f'val/{rest}'} <= set(names)
-        panels.setdefault(f'{rest} (train, val)' if pair else name, []).append(name)
-    return list(panels.items())
+@dataclass
+class Panel:
+    """Lines that share axes.
+
+    Attributes:
+        title: what they are.
+        lines: values by name.
+        log: whether the values' axis is logarithmic.
+    """
+
+    title: str
+    lines: dict[str, np.ndarray] = field(default_factory=dict)
+    log: bool = False
+
+
+def results_panels(columns: dict[str, np.ndarray]) -> tuple[list[Panel], list[str]]:
+    """The panels of a results.csv: scores first, then each term of the detection loss with its value on val, then what
+    the terms add to the loss, and a teacher's terms.
+
+    Args:
+        columns: by name, without the epochs.
+
+    Returns:
+        Panels, and the names of the columns that say nothing, as they never change.
+    """
+    known = {name: values[np.isfinite(values)] for name, values in columns.items()}
+    constant = [name for name, values in known.items() if len(values) > 1 and np.ptp(values) == 0]
+    left = {name: values for name, values in columns.items() if name not in constant}
+
+    def take(title: str, names: Iterable[str], log: bool = False) -> Panel:
+        lines = {name: left.pop(name) for name in list(names) if name in left}
+        return Panel(title, {name.partition('/')[2] or name: values for name, values in lines.items()}, log)
+
+    def of(group: str) -> list[str]:
+        return [name for name in left if name.startswith(f'{group}/')]
+
+    panels = [
+        take('mAP on val', [name for name in of('val') if 'map50' in name]),
+        take('precision and recall on val', ['val/precision', 'val/recall']),
+    ]
+    for name in [name.partition('/')[2] for name in of('train')]:
+        if f'val/{name}' in left:
+            pair = {group: left.pop(f'{group}/{name}') for group in ('train', 'val') if f'{group}/{name}' in left}
+            panels.append(Panel(f'{name} loss', pair))
+    panels.append(take('weight x term: parts of the loss', of('weighted'), log=True))
+    terms = take("teacher's terms, first epoch = 1", of('train'))
+    panels.append(Panel(terms.title, {name: _relative(values) for name, values in terms.lines.items()}))
+    panels += [take('learning rate', ['lr']), take('seconds an epoch', ['seconds'])]
+    panels += [take(name, [name]) for name in list(left)]
+    return [panel for panel in panels if panel.lines], constant
+
+
+def _relative(values: np.ndarray) -> np.ndarray:
+    """The values as multiples of the first one that is neither missing nor 0."""
+    known = values[np.isfinite(values) & (values != 0)]
+    return values / known[0] if len(known) else values
 
 
 def plot_results(csv_path: str | Path, file: Path | None = None) -> None:
-    """Every numeric column of a run's results.csv over the epochs.
+    """A run's results.csv over the epochs.
 
     Args:
         csv_path: a row per epoch; the column `epoch`, if there is one, is the x axis.
@@ -77,24 +129,37 @@ def plot_results(csv_path: str | Path, file: Path | None = None) -> None:
     columns = read_results(csv_path)
     count = max((len(values) for values in columns.values()), default=0)
     epochs = columns.pop('epoch', np.arange(count))
-    panels = _panels(list(columns))
-    across = min(max(math.ceil(math.sqrt(1.6 * len(panels))), 1), 6)
+    panels, constant = results_panels(columns)
+    across = min(max(math.ceil(math.sqrt(1.4 * len(panels))), 1), 5)
     down = max(math.ceil(len(panels) / across), 1)
-    figure, axes = _figure(3.0 * across, 2.3 * down, down, across)
+    figure, axes = _figure(3.6 * across, 2.6 * down, down, across)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    for axis, (title, names) in zip(axes.flat, panels, strict=False):
-        for name, color in zip(names, ('#1f6fb4', '#e07b00'), strict=False):
-            marker = '.' if count <= 60 else None
-            axis.plot(epochs, columns[name], color=color, marker=marker, markersize=3, linewidth=1.2, label=name)
-        axis.set_title(title, fontsize=9)
-        axis.tick_params(labelsize=7)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        if len(names) > 1:
-            axis.legend([name.partition('/')[0] for name in names], fontsize=7, frameon=False)
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        _plot_panel(axis, panel, epochs)
     if not panels:
         axes[0, 0].text(0.5, 0.5, 'no results yet', ha='center', va='center')
+    if constant:
+        values = [f'{name} {columns[name][np.isfinite(columns[name])][0]:g}' for name in constant]
+        figure.supxlabel(f'the same in all epochs, and not drawn: {", ".join(values)}', fontsize=8)
     _save_figure(figure, file or Path(csv_path).with_name('results.png'), 120)
+
+
+def _plot_panel(axis: Axes, panel: Panel, epochs: np.ndarray) -> None:
+    marker = '.' if len(epochs) <= 60 else None
+    for (name, values), color in zip(panel.lines.items(), itertools.cycle(LINE_COLORS), strict=False):
+        known = np.isfinite(values)  # a line goes on over epochs that were not validated
+        axis.plot(epochs[known], values[known], color=color, marker=marker, markersize=4, linewidth=1.4, label=name)
+    axis.set_title(panel.title, fontsize=9)
+    axis.set_xlabel('epoch', fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    if panel.title == 'seconds an epoch':
+        axis.set_ylim(bottom=0)
+    if panel.log and all((values[np.isfinite(values)] > 0).all() for values in panel.lines.values()):
+        axis.set_yscale('log')
+    if len(panel.lines) > 1:
+        axis.legend(fontsize=7, frameon=False, ncols=2 if len(panel.lines) > 3 else 1)
 
 
 def _unit_axes(xlabel: str, ylabel: str, title: str = '') -> tuple[Figure, Axes]:

@@ -82,13 +82,12 @@ class Report:
         }
 
     def write(self, folder: Path, metrics: dict[str, Any], plots: bool = True) -> None:
-        """Write metrics.json and, with `plots`, curves and grids of labels beside predictions."""
+        """Write metrics.json and, with `plots`, curves and images of what is right, wrong and missed."""
         if plots:
             self._draw(folder, metrics)
         write_json(folder / 'metrics.json', metrics)  # last: a run that has it is complete
 
     def _draw(self, folder: Path, metrics: dict[str, Any]) -> None:
-        from utils.evaluation.grids import plot_predictions
         from utils.evaluation.plots import plot_confusion, plot_f1_curve, plot_icdar_curve, plot_pr_curve
 
         evaluation, data = self.evaluation, self.split.data
@@ -102,14 +101,24 @@ class Report:
         if icdar:
             chosen = self.point.threshold, metrics['icdar_hmean']
             plot_icdar_curve(icdar.sweep()[1], folder / 'icdar_curve.png', *chosen, subject)
-        shown = evaluation.images[:SHOWN]
+        self._draw_predictions(folder / 'predictions.jpg', subject)
+
+    def _draw_predictions(self, file: Path, subject: str) -> None:
+        """The first images with what is right, wrong and missed at the threshold."""
+        from utils.evaluation.grids import plot_predictions
+        from utils.evaluation.verdicts import judge_image
+
+        evaluation, shown = self.evaluation, self.evaluation.images[:SHOWN]
+        truths = evaluation.truths[:SHOWN] if evaluation.truths else [None] * len(shown)
+        threshold, scale = self.point.threshold, self.point.scale
         plot_predictions(
             [load_image(image.path) for image in shown],
-            [image.labels for image in shown],
-            [image.ignore for image in shown],
-            [image.words[image.words[:, 4] >= self.point.threshold] for image in shown],
-            folder / 'predictions.jpg',
-            data.names,
+            [judge_image(image, threshold, scale, truth) for image, truth in zip(shown, truths, strict=True)],
+            [Path(image.path).name for image in shown],
+            file,
+            self.split.data.names,
+            f'{subject}; the first {len(shown)} at confidence {threshold:.2f} or more; right: IoU over 0.5'
+            f'{", as in hmean" if evaluation.truths else ""}',
         )
 
     def write_submission(self, file: Path) -> None:

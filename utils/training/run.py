@@ -198,9 +198,7 @@ class TrainingRun:
         plot_labels(np.concatenate(self.train_set.labels), self.folder / 'labels.png', self.data.names)
         loader = build_loader(self.train_set, min(self.options.batch_size, 16), shuffle=True, seed=self.options.seed)
         for number, batch in zip(range(2), loader, strict=False):
-            plot_batch(
-                batch.images, batch.targets, batch.ignore, self.folder / f'train_batch{number}.jpg', self.data.names
-            )
+            plot_batch(batch, self.folder / f'train_batch{number}.jpg', self.data.names)
 
     def _report(self, trainer: Trainer) -> None:
         """Evaluate best.pt in float32 on val, choose its threshold and word scale there, and draw."""

@@ -1,0 +1,34 @@
+// Lets the page work without a network once it has been loaded: what is fetched is kept, and taken where the network has
+// no answer. Browsers run service workers on this machine (localhost) and over HTTPS, not on http://192.168...
+const STORE = 'ocrdistill';
+const RUNTIME = './node_modules/onnxruntime-web/dist/';
+const PAGE = ['./', './page.js', './detector.js', './example.jpg'];
+const LIBRARY = ['ort.wasm.min.mjs', 'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm'].map((name) => RUNTIME + name);
+
+// The first load comes before this worker, so all is fetched here; the browser has most of it at hand.
+self.addEventListener('install', (event) => event.waitUntil(keepAll().then(() => self.skipWaiting())));
+self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener('fetch', (event) => {
+  if (event.request.method === 'GET' && event.request.url.startsWith(self.registration.scope)) {
+    event.respondWith(fresh(event.request));
+  }
+});
+
+async function keepAll() {
+  const store = await caches.open(STORE);
+  await store.addAll([...PAGE, ...LIBRARY]);
+  await store.add('./model.onnx').catch(() => {}); // the page works without one
+}
+
+async function fresh(request) {
+  const store = await caches.open(STORE);
+  try {
+    const answer = await fetch(request);
+    if (answer.ok) store.put(request, answer.clone());
+    return answer;
+  } catch (error) {
+    const kept = await store.match(request, { ignoreSearch: true });
+    if (kept) return kept;
+    throw error;
+  }
+}
