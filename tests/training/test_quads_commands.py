@@ -11,6 +11,7 @@ import train
 import val
 from models.checkpoint import load_model, read_checkpoint, save_checkpoint
 from models.yolo import DetectionModel
+from tests import inputs
 from tests.support import small_cfg
 from tests.world import SMALL, World, assert_same_run, call, interrupt_at, load, place
 from utils.detection.detector import Detector
@@ -35,6 +36,14 @@ def test_training_writes_terms_and_scores_of_quads(quads_run):
 def test_edges_learn(quads_run):
     state = load(quads_run / 'weights/best.pt')['model']
     assert any(state[f'model.24.quad.{level}.bias'].abs().sum() > 0 for level in range(3))
+
+
+def test_labels_without_corners_are_told(world, tmp_path, capsys):
+    data = inputs.data_set(tmp_path, {'a': '0 0.5 0.5 0.2 0.1\n', 'b': '0 0.5 0.5 0.2 0.1\n'})
+    run = world.train(tmp_path / 'q', '--quads', '--epochs', 1, '--data', data)
+    assert 'no label of train gives corners' in capsys.readouterr().out
+    state = load(run / 'weights/best.pt')['model']
+    assert not any(state[f'model.24.quad.{level}.bias'].any() for level in range(3))
 
 
 def test_val_gives_a_submission_of_quads(quads_run, world, tmp_path):

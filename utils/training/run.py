@@ -79,6 +79,8 @@ class TrainingRun:
         self.val_set = self._val_set(options.imgsz)
         read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
+        if options.quads and not any(a.edge_weight[~a.dont_care].any() for a in self.train_set.annotations):
+            print('warning: --quads: no label of train gives corners, all are boxes or have edge_weight 0')
         for split, count in shared_images(self.data, self.train_set.files).items():
             shared = counted(count, f'picture of {split} is', f'pictures of {split} are')
             print(f'warning: {shared} trained on: its metrics will be too good')
