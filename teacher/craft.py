@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.runtime.cli import run_command
 from utils.runtime.options import MAX_SIDE, Options, option, parse
 
+SCORES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)  # at which it is judged; they help to choose teacher/label.py --sure
+
 
 @dataclass(kw_only=True)
 class CraftOptions(Options):
@@ -71,9 +73,12 @@ def main() -> None:
     if skipped:
         print(f'skipped {counted(len(skipped), "broken or missing picture")}: {skipped[0]}')
     if judged:
-        at = {name.removeprefix('icdar_'): value for name, value in metrics.at(WORD).items()}
-        scores = ', '.join(f'{name} {value:.3f}' for name, value in at.items())
-        print(f'of {counted(judged, "picture")} with ground truth ({counted(metrics.words, "word")} to find): {scores}')
+        print(f'of {counted(judged, "picture")} with ground truth, {counted(metrics.words, "word")} to find:')
+        print('score  precision  recall  hmean')
+        for score in SCORES:
+            at = metrics.at(score)
+            precision, recall, hmean = (at[f'icdar_{name}'] for name in ('precision', 'recall', 'hmean'))
+            print(f'{score:<7}{precision:<11.3f}{recall:<8.3f}{hmean:.3f}')
 
 
 if __name__ == '__main__':

@@ -21,7 +21,7 @@ from utils.loading.maps import INSIDE
 class Maps(Method):
     """'maps': 1/2 mean over cells and the two maps of the squared difference, mean over the layers."""
 
-    TERMS = {'maps': 30.0}
+    TERMS = {'maps': 40.0}
     LAYERS = (17,)
     ADAPTS = False
     NEEDS_MAPS = True
