@@ -26,6 +26,5 @@ def test_the_notebook_runs(capsys):
 @pytest.mark.parametrize('name', ['ocrdistill_n', 'ocrdistill_s'])
 def test_torch_hub_loads_the_detectors(name, monkeypatch):
     monkeypatch.setattr(sys, 'path', sys.path.copy())
-    assert name in torch.hub.list(str(ROOT), source='local')
     detector = torch.hub.load(str(ROOT), name, source='local', device='cpu', imgsz=64)
     assert detector.names == {0: 'text'} and len(detector(torch.zeros(64, 64, 3).byte().numpy())) == 0
