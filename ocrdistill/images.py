@@ -1,10 +1,11 @@
 """Reading images: one reader, and one idea of which way is up, for all commands. Pillow alone."""
 
+import contextlib
 import logging
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,20 +64,55 @@ def read_image(path: Path, page: int = 0, decode: Decode | None = None) -> np.nd
     """
     if problem := unfit(path):
         raise Unreadable(problem)
+    with _unreadable():
+        try:
+            with Image.open(path) as image:
+                if page:
+                    image.seek(page)
+                return _pixels(image, path, page, decode)
+        except UnidentifiedImageError:
+            if decode is None or (pixels := decode(path, page, '')) is None:
+                raise Unreadable(_unknown(path)) from None
+            return _to_rgb(pixels, path)
+
+
+def read_all(path: Path, decode: Decode | None = None) -> Iterator[tuple[int, np.ndarray | Unreadable]]:
+    """The images in a file: each number of `pages(path)`, with the pixels as read_image gives them, or why not.
+
+    The file stays open: a frame of an animation is made from those before it, and would need all of them anew.
+
+    Raises:
+        Unreadable: as pages.
+    """
+    numbers = pages(path)
+    if len(numbers) == 1:  # also of a format that Pillow does not know
+        try:
+            yield numbers[0], read_image(path, numbers[0], decode)
+        except Unreadable as error:
+            yield numbers[0], error
+        return
+    with Image.open(path) as image:
+        for number in numbers:
+            found: np.ndarray | Unreadable
+            try:
+                with _unreadable():
+                    image.seek(number)
+                    found = _pixels(image, path, number, decode)
+            except Unreadable as error:
+                found = error
+            yield number, found
+
+
+@contextlib.contextmanager
+def _unreadable() -> Iterator[None]:
+    """Whatever is raised inside becomes Unreadable: decoders raise what they like at a broken file."""
     try:
-        with Image.open(path) as image:
-            if page:
-                image.seek(page)
-            return _pixels(image, path, page, decode)
-    except UnidentifiedImageError:
-        if decode is None or (pixels := decode(path, page, '')) is None:
-            raise Unreadable(_unknown(path)) from None
-        return _to_rgb(pixels, path)
+        yield
     except Unreadable:
         raise
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
-    except Exception as error:  # decoders raise what they like at a broken file
+    except Exception as error:
         raise Unreadable(f'broken image: {error}') from None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ocrdistill.errors import Unreadable, UserError
 from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
-from ocrdistill.images import Decode, pages, read_image
+from ocrdistill.images import Decode, read_all
 
 
 def find_images(sources: Sequence[str | Path]) -> tuple[dict[PurePosixPath, Path], str]:
@@ -61,16 +61,10 @@ def read_pages(
         Name, number of the page in the file, and (H, W, 3) uint8 RGB, or why there is none.
     """
     try:
-        numbers = pages(path)
+        for count, (page, image) in enumerate(read_all(path, decode), 1):
+            yield name if count == 1 else _page_name(name, count, taken), page, image
     except Unreadable as error:
         yield name, 0, error
-        return
-    for count, page in enumerate(numbers, 1):
-        own = name if count == 1 else _page_name(name, count, taken)
-        try:
-            yield own, page, read_image(path, page, decode)
-        except Unreadable as error:
-            yield own, page, error
 
 
 def _page_name(name: PurePosixPath, count: int, taken: Container[PurePosixPath]) -> PurePosixPath:

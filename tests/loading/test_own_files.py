@@ -13,13 +13,13 @@ from models.errors import UserError
 from ocrdistill import files, images
 from ocrdistill.errors import Unreadable
 from ocrdistill.files import left_out, walk
-from ocrdistill.images import pages
+from ocrdistill.images import pages, read_all
 from tests import inputs
 from tests.support import run_script
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.files import is_image, matching
-from utils.loading.images import probe_image, read_image
+from utils.loading.images import decode_with_opencv, probe_image, read_image
 from utils.loading.labels import find_companion, read_label_file, read_labels
 from utils.loading.listing import list_images
 from utils.loading.polygons import polygon_areas
@@ -377,6 +377,8 @@ def test_pages(tmp_path):
         )
         assert pages(file) == [0, 1, 2]
         assert [read_image(file, page)[5, 10].argmax() for page in pages(file)] == [0, 1, 2]
+        for number, image in read_all(file, decode_with_opencv):  # opened once
+            assert (image == read_image(file, number)).all()
     assert pages(inputs.picture(tmp_path / 'one.jpg')) == [0]
     yaml = inputs.data_set(tmp_path / 'set', {'a': ROW})
     (tmp_path / 'set/images/train/a.png').unlink()
