@@ -1,4 +1,4 @@
-"""A rendered street whose words are known, and what two networks find in it: docs/street.jpg, docs/demo.jpg.
+"""A rendered street whose words are known, for the page of examples/web; and what two networks find in it: docs/demo.jpg.
 
     python docs/draw_scene.py --control runs/compare/first/runs/control-seed0/weights/best.pt
 
@@ -153,7 +153,7 @@ def judged(weights: Path, image: np.ndarray, truth: tuple[np.ndarray, np.ndarray
     """The verdict on what a network finds, as detect.py does."""
     import torch
 
-    from utils.detection.corners import corners_of
+    from ocrdistill.rows import corners_of
     from utils.detection.detector import Detector
     from utils.evaluation.evaluate import ImageResult
     from utils.evaluation.verdicts import judge_image
@@ -176,8 +176,8 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0, help='(%(default)s)')
     options = parser.parse_args()
     image, *truth = build(options.seed)
-    save_image(image, ROOT / 'docs/street.jpg')
-    print(f"{ROOT / 'docs/street.jpg'}: {int((~truth[1]).sum())} words, {int(truth[1].sum())} don't care")
+    save_image(image, ROOT / 'examples/web/example.jpg')
+    print(f"{ROOT / 'examples/web/example.jpg'}: {int((~truth[1]).sum())} words, {int(truth[1].sum())} don't care")
     if options.control:
         from utils.evaluation.grids import plot_side_by_side
 

@@ -1,5 +1,5 @@
 // Drives examples/web in a headless Chromium: node web_page.mjs CHROMIUM URL PLAIN_URL OUT
-// OUT holds picture.png, turned.jpg, broken.png, model.onnx and model.onnx.txt.onnx, and gets what is seen.
+// OUT keeps the browser's profile, for web_offline.mjs, holds picture.png, turned.jpg, broken.png, model.onnx and model.onnx.txt.onnx, and gets what is seen.
 // PLAIN_URL serves the page without the headers that threads need.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -9,7 +9,11 @@ const [chromium, url, plainUrl, out] = process.argv.slice(2);
 const [picture, turned, broken, model] = ['picture.png', 'turned.jpg', 'broken.png', 'model.onnx'].map((name) => join(out, name));
 const require = createRequire(new URL('../examples/web/package.json', import.meta.url));
 const puppeteer = (await import(require.resolve('puppeteer-core'))).default;
-const browser = await puppeteer.launch({ executablePath: chromium, args: ['--no-sandbox', '--disable-gpu'] });
+const browser = await puppeteer.launch({
+  executablePath: chromium,
+  userDataDir: join(out, 'profile'),
+  args: ['--no-sandbox', '--disable-gpu'],
+});
 const page = await browser.newPage();
 const errors = [];
 page.on('pageerror', (error) => errors.push(String(error)));
@@ -37,6 +41,11 @@ try {
   await page.goto(url);
   await until('Ready');
   result.isolated = await page.evaluate(() => crossOriginIsolated);
+  result.size = await page.$eval('#size', (element) => element.textContent);
+  await page.waitForFunction(() => document.getElementById('offline').textContent, { timeout: 60000 });
+  await page.click('#example');
+  await until('example.jpg');
+  result.example = await words();
   result.confidence = Number(await page.$eval('#confidence', (slider) => slider.value));
   await drop(picture);
   await until('the network took');
@@ -67,6 +76,7 @@ try {
   await page.keyboard.press('Home'); // works on what is shown, without a model
   result.unsure = await words();
 
+  await page.setBypassServiceWorker(true); // it would answer in place of what is intercepted
   await page.setRequestInterception(true);
   let absent = 'model.onnx';
   page.on('request', (request) => (request.url().endsWith(absent) ? request.respond({ status: 404 }) : request.continue()));

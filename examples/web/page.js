@@ -139,7 +139,7 @@ const takeFile = (file) => file && inTurn(() => useFile(file));
 
 // What the page has loaded so far, unpacked.
 function showSize() {
-  const loaded = performance.getEntriesByType('resource').filter(({ name }) => !name.includes('example.jpg'));
+  const loaded = performance.getEntriesByType('resource');
   const sum = (wanted) => loaded.filter(({ name }) => wanted(name)).reduce((size, entry) => size + entry.decodedBodySize, 0);
   const mega = (size) => `${(size / 1e6).toFixed(1)} MB`;
   const [runtime, network] = [sum((name) => name.includes('onnxruntime-web')), sum((name) => name.endsWith('model.onnx'))];

@@ -18,11 +18,12 @@ import detect
 from models.checkpoint import save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
+from ocrdistill.drawing import draw_words
 from ocrdistill.letterbox import place
 from ocrdistill.reading_order import reading_order
+from ocrdistill.rows import corners_of
 from tests.support import ROOT
 from utils.detection.detector import Detector
-from utils.detection.drawing import draw_boxes
 from utils.detection.options import DetectOptions
 from utils.loading.images import read_image
 from utils.runtime.options import parse
@@ -394,17 +395,17 @@ def test_useless_flags_are_refused(flags, capsys):
 
 def test_labels_stay_inside_the_picture():
     image = np.full((60, 200, 3), 50, np.uint8)
-    boxes = np.array([[0, 0, 20, 10], [190, 50, 200, 60], [100, 2, 140, 30]])
-    for box in boxes:
-        plain = draw_boxes(image, box[None], [''], (0, 255, 0))
-        drawn = draw_boxes(image, box[None], ['text 0.99'], (0, 255, 0))
+    green = [(0, 255, 0)]
+    for quad in corners_of(np.array([[0, 0, 20, 10], [190, 50, 200, 60], [100, 2, 140, 30]])):
+        plain = draw_words(image, quad[None], green)
+        drawn = draw_words(image, quad[None], green, ['text 0.99'])
         label = (plain != drawn).any(-1)
         rows, columns = np.nonzero(label)
         assert columns.max() - columns.min() > 40 and rows.max() - rows.min() > 8  # whole, not cut at an edge
     assert (image == 50).all()
-    tiny = draw_boxes(np.zeros((8, 8, 3), np.uint8), np.array([[1, 1, 6, 6]]), ['text 0.99'], (0, 255, 0))
+    tiny = draw_words(np.zeros((8, 8, 3), np.uint8), corners_of(np.array([[1, 1, 6, 6]])), green, ['text 0.99'])
     assert tiny.shape == (8, 8, 3) and tiny.any()  # the box without its label
-    assert (draw_boxes(image, np.zeros((0, 4)), [], (0, 255, 0)) == image).all()
+    assert (draw_words(image, np.zeros((0, 4, 2)), []) == image).all()
 
 
 def test_help_needs_no_torch():

@@ -82,7 +82,10 @@ def seen(tmp_path_factory) -> tuple[dict, Path]:
         command = ['node', ROOT / 'tests/web_page.mjs', CHROMIUM, url, plain_url, folder]
         ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr + (folder / 'result.json').read_text()
-    return json.loads((folder / 'result.json').read_text()), folder
+    command = ['node', ROOT / 'tests/web_offline.mjs', CHROMIUM, url, folder]  # both servers are gone
+    offline = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, check=False)
+    assert offline.returncode == 0, offline.stderr
+    return json.loads((folder / 'result.json').read_text()) | {'offline': int(offline.stdout)}, folder
 
 
 @in_browser
@@ -108,6 +111,14 @@ def test_the_boxes_of_detect(seen):
 
 
 @in_browser
+def test_offline_after_the_first_load(seen):
+    result, _ = seen
+    assert result['offline'] == result['crops']
+    assert result['example'] > 5
+    assert re.fullmatch(r'Loaded: 1\d\.\d MB \(runtime 14\.\d MB, network \d\.\d MB\)\.', result['size'])
+
+
+@in_browser
 def test_a_turned_photograph(seen):
     """EXIF is heeded: the picture is as wide as the upright one, and the drop of two pictures ends with the second."""
     result, _ = seen
@@ -123,6 +134,18 @@ def test_messages(seen):
     assert result['unsure'] > result['crops']
     assert 'There is no model.onnx' in result['missing']
     assert len(result['runtime']) == 3 and all('onnxruntime-web cannot be loaded' in text for text in result['runtime'])
+
+
+@pytest.mark.skipif(not (WEB / 'node_modules').is_dir(), reason='needs npm ci in examples/web')
+def test_serve_prints_the_size_and_takes_a_host(tmp_path):
+    (tmp_path / 'model.onnx').write_bytes(bytes(2_000_000))
+    command = [sys.executable, '-u', WEB / 'serve.py', '--port', 0, '--model', tmp_path / 'model.onnx', '--host']
+    with subprocess.Popen([*map(str, command), '0.0.0.0'], stdout=subprocess.PIPE, text=True) as server:
+        line = server.stdout.readline()
+        server.terminate()
+    assert re.fullmatch(r'http://[\w.-]+:\d+/ \(Ctrl-C ends\); 16\.\d MB to load \(.*, network 2\.00\)\n', line)
+    refused = run_here('examples/web/serve.py', '--port', 0, '--host', '192.0.2.1')
+    assert refused.returncode == 2 and '--host 192.0.2.1' in refused.stderr
 
 
 def test_serve_says_what_is_missing(tmp_path):

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from models.errors import UserError
-from utils.boxes import Letterbox
+from ocrdistill.drawing import draw_words
+from ocrdistill.letterbox import Letterbox
+from ocrdistill.rows import corners_of
 from utils.evaluation import grids, plots
 from utils.evaluation.metrics import ConfusionMatrix, DetectionMetrics
-from utils.evaluation.verdicts import MISSED, RIGHT, WRONG, Verdict, quads_of_boxes
+from utils.evaluation.verdicts import MISSED, RIGHT, WRONG, Verdict
 from utils.loading.batches import Batch, Sample, collate
 from utils.loading.labels import Annotations
 
@@ -162,7 +164,7 @@ def test_figures_in_many_threads(tmp_path):
 
 def test_boxes_are_drawn_where_they_are():
     image = np.zeros((200, 300, 3), np.uint8)
-    drawn = grids.draw_boxes(image, np.array([[50, 60, 120, 90.0]]), [''], (225, 60, 50))
+    drawn = draw_words(image, corners_of(np.array([[50, 60, 120, 90.0]])), [(225, 60, 50)], thickness=grids.LINE)
     inked = np.argwhere(near(drawn, (225, 60, 50)))
     assert inked.min(0) == pytest.approx((60, 50), abs=1)
     assert inked.max(0) == pytest.approx((90, 120), abs=1)
@@ -172,7 +174,7 @@ def test_boxes_are_drawn_where_they_are():
 
 def test_hatching_marks_its_region_alone():
     image = np.full((200, 300, 3), 20, np.uint8)
-    regions = quads_of_boxes([[50, 60, 120, 90], [290, 190, 400, 300]])
+    regions = corners_of(np.array([[50, 60, 120, 90], [290, 190, 400, 300]]))
     hatched = grids.hatch(image, regions)
     changed = (hatched != image).any(-1)
     assert changed[60:90, 50:120].all()
@@ -205,7 +207,11 @@ LEANING = [(20, 30), (80, 60), (76, 80), (16, 50)]
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 def test_batch(tmp_path, suffix):
-    rows = [(1, 0, LEANING), (2, 1, quads_of_boxes([16, 24, 48, 72])[0]), (0, -1, quads_of_boxes([40, 30, 90, 60])[0])]
+    rows = [
+        (1, 0, LEANING),
+        (2, 1, corners_of(np.array([[16, 24, 48, 72]]))[0]),
+        (0, -1, corners_of(np.array([[40, 30, 90, 60]]))[0]),
+    ]
     batch = batch_of((96, 128), rows, [(96, 128)] * 3)
     batch.images[1, 0] = 200  # the second picture is red
     file = tmp_path / f'batch{suffix}'
@@ -232,7 +238,7 @@ def test_batch_shows_the_first_pictures_and_takes_none(tmp_path):
 
 
 def test_preview_has_no_grey_around_its_pictures(tmp_path):
-    rows = [(0, 0, quads_of_boxes([20, 10, 100, 40])[0]), (1, 0, quads_of_boxes([5, 20, 50, 90])[0])]
+    rows = [(0, 0, corners_of(np.array([[20, 10, 100, 40]]))[0]), (1, 0, corners_of(np.array([[5, 20, 50, 90]]))[0])]
     grids.plot_preview(batch_of((128, 128), rows, [(64, 128), (128, 64)]), tmp_path / 'preview.png', ['text'])
     image = read(tmp_path / 'preview.png')
     assert not near(image, (114, 114, 114), 3).all(-1).any()
@@ -255,8 +261,8 @@ def test_rows_fill_the_page():
 def test_predictions(tmp_path):
     images = [np.full((360, 640, 3), 40, np.uint8), np.full((500, 300, 3), 40, np.uint8)]  # one wide, one upright
     boxes = ([100, 100, 300, 160], [350, 20, 600, 60], [20, 250, 200, 300])
-    marks = [(kind, quads_of_boxes(box), 0) for kind, box in zip((RIGHT, WRONG, MISSED), boxes, strict=True)]
-    verdicts = [Verdict(marks, quads_of_boxes([400, 100, 500, 200])), Verdict()]
+    marks = [(kind, corners_of(np.array([box])), 0) for kind, box in zip((RIGHT, WRONG, MISSED), boxes, strict=True)]
+    verdicts = [Verdict(marks, corners_of(np.array([[400, 100, 500, 200]]))), Verdict()]
     file = tmp_path / 'predictions.jpg'
     grids.plot_predictions(images, verdicts, ['a.jpg', 'b.jpg'], file, {0: 'text'}, 'val of data.yaml')
     image = read(file, (500, 1900))

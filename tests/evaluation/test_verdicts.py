@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
+from ocrdistill.rows import corners_of
 from utils.evaluation.evaluate import ImageResult
 from utils.evaluation.icdar import evaluate_image
-from utils.evaluation.verdicts import DONT_CARE, MISSED, RIGHT, WRONG, judge_image, quads_of_boxes
+from utils.evaluation.verdicts import DONT_CARE, MISSED, RIGHT, WRONG, judge_image
 
 LABELS = torch.tensor([[0, 10, 10, 60, 30], [0, 100, 10, 150, 30], [1, 10, 100, 60, 120.0]])
 IGNORE = torch.tensor([[200, 10, 260, 40.0]])
@@ -41,7 +42,7 @@ def test_by_hand():
 
 
 def test_official_words_decide_where_there_are_any():
-    truth = quads_of_boxes([[10, 10, 60, 30], [100, 10, 150, 30], [200, 10, 260, 40]]).astype(int)
+    truth = corners_of(np.array([[10, 10, 60, 30], [100, 10, 150, 30], [200, 10, 260, 40]])).astype(int)
     dont_care = np.array([False, False, True])
     verdict = judge_image(image(), 0.5, (0.9, 0.8), (truth, dont_care))
     over = image().icdar_quads((0.9, 0.8))[:4]
@@ -56,7 +57,7 @@ def test_quads_are_compared_with_quads_and_boxes_with_boxes():
     labels, word = torch.tensor([[0, 10, 8, 60, 30.0]]), torch.tensor([[10, 8, 60, 30, 0.9, 0]])
     boxes = ImageResult('a.jpg', (99, 99), word, word, labels, torch.zeros(0, 4), label_quads=leaning)
     assert judge_image(boxes, 0.5).counts()[RIGHT] == 1
-    upright = torch.from_numpy(quads_of_boxes(word[:, :4])).float()
+    upright = torch.from_numpy(corners_of(word[:, :4].numpy()))
     for quads, right in ((upright, 0), (leaning, 1)):
         of_quads = ImageResult('a.jpg', (99, 99), word, word, labels, torch.zeros(0, 4), quads, quads, leaning)
         assert judge_image(of_quads, 0.5).counts()[RIGHT] == right

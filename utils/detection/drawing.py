@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from ocrdistill.drawing import PALETTE, Colour, draw_words, line_width, score_colour
+from ocrdistill.drawing import PALETTE, draw_words, score_colour
 from ocrdistill.rows import corners_of
-
-__all__ = ['PALETTE', 'annotate', 'draw_boxes', 'line_width']
 
 
 def annotate(image: np.ndarray, rows: np.ndarray, names: dict[int, str], options) -> np.ndarray:
@@ -18,17 +16,3 @@ def annotate(image: np.ndarray, rows: np.ndarray, names: dict[int, str], options
         texts.append(' '.join(filter(None, (name, f'{confidence:.2f}' if options.show_conf else ''))))
         colours.append(PALETTE[int(category) % len(PALETTE)] if several else score_colour(confidence))
     return draw_words(image, corners_of(rows), colours, texts, options.line_thickness)
-
-
-def draw_boxes(
-    image: np.ndarray,
-    boxes: np.ndarray,
-    texts: list[str],
-    color: Colour,
-    thickness: int | None = None,
-    quads: np.ndarray | None = None,
-) -> np.ndarray:
-    """As draw_words, in one colour: boxes (n, 4) x1, y1, x2, y2, or in their place quads (n, 4, 2)."""
-    if quads is None:
-        quads = corners_of(np.asarray(boxes, dtype=float).reshape(-1, 4))
-    return draw_words(image, quads, [color] * len(quads), texts, thickness)

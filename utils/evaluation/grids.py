@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 from models.files import replacing
-from utils.detection.drawing import PALETTE, draw_boxes, line_width
-from utils.evaluation.verdicts import DONT_CARE, MISSED, RIGHT, WRONG, Verdict, quads_of_boxes
+from ocrdistill.drawing import PALETTE, Colour, draw_words, line_width
+from ocrdistill.rows import corners_of
+from utils.evaluation.verdicts import DONT_CARE, MISSED, RIGHT, WRONG, Verdict
 from utils.loading.batches import Batch
 
 Names = Mapping[int, str] | Sequence[str] | None
-Color = tuple[int, int, int]  # RGB
 
 DONT_CARE_COLOR = (150, 150, 150)
 VERDICT_COLORS = {RIGHT: PALETTE[0], WRONG: PALETTE[1], MISSED: (250, 220, 40), DONT_CARE: DONT_CARE_COLOR}
@@ -41,7 +41,7 @@ class Tile:
     """
 
     image: np.ndarray
-    marks: list[tuple[np.ndarray, Color, str]] = field(default_factory=list)
+    marks: list[tuple[np.ndarray, Colour, str]] = field(default_factory=list)
     hatched: np.ndarray = field(default_factory=lambda: np.zeros((0, 4, 2)))
     caption: str = ''
 
@@ -50,11 +50,12 @@ class Tile:
         size = [max(round(side * scale), 1) for side in self.image.shape[1::-1]]
         image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         image = hatch(image, self.hatched * scale)
-        for quads, color, text in self.marks:
-            scaled = np.asarray(quads, float).reshape(-1, 4, 2) * scale
-            boxes = np.concatenate((scaled.min(1), scaled.max(1)), 1)
-            image = draw_boxes(image, boxes, [text] * len(boxes), color, LINE, scaled)
-        return image
+        quads = [np.asarray(quads, float).reshape(-1, 4, 2) * scale for quads, _, _ in self.marks]
+        counts = list(map(len, quads))
+        colors, texts = (
+            [mark[part] for mark, n in zip(self.marks, counts, strict=True) for _ in range(n)] for part in (1, 2)
+        )
+        return draw_words(image, np.concatenate([np.zeros((0, 4, 2)), *quads]), colors, texts, LINE)
 
 
 def save_image(image: np.ndarray, file: Path) -> None:
@@ -143,7 +144,7 @@ def save_page(
     file: Path,
     *,
     title: str = '',
-    legend: Sequence[tuple[str, Color]] = (),
+    legend: Sequence[tuple[str, Colour]] = (),
     width: int = PAGE_WIDTH,
     height: float = ROW_HEIGHT,
     across: int | None = None,
@@ -181,7 +182,7 @@ def save_page(
     save_image(np.asarray(page), file)
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Color]], middle: float) -> None:
+def _draw_legend(draw: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Colour]], middle: float) -> None:
     """A line of coloured squares with their words, its middle at this height."""
     left, side = 4.0, LETTERS * 0.8
     for text, color in legend:
@@ -221,7 +222,7 @@ def plot_preview(batch: Batch, file: Path, names: Names = None) -> None:
     save_page(tiles, file, legend=[*_classes(names), (DONT_CARE, DONT_CARE_COLOR)], height=PREVIEW_HEIGHT)
 
 
-def _classes(names: Names) -> list[tuple[str, Color]]:
+def _classes(names: Names) -> list[tuple[str, Colour]]:
     """The classes and their colours."""
     count = len(names) if names is not None else 1
     return [(class_name(names, number), PALETTE[number % len(PALETTE)]) for number in range(min(count, len(PALETTE)))]
@@ -240,7 +241,7 @@ def _tile(batch: Batch, number: int, names: Names) -> Tile:
         marks.append((np.array(quads), PALETTE[category % len(PALETTE)], _label(names, category)))
     regions = batch.ignore[batch.ignore[:, 0] == number, 2:].numpy()
     centre, half = regions[:, :2], regions[:, 2:] / 2
-    hatched = quads_of_boxes(np.concatenate((centre - half, centre + half), 1)) * size
+    hatched = corners_of(np.concatenate((centre - half, centre + half), 1)) * size
     return Tile(image, marks, hatched)
 
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from utils.detection.drawing import PALETTE
+from ocrdistill.drawing import PALETTE
 from utils.evaluation.grids import Names, class_name, save_image
 
 LINE_COLORS = ('#1f6fb4', '#e07b00', '#0a9a74', '#c03a7a', '#555555', '#56b4e9', '#a0522d')

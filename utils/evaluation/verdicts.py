@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from models.yolo import UNSCALED
+from ocrdistill.points import UNSCALED
+from ocrdistill.rows import corners_of
 from utils.evaluation.evaluate import ImageResult
 from utils.evaluation.icdar import match_words
 
@@ -33,11 +33,6 @@ class Verdict:
         return {**counts, DONT_CARE: len(self.regions)}
 
 
-def quads_of_boxes(boxes: ArrayLike) -> np.ndarray:
-    """Boxes (n, 4) xyxy -> their corners (n, 4, 2), clockwise from the top left."""
-    return np.asarray(boxes, float).reshape(-1, 4)[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
-
-
 def judge_image(
     image: ImageResult,
     threshold: float,
@@ -60,8 +55,8 @@ def judge_image(
         quads, dont_care = truth
         marks = _judge(image.icdar_quads(scale)[over], quads[~dont_care], quads[dont_care])
         return Verdict([(kind, marked, None) for kind, marked in marks.items()], quads[dont_care])
-    verdict = Verdict(regions=quads_of_boxes(image.ignore))
-    labels, found = quads_of_boxes(image.labels[:, 1:]), image.icdar_quads()
+    verdict = Verdict(regions=corners_of(image.ignore.numpy()))
+    labels, found = corners_of(image.labels[:, 1:].numpy()), image.icdar_quads()
     if image.word_quads is not None and image.label_quads is not None:
         labels = image.label_quads.numpy()
     for category in np.union1d(words[over, 5], image.labels[:, 0]).astype(int).tolist():
