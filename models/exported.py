@@ -1,6 +1,6 @@
-"""Exported files (ONNX, OpenVINO, TorchScript) behind the interface of a checkpoint's network; they run on the CPU.
+"""Exported files (ONNX, OpenVINO, TorchScript, ncnn) behind the interface of a checkpoint's network; they run on the CPU.
 
-ONNX and OpenVINO files are data. A TorchScript file is a program: loading and calling it runs PyTorch operators of its
+ONNX, OpenVINO and ncnn files are data. A TorchScript file is a program: loading and calling it runs PyTorch operators of its
 author's choice (no Python, but operators that read and write files are among them), so take such files only from people
 you trust. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
 """
@@ -24,7 +24,7 @@ from models.errors import UserError
 from models.points import UNSCALED, Point, from_plain, is_scale, is_threshold, nearest
 from models.yolo import DetectionModel
 
-SUFFIXES = ('.onnx', '.xml', '.torchscript')
+SUFFIXES = ('.onnx', '.xml', '.torchscript', '.param')
 FORMAT, VERSION = 'ocrdistill', 1
 METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
 MAX_METADATA = 1 << 20  # bytes
@@ -85,7 +85,7 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
     """The network of a checkpoint or of an exported file, ready for inference.
 
     Args:
-        path: checkpoint (.pt), .onnx, .xml, a folder with one .xml, or .torchscript.
+        path: checkpoint (.pt), .onnx, .xml, a folder with one .xml, .torchscript, or .ncnn.param.
         device: exported files run on the CPU only.
 
     Returns:
@@ -100,7 +100,12 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
     if torch.device(device).type != 'cpu':
         raise UserError(f'{path} is an exported file, which runs on the CPU here: use --device cpu')
     file = _find(Path(path))
-    openers = {'.onnx': _open_onnx, '.xml': _open_openvino, '.torchscript': _open_torchscript}
+    openers = {
+        '.onnx': _open_onnx,
+        '.xml': _open_openvino,
+        '.torchscript': _open_torchscript,
+        '.param': _open_ncnn,
+    }
     try:
         metadata, run = openers[file.suffix.lower()](file)
         return ExportedModel(file, metadata, run)
@@ -234,5 +239,40 @@ def _open_torchscript(file: Path) -> tuple[dict[str, Any], Run]:
     def run(images: np.ndarray) -> np.ndarray:
         with torch.autocast('cpu', enabled=False):
             return network(torch.from_numpy(images)).numpy()
+
+    return metadata, run
+
+
+def sidecar(file: Path) -> Path:
+    """Where the metadata of a file lies whose format has no place for it."""
+    return file.with_name(f'{file.name}.json')
+
+
+def _read_sidecar(file: Path) -> dict[str, Any]:
+    """The metadata beside a file, checked before anything of the file is read. Raises UserError."""
+    beside = sidecar(file)
+    if not beside.is_file():
+        raise UserError(f'{file} is no export of ours: {beside.name}, which says what it is, is not beside it')
+    with beside.open('rb') as stream:
+        metadata = json.loads(stream.read(MAX_METADATA))
+    _check(file, metadata if isinstance(metadata, dict) else {})
+    return metadata
+
+
+def _open_ncnn(file: Path) -> tuple[dict[str, Any], Run]:
+    metadata = _read_sidecar(file)
+    ncnn = import_package('ncnn')
+    network = ncnn.Net()
+    network.opt.num_threads = torch.get_num_threads()
+    # float32 throughout, as of every published figure; ncnn would take half the bits where the processor has them.
+    for name in ('use_fp16_packed', 'use_fp16_storage', 'use_fp16_arithmetic', 'use_bf16_storage'):
+        setattr(network.opt, name, False)
+    if network.load_param(str(file)) or network.load_model(str(file.with_suffix('.bin'))):
+        raise UserError(f'{file} is damaged, or its weights are not beside it: ncnn cannot read them')
+
+    def run(images: np.ndarray) -> np.ndarray:
+        extractor = network.create_extractor()
+        extractor.input('images', ncnn.Mat(images[0]).clone())
+        return np.array(extractor.extract('boxes')[1])[None]
 
     return metadata, run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.runtime.options import MAX_SIDE, Options, option
 
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torchscript': '.torchscript'}
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torchscript': '.torchscript', 'ncnn': '.ncnn.param'}
 
 
 @dataclass(kw_only=True)
@@ -53,8 +53,10 @@ class ExportOptions(Options):
             yield '--dynamic: one --imgsz, the longer side of any image'
         if oblong and self.int8:
             yield '--int8: a square --imgsz, as the validation split is evaluated at it'
+        if self.dynamic and self.format == 'ncnn':
+            yield '--dynamic: not for ncnn, whose files are for one size'
         if self.float16 and self.format == 'torchscript':
-            yield '--float16: for onnx and openvino'
+            yield '--float16: for onnx, openvino and ncnn'
         if self.int8 and self.format != 'openvino':
             yield '--int8: for openvino'
         for name in ('data', 'calibration'):
@@ -65,5 +67,5 @@ class ExportOptions(Options):
         for name in ('conf_thres', 'iou_thres', 'max_det'):
             if name in given and not self.nms:
                 yield f'--{name.replace("_", "-")} belongs to --nms'
-        if self.out is not None and self.out.suffix != SUFFIXES[self.format]:
+        if self.out is not None and not self.out.name.endswith(SUFFIXES[self.format]):
             yield f'--out: a name that ends in {SUFFIXES[self.format]}'
