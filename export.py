@@ -1,4 +1,4 @@
-"""Write a checkpoint as an ONNX, OpenVINO, TorchScript or ncnn file, checked against PyTorch, with a model card beside it.
+"""Write a checkpoint as an ONNX, OpenVINO, TorchScript or ncnn file, checked against PyTorch, with a model card.
 
 python export.py --weights runs/train/exp/weights/best.pt --format onnx --dynamic
 """

@@ -1,8 +1,8 @@
-"""Exported files (ONNX, OpenVINO, TorchScript, ncnn) behind the interface of a checkpoint's network; they run on the CPU.
+"""Exported files (ONNX, OpenVINO, TorchScript, ncnn) behind the interface of a checkpoint's network, on the CPU.
 
-ONNX, OpenVINO and ncnn files are data. A TorchScript file is a program: loading and calling it runs PyTorch operators of its
-author's choice (no Python, but operators that read and write files are among them), so take such files only from people
-you trust. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
+ONNX, OpenVINO and ncnn files are data. A TorchScript file is a program: loading and calling it runs PyTorch operators
+of its author's choice (no Python, but operators that read and write files are among them), so take such files only
+from people you trust. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
 """
 
 import importlib

@@ -41,8 +41,8 @@ class Decoding(nn.Module):
 class FlatDecoding(nn.Module):
     """A fused network of one picture and one size, decoded in fewer dimensions, for converters to phones' formats.
 
-    The levels are joined before their boxes are decoded, and what turns a cell's numbers into pixels is stored for every
-    cell: pnnx loses boxes' places where numbers of (h, w, 2) meet maps of five dimensions, as in `Detect.decode`.
+    The levels are joined before their boxes are decoded, and what turns a cell's numbers into pixels is stored for
+    every cell: pnnx loses boxes' places where numbers of (h, w, 2) meet maps of five dimensions, as in Detect.decode.
 
     Args:
         model: in eval mode, fused.
