@@ -1,4 +1,4 @@
-"""Write a checkpoint as an ONNX, OpenVINO, TorchScript or ncnn file, checked against PyTorch, with a model card.
+"""Write a checkpoint as an ONNX, OpenVINO, TorchScript, ncnn or LiteRT file, checked against PyTorch, with a card.
 
 python export.py --weights runs/train/exp/weights/best.pt --format onnx --dynamic
 """

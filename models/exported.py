@@ -1,8 +1,8 @@
-"""Exported files (ONNX, OpenVINO, TorchScript, ncnn) behind the interface of a checkpoint's network, on the CPU.
+"""Exported files (ONNX, OpenVINO, TorchScript, ncnn, LiteRT) with the interface of a checkpoint's network, on CPUs.
 
-ONNX, OpenVINO and ncnn files are data. A TorchScript file is a program: loading and calling it runs PyTorch operators
-of its author's choice (no Python, but operators that read and write files are among them), so take such files only
-from people you trust. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
+A TorchScript file is a program: loading and calling it runs PyTorch operators of its author's choice (no Python, but
+operators that read and write files are among them), so take such files only from people you trust. The others are
+data. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
 """
 
 import importlib
@@ -24,10 +24,11 @@ from models.errors import UserError
 from models.points import UNSCALED, Point, from_plain, is_scale, is_threshold, nearest
 from models.yolo import DetectionModel
 
-SUFFIXES = ('.onnx', '.xml', '.torchscript', '.param')
+SUFFIXES = ('.onnx', '.xml', '.torchscript', '.param', '.tflite')
 FORMAT, VERSION = 'ocrdistill', 1
 METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
 MAX_METADATA = 1 << 20  # bytes
+LITERT = ('litert_torch', 'ai_edge_litert')  # not in requirements-export.txt, as they bring half a gigabyte
 
 Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
 
@@ -85,7 +86,7 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
     """The network of a checkpoint or of an exported file, ready for inference.
 
     Args:
-        path: checkpoint (.pt), .onnx, .xml, a folder with one .xml, .torchscript, or .ncnn.param.
+        path: checkpoint (.pt), .onnx, .xml, a folder with one .xml, .torchscript, .ncnn.param or .tflite.
         device: exported files run on the CPU only.
 
     Returns:
@@ -105,6 +106,7 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
         '.xml': _open_openvino,
         '.torchscript': _open_torchscript,
         '.param': _open_ncnn,
+        '.tflite': _open_litert,
     }
     try:
         metadata, run = openers[file.suffix.lower()](file)
@@ -141,7 +143,7 @@ def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
 
 
 def import_package(name: str) -> Any:
-    """Import a package of requirements-export.txt. Raises UserError that names it if it is missing."""
+    """Import a package of requirements-export.txt, or of LiteRT. Raises UserError that names it if it is missing."""
     if name in ('openvino', 'nncf'):
         # Both report their use to Intel as soon as they are imported, unless this package cannot be; neither needs it.
         sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
@@ -150,7 +152,8 @@ def import_package(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name.partition('.')[0]:
             raise
-        raise UserError(f'this needs the package {error.name}: pip install -r requirements-export.txt') from None
+        where = 'litert-torch==0.10.0' if error.name in LITERT else '-r requirements-export.txt'
+        raise UserError(f'this needs the package {error.name}: pip install {where}') from None
 
 
 def _find(path: Path) -> Path:
@@ -274,5 +277,20 @@ def _open_ncnn(file: Path) -> tuple[dict[str, Any], Run]:
         extractor = network.create_extractor()
         extractor.input('images', ncnn.Mat(images[0]).clone())
         return np.array(extractor.extract('boxes')[1])[None]
+
+    return metadata, run
+
+
+def _open_litert(file: Path) -> tuple[dict[str, Any], Run]:
+    metadata = _read_sidecar(file)
+    reader = import_package('ai_edge_litert.interpreter')
+    network = reader.Interpreter(str(file), num_threads=torch.get_num_threads())
+    network.allocate_tensors()
+    given, wanted = network.get_input_details()[0]['index'], network.get_output_details()[0]['index']
+
+    def run(images: np.ndarray) -> np.ndarray:
+        network.set_tensor(given, images)
+        network.invoke()
+        return network.get_tensor(wanted)
 
     return metadata, run

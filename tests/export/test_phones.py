@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_ncnn_computes_what_pytorch_does(ncnn_file, quad_weights):
 
 
 def test_ncnn_files(ncnn_file):
-    names = sorted(file.name for file in ncnn_file.parent.iterdir() if file.name != 'q.pt')
+    names = sorted(file.name for file in ncnn_file.parent.glob('q.ncnn*'))
     assert names == ['q.ncnn.bin', *(f'q.ncnn.param{end}' for end in ('', '.card.md', '.json'))]
     graph = ncnn_file.read_text()
     assert 'images' in graph.splitlines()[2] and ' boxes ' in graph.splitlines()[-1]
@@ -77,16 +78,34 @@ def test_ncnn_half(ncnn_file, quad_weights):
     assert load_detector(half.with_suffix('.param')).precision == 'float16'
 
 
-def test_ncnn_refused(ncnn_file, tmp_path, monkeypatch, quad_weights):
+def test_ncnn_refused(ncnn_file, tmp_path):
     param = shutil.copy(ncnn_file, tmp_path / 'x.ncnn.param')
     with pytest.raises(UserError, match='is no export of ours: x.ncnn.param.json'):
         load_detector(param)
     shutil.copy(sidecar(ncnn_file), sidecar(param))
     with pytest.raises(UserError, match='weights are not beside it'):
         load_detector(param)
-    monkeypatch.setitem(__import__('sys').modules, 'pnnx', None)
-    with pytest.raises(UserError, match='needs the package pnnx: pip install -r requirements-export.txt'):
-        run_export('--weights', quad_weights, '--format', 'ncnn')
+
+
+@pytest.mark.slow
+def test_litert_computes_what_pytorch_does(quad_weights):
+    pytest.importorskip('litert_torch', reason='litert_torch is missing: pip install litert-torch==0.10.0')
+    run_export('--weights', quad_weights, '--format', 'tflite', '--imgsz', 64, 128)
+    given, expected = load_detector(quad_weights.with_name('q.tflite')), load_model(quad_weights)
+    assert given.quads and given.conf_threshold == 0.4 and given.input_size == (64, 128)
+    images = torch.rand(2, 3, 64, 128)
+    torch.testing.assert_close(given(images)[0], expected(images)[0], rtol=1e-4, atol=1e-3)
+    assert '| format | LiteRT, float32 |' in quad_weights.with_name('q.tflite.card.md').read_text()
+
+
+def test_what_is_missing_is_named(quad_weights, monkeypatch):
+    for form, package, where in (
+        ('ncnn', 'pnnx', '-r requirements-export.txt'),
+        ('tflite', 'litert_torch', 'litert-torch==0.10.0'),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=f'needs the package {package}: pip install {where}'):
+            run_export('--weights', quad_weights, '--format', form)
 
 
 @pytest.fixture(scope='module')

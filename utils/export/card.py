@@ -3,7 +3,7 @@
 import platform
 from pathlib import Path
 
-FORMATS = {'.onnx': 'ONNX', '.xml': 'OpenVINO IR', '.torchscript': 'TorchScript', '.param': 'ncnn'}
+FORMATS = {'.onnx': 'ONNX', '.xml': 'OpenVINO IR', '.torchscript': 'TorchScript', '.param': 'ncnn', '.tflite': 'LiteRT'}
 
 
 def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:

@@ -23,6 +23,7 @@ PACKAGES = {
     'openvino': ('onnx', 'onnxscript', 'onnxslim', 'openvino'),
     'torchscript': (),
     'ncnn': ('pnnx', 'ncnn'),
+    'tflite': ('litert_torch', 'ai_edge_litert'),
 }
 
 
@@ -70,6 +71,7 @@ class ExportJob:
             'openvino': self._openvino,
             'torchscript': self._torchscript,
             'ncnn': self._ncnn,
+            'tflite': self._tflite,
         }
         writers[self.options.format](file)
         self.facts['size'] = megabytes(sum(part.stat().st_size for part in file.parent.iterdir()))
@@ -121,6 +123,13 @@ class ExportJob:
 
         size = self.options.imgsz
         save_ncnn(FlatDecoding(self.model, size), size, file, self.options.float16)
+        write_json(sidecar(file), self.metadata)
+        self._check(load_detector(file))
+
+    def _tflite(self, file: Path) -> None:
+        from utils.export.litert_file import save_litert
+
+        save_litert(FlatDecoding(self.model, self.options.imgsz), self.options.imgsz, file)
         write_json(sidecar(file), self.metadata)
         self._check(load_detector(file))
 

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from utils.runtime.options import MAX_SIDE, Options, option
 
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torchscript': '.torchscript', 'ncnn': '.ncnn.param'}
+SUFFIXES = {
+    'onnx': '.onnx',
+    'openvino': '.xml',
+    'torchscript': '.torchscript',
+    'ncnn': '.ncnn.param',
+    'tflite': '.tflite',
+}
 
 
 @dataclass(kw_only=True)
@@ -53,9 +59,9 @@ class ExportOptions(Options):
             yield '--dynamic: one --imgsz, the longer side of any image'
         if oblong and self.int8:
             yield '--int8: a square --imgsz, as the validation split is evaluated at it'
-        if self.dynamic and self.format == 'ncnn':
-            yield '--dynamic: not for ncnn, whose files are for one size'
-        if self.float16 and self.format == 'torchscript':
+        if self.dynamic and self.format in ('ncnn', 'tflite'):
+            yield '--dynamic: not for ncnn and tflite, whose files are for one size'
+        if self.float16 and self.format in ('torchscript', 'tflite'):
             yield '--float16: for onnx, openvino and ncnn'
         if self.int8 and self.format != 'openvino':
             yield '--int8: for openvino'
