@@ -28,7 +28,7 @@ SUFFIXES = ('.onnx', '.xml', '.torchscript', '.param', '.tflite')
 FORMAT, VERSION = 'ocrdistill', 1
 METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
 MAX_METADATA = 1 << 20  # bytes
-LITERT = ('litert_torch', 'ai_edge_litert')  # not in requirements-export.txt, as they bring half a gigabyte
+LITERT = ('litert_torch', 'ai_edge_litert')  # not in requirements-export.txt, as they bring a gigabyte
 
 Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
 

@@ -1,4 +1,4 @@
-// Words in a Bitmap, with ONNX Runtime. In build.gradle.kts: implementation("com.microsoft.onnxruntime:onnxruntime-android:1.22.0")
+// Words in a Bitmap, with ONNX Runtime. In build.gradle.kts: implementation("com.microsoft.onnxruntime:onnxruntime-android:1.27.0")
 package ocrdistill
 
 import ai.onnxruntime.OnnxTensor
