@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.phones import count_same
 from models.checkpoint import load_model
 from models.errors import UserError
 from models.exported import load_detector, sidecar
@@ -20,6 +21,7 @@ from utils.boxes import Letterbox, non_max_suppression
 from utils.export.network import FlatDecoding
 from utils.loading.augment import pad_to, resize_long_side
 from utils.quads import decode
+from utils.runtime.words import megabytes
 
 ANDROID, FAKES = ROOT / 'examples/phones/android', ROOT / 'tests/export/phones'
 
@@ -69,6 +71,7 @@ def test_ncnn_files(ncnn_file):
     assert about['imgsz'] == [64, 128] and about['quads'] and about['names'] == {'0': 'text', '1': 'sign'}
     card = ncnn_file.with_name('q.ncnn.param.card.md').read_text()
     assert '| format | ncnn, float32 |' in card and 'largest difference from PyTorch' in card
+    assert '(B, M, 11)' in card and 'the four edges of a quad' in card
 
 
 def test_ncnn_half(ncnn_file, quad_weights):
@@ -106,6 +109,19 @@ def test_what_is_missing_is_named(quad_weights, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(UserError, match=f'needs the package {package}: pip install {where}'):
             run_export('--weights', quad_weights, '--format', form)
+
+
+def test_sizes_of_small_files_are_not_zero():
+    assert [megabytes(size) for size in (7_083_123, 1494, 16_482)] == ['7.08 MB', '0.0015 MB', '0.016 MB']
+
+
+def test_the_same_words():
+    word = np.array([[10, 20, 50, 40, 0.5, 0]], float)
+    for moved, same in (([0.4, 0, 0, 0, 0, 0], 1), ([0, 0.6, 0, 0, 0, 0], 0), ([0, 0, 0, 0, 0.01, 0], 0)):
+        assert count_same(word, word + moved) == same
+    assert count_same(word, word[:0]) == count_same(word[:0], word) == 0
+    quad = np.concatenate((word, [[10, 20, 50, 22, 50, 40, 10, 38]]), 1)
+    assert count_same(quad, quad + [3] * 4 + [0] * 10) == 1, 'corners are compared, not the box'
 
 
 @pytest.fixture(scope='module')
