@@ -1,4 +1,4 @@
-"""Write a checkpoint as an ONNX, OpenVINO or TorchScript file, checked against PyTorch, with a model card beside it.
+"""Write a checkpoint as an ONNX, OpenVINO, TorchScript, ncnn or LiteRT file, checked against PyTorch, with a card.
 
 python export.py --weights runs/train/exp/weights/best.pt --format onnx --dynamic
 """
@@ -34,6 +34,7 @@ def main() -> None:
     options = parse_options()
     from utils.export.job import ExportJob
     from utils.runtime.run_folder import make_folder
+    from utils.runtime.words import megabytes
 
     target = target_file(options)
     job = ExportJob(options)
@@ -43,7 +44,7 @@ def main() -> None:
         job.write(Path(folder) / target.name, render_images())
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, target.parent / file.name)
-            print(f'{target.parent / file.name}: {(target.parent / file.name).stat().st_size / 1e6:.2f} MB')
+            print(f'{target.parent / file.name}: {megabytes((target.parent / file.name).stat().st_size)}')
 
 
 def render_images() -> list:

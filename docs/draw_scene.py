@@ -1,4 +1,4 @@
-"""A rendered street whose words are known, for the page of examples/web; and what two networks find in it: docs/demo.jpg.
+"""A rendered street whose words are known, for the page of examples/web, and what two networks find in it.
 
     python docs/draw_scene.py --control runs/compare/first/runs/control-seed0/weights/best.pt
 

@@ -1,8 +1,8 @@
-"""Exported files (ONNX, OpenVINO, TorchScript) behind the interface of a checkpoint's network; they run on the CPU.
+"""Exported files (ONNX, OpenVINO, TorchScript, ncnn, LiteRT) with the interface of a checkpoint's network, on CPUs.
 
-ONNX and OpenVINO files are data. A TorchScript file is a program: loading and calling it runs PyTorch operators of its
-author's choice (no Python, but operators that read and write files are among them), so take such files only from people
-you trust. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
+A TorchScript file is a program: loading and calling it runs PyTorch operators of its author's choice (no Python, but
+operators that read and write files are among them), so take such files only from people you trust. The others are
+data. The metadata that is asked for here tells a mistaken file from an export of ours, not a hostile one.
 """
 
 import importlib
@@ -24,9 +24,10 @@ from models.yolo import DetectionModel
 from ocrdistill.metadata import FORMAT, Metadata
 from ocrdistill.network import Run, import_onnxruntime, open_onnx
 
-SUFFIXES = ('.onnx', '.xml', '.torchscript')
+SUFFIXES = ('.onnx', '.xml', '.torchscript', '.param', '.tflite')
 METADATA_FILE = 'ocrdistill.json'  # within a TorchScript archive
 MAX_METADATA = 1 << 20  # bytes
+LITERT = ('litert_torch', 'ai_edge_litert')  # not in requirements-export.txt, as they bring a gigabyte
 
 
 class ExportedModel:
@@ -74,7 +75,7 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
     """The network of a checkpoint or of an exported file, ready for inference.
 
     Args:
-        path: checkpoint (.pt), .onnx, .xml, a folder with one .xml, or .torchscript.
+        path: checkpoint (.pt), .onnx, .xml, a folder with one .xml, .torchscript, .ncnn.param or .tflite.
         device: exported files run on the CPU only.
 
     Returns:
@@ -89,7 +90,13 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
     if torch.device(device).type != 'cpu':
         raise UserError(f'{path} is an exported file, which runs on the CPU here: use --device cpu')
     file = _find(Path(path))
-    openers = {'.onnx': _open_onnx, '.xml': _open_openvino, '.torchscript': _open_torchscript}
+    openers = {
+        '.onnx': _open_onnx,
+        '.xml': _open_openvino,
+        '.torchscript': _open_torchscript,
+        '.param': _open_ncnn,
+        '.tflite': _open_litert,
+    }
     try:
         metadata, run = openers[file.suffix.lower()](file)
         return ExportedModel(file, metadata, run)
@@ -125,7 +132,7 @@ def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
 
 
 def import_package(name: str) -> Any:
-    """Import a package of requirements-export.txt. Raises UserError that names it if it is missing."""
+    """Import a package of requirements-export.txt, or of LiteRT. Raises UserError that names it if it is missing."""
     if name in ('openvino', 'nncf'):
         # Both report their use to Intel as soon as they are imported, unless this package cannot be; neither needs it.
         sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
@@ -134,7 +141,8 @@ def import_package(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name.partition('.')[0]:
             raise
-        raise UserError(f'this needs the package {error.name}: pip install -r requirements-export.txt') from None
+        where = 'litert-torch==0.10.0' if error.name in LITERT else '-r requirements-export.txt'
+        raise UserError(f'this needs the package {error.name}: pip install {where}') from None
 
 
 def _find(path: Path) -> Path:
@@ -185,5 +193,55 @@ def _open_torchscript(file: Path) -> tuple[dict[str, Any], Run]:
     def run(images: np.ndarray) -> np.ndarray:
         with torch.autocast('cpu', enabled=False):
             return network(torch.from_numpy(images)).numpy()
+
+    return metadata, run
+
+
+def sidecar(file: Path) -> Path:
+    """Where the metadata of a file lies whose format has no place for it."""
+    return file.with_name(f'{file.name}.json')
+
+
+def _read_sidecar(file: Path) -> dict[str, Any]:
+    """The metadata beside a file, checked before anything of the file is read. Raises UserError."""
+    beside = sidecar(file)
+    if not beside.is_file():
+        raise UserError(f'{file} is no export of ours: {beside.name}, which says what it is, is not beside it')
+    with beside.open('rb') as stream:
+        metadata = json.loads(stream.read(MAX_METADATA))
+    Metadata(file, metadata if isinstance(metadata, dict) else {})
+    return metadata
+
+
+def _open_ncnn(file: Path) -> tuple[dict[str, Any], Run]:
+    metadata = _read_sidecar(file)
+    ncnn = import_package('ncnn')
+    network = ncnn.Net()
+    network.opt.num_threads = torch.get_num_threads()
+    # float32 throughout, as of every published figure; ncnn would take half the bits where the processor has them.
+    for name in ('use_fp16_packed', 'use_fp16_storage', 'use_fp16_arithmetic', 'use_bf16_storage'):
+        setattr(network.opt, name, False)
+    if network.load_param(str(file)) or network.load_model(str(file.with_suffix('.bin'))):
+        raise UserError(f'{file} is damaged, or its weights are not beside it: ncnn cannot read them')
+
+    def run(images: np.ndarray) -> np.ndarray:
+        extractor = network.create_extractor()
+        extractor.input('images', ncnn.Mat(images[0]).clone())
+        return np.array(extractor.extract('boxes')[1])[None]
+
+    return metadata, run
+
+
+def _open_litert(file: Path) -> tuple[dict[str, Any], Run]:
+    metadata = _read_sidecar(file)
+    reader = import_package('ai_edge_litert.interpreter')
+    network = reader.Interpreter(str(file), num_threads=torch.get_num_threads())
+    network.allocate_tensors()
+    given, wanted = network.get_input_details()[0]['index'], network.get_output_details()[0]['index']
+
+    def run(images: np.ndarray) -> np.ndarray:
+        network.set_tensor(given, images)
+        network.invoke()
+        return network.get_tensor(wanted)
 
     return metadata, run

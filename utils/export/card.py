@@ -3,7 +3,7 @@
 import platform
 from pathlib import Path
 
-FORMATS = {'.onnx': 'ONNX', '.xml': 'OpenVINO IR', '.torchscript': 'TorchScript'}
+FORMATS = {'.onnx': 'ONNX', '.xml': 'OpenVINO IR', '.torchscript': 'TorchScript', '.param': 'ncnn', '.tflite': 'LiteRT'}
 
 
 def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
@@ -103,12 +103,15 @@ def _contract(metadata: dict) -> list[str]:
     if nms:
         return [
             *lines,
-            '- `detections` (N, 6): x1, y1, x2, y2 in pixels of the input, score, class. '
+            f'- `detections` (N, {6 + 8 * metadata["quads"]}): x1, y1, x2, y2 in pixels of the input, score, class'
+            f'{", x and y of the four corners" if metadata["quads"] else ""}. '
             f'NMS is done: scores over {nms["conf_thres"]:g}, IoU {nms["iou_thres"]:g}, {nms["max_det"]} a class.',
             '- `picture` (N,) int64: which picture of the batch a row is from.',
         ]
+    edges = ', and the four edges of a quad (docs/quads.md)' if metadata['quads'] else ''
     return [
         *lines,
-        f'- `boxes` (B, M, {5 + classes}) float32: centre x and y, width, height in pixels of the input, objectness, '
-        'class scores. Confidence is objectness times class score; NMS is yours to do (detect.py: IoU 0.45).',
+        f'- `boxes` (B, M, {5 + classes + 4 * metadata["quads"]}) float32: centre x and y, width, height in pixels of '
+        f'the input, objectness, class scores{edges}. Confidence is objectness times class score; NMS is yours to do '
+        '(detect.py: IoU 0.45).',
     ]

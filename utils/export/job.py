@@ -9,19 +9,21 @@ import torch
 
 from models.checkpoint import read_checkpoint, restore
 from models.errors import UserError
-from models.exported import METADATA_FILE, ExportedModel, import_package, load_detector
+from models.exported import METADATA_FILE, ExportedModel, import_package, load_detector, sidecar
 from utils.export.card import machine, write_card
 from utils.export.check import BOUNDS, compare, compare_nms, make_batches, measure
 from utils.export.metadata import describe
-from utils.export.network import Decoding, to_torchscript
+from utils.export.network import Decoding, FlatDecoding, to_torchscript
 from utils.export.options import ExportOptions
-from utils.runtime.run_folder import write_text
-from utils.runtime.words import counted
+from utils.runtime.run_folder import write_json, write_text
+from utils.runtime.words import counted, megabytes
 
 PACKAGES = {
     'onnx': ('onnx', 'onnxscript', 'onnxslim', 'onnxruntime'),
     'openvino': ('onnx', 'onnxscript', 'onnxslim', 'openvino'),
     'torchscript': (),
+    'ncnn': ('pnnx', 'ncnn'),
+    'tflite': ('litert_torch', 'ai_edge_litert'),
 }
 
 
@@ -65,9 +67,15 @@ class ExportJob:
             UserError: what was written does not compute what PyTorch does.
         """
         self.batches = make_batches(images, self.options.imgsz, self.options.dynamic)
-        {'onnx': self._onnx, 'openvino': self._openvino, 'torchscript': self._torchscript}[self.options.format](file)
-        size = sum(part.stat().st_size for part in file.parent.iterdir()) / 1e6
-        self.facts['size'] = f'{size:.2f} MB' if size >= 1 else f'{size:.2g} MB'
+        writers = {
+            'onnx': self._onnx,
+            'openvino': self._openvino,
+            'torchscript': self._torchscript,
+            'ncnn': self._ncnn,
+            'tflite': self._tflite,
+        }
+        writers[self.options.format](file)
+        self.facts['size'] = megabytes(sum(part.stat().st_size for part in file.parent.iterdir()))
         write_text(file.with_name(f'{file.name}.card.md'), write_card(self.metadata, file, self.facts))
 
     def _onnx(self, file: Path) -> None:
@@ -111,6 +119,21 @@ class ExportJob:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', FutureWarning)
             torch.jit.save(module, file, _extra_files={METADATA_FILE: json.dumps(self.metadata)})
+        self._check(load_detector(file))
+
+    def _ncnn(self, file: Path) -> None:
+        from utils.export.ncnn_files import save_ncnn
+
+        size = self.options.imgsz
+        save_ncnn(FlatDecoding(self.model, size), size, file, self.options.float16)
+        write_json(sidecar(file), self.metadata)
+        self._check(load_detector(file))
+
+    def _tflite(self, file: Path) -> None:
+        from utils.export.litert_file import save_litert
+
+        save_litert(FlatDecoding(self.model, self.options.imgsz), self.options.imgsz, file)
+        write_json(sidecar(file), self.metadata)
         self._check(load_detector(file))
 
     def _check(self, exported: ExportedModel) -> None:

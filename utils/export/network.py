@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from models.layers import Detect
 from models.yolo import DetectionModel
 
 LOUD = ('torch.onnx', 'onnxscript', 'onnx_ir', 'torch.export', 'torch.utils.cpp_extension', 'nncf')
@@ -35,6 +36,57 @@ class Decoding(nn.Module):
         """(B, 3, H, W) float32 RGB, 0..1 -> (B, M, 5 + nc) float32: x, y, w, h in pixels, objectness, classes; with
         quads four more columns, see Detect.decode."""
         return self.model(images.to(self.dtype))[0]
+
+
+class FlatDecoding(nn.Module):
+    """A fused network of one picture and one size, decoded in fewer dimensions, for converters to phones' formats.
+
+    The levels are joined before their boxes are decoded, and what turns a cell's numbers into pixels is stored for
+    every cell: pnnx loses boxes' places where numbers of (h, w, 2) meet maps of five dimensions, as in Detect.decode.
+
+    Args:
+        model: in eval mode, fused.
+        size: (H, W) of the pictures, pixels.
+    """
+
+    def __init__(self, model: DetectionModel, size: tuple[int, int]):
+        super().__init__()
+        self.model = copy.deepcopy(model).eval()
+        steps, corners, sides = cell_constants(self.model.head, size)
+        self.register_buffer('steps', steps)
+        self.register_buffer('corners', corners)
+        self.register_buffer('sides', sides)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(1, 3, H, W) float32 RGB, 0..1 -> (1, M, 5 + nc) float32, with quads four more columns, as of Decoding."""
+        maps, _ = self.model.raw_maps(images)
+        rows = torch.cat([raw.flatten(1, 3) for raw in maps], 1)  # (1, M, 5 + nc or more)
+        own = self.model.head.outputs
+        xy, wh, scores = rows[..., :own].sigmoid().split((2, 2, own - 4), -1)
+        parts = [xy * self.steps + self.corners, (2 * wh).square() * self.sides, scores]
+        if self.model.quads:
+            parts.append(rows[..., own:].tanh())
+        return torch.cat(parts, -1)
+
+
+def cell_constants(head: Detect, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Detect.decode` multiplies by and adds, for all cells of a picture of (H, W) pixels, each (1, M, 2):
+    xy = steps * sigmoid + corners, wh = sides * (2 sigmoid)^2."""
+    steps, corners, sides = [], [], []
+    for anchors, stride in zip(head.anchors.float(), head.strides, strict=True):
+        h, w = size[0] // stride, size[1] // stride
+        y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing='ij')
+        corner = (torch.stack((x, y), -1) - 0.5) * stride  # (h, w, 2)
+        corners.append(corner.expand(len(anchors), -1, -1, -1).flatten(0, 2))
+        sides.append((anchors * stride).repeat_interleave(h * w, 0))
+        steps.append(torch.full_like(corners[-1], 2.0 * stride))
+    return torch.cat(steps)[None], torch.cat(corners)[None], torch.cat(sides)[None]
+
+
+def trace(network: nn.Module, size: tuple[int, int]) -> torch.jit.ScriptModule:
+    """A network as TorchScript, for pictures of (H, W) pixels, one at a time."""
+    with quiet(), torch.no_grad():
+        return torch.jit.trace(network, torch.zeros(1, 3, *size), check_trace=False)
 
 
 def to_torchscript(network: Decoding, size: tuple[int, int], dynamic: bool) -> torch.jit.ScriptModule:

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from utils.runtime.options import MAX_SIDE, Options, option
 
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torchscript': '.torchscript'}
+SUFFIXES = {
+    'onnx': '.onnx',
+    'openvino': '.xml',
+    'torchscript': '.torchscript',
+    'ncnn': '.ncnn.param',
+    'tflite': '.tflite',
+}
 
 
 @dataclass(kw_only=True)
@@ -59,19 +65,20 @@ class ExportOptions(Options):
             yield '--dynamic: one --imgsz, the longer side of any image'
         if oblong and self.int8:
             yield '--int8: a square --imgsz, as the validation split is evaluated at it'
-        if self.float16 and self.format == 'torchscript':
-            yield '--float16: for onnx and openvino'
+        if self.dynamic and self.format in ('ncnn', 'tflite'):
+            yield '--dynamic: not for ncnn and tflite, whose files are for one size'
+        if self.float16 and self.format in ('torchscript', 'tflite'):
+            yield '--float16: for onnx, openvino and ncnn'
         if self.int8 and self.format != 'openvino':
             yield '--int8: for openvino'
-        for name in ('data', 'calibration'):
-            if name in given and not self.int8:
-                yield f'--{name} belongs to --int8'
         if self.small and self.format != 'onnx':
             yield '--float16-weights: for onnx'
         if self.nms and self.format != 'onnx':
             yield '--nms: for onnx'
-        for name in ('conf_thres', 'iou_thres', 'max_det'):
-            if name in given and not self.nms:
-                yield f'--{name.replace("_", "-")} belongs to --nms'
-        if self.out is not None and self.out.suffix != SUFFIXES[self.format]:
+        owners = {'--int8': (self.int8, ('data', 'calibration'))}
+        owners['--nms'] = self.nms, ('conf_thres', 'iou_thres', 'max_det')
+        for owner, (used, names) in owners.items():
+            for name in sorted(given.intersection(names) if not used else ()):
+                yield f'--{name.replace("_", "-")} belongs to {owner}'
+        if self.out is not None and not self.out.name.endswith(SUFFIXES[self.format]):
             yield f'--out: a name that ends in {SUFFIXES[self.format]}'

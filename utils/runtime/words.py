@@ -12,3 +12,8 @@ def memory(count: int) -> str:
         if count >= 1 << power:
             return f'{count / (1 << power):.1f} {unit}'
     return f'{count / 1024:.0f} KiB'
+
+
+def megabytes(size: int) -> str:
+    """Bytes as '7.08 MB', below a megabyte with two digits that are not zero: '0.0015 MB'."""
+    return f'{size / 1e6:.2f} MB' if size >= 1e6 else f'{size / 1e6:.2g} MB'  # noqa: PLR2004

@@ -1,0 +1,178 @@
+"""Files for phones and examples/phones: ncnn's files against PyTorch, the Kotlin code's words against detect.py's."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.phones import count_same
+from models.checkpoint import load_model
+from models.errors import UserError
+from models.exported import load_detector, sidecar
+from tests.export.test_export import TINY, run_export, save_weights
+from tests.support import ROOT
+from utils.boxes import Letterbox, non_max_suppression
+from utils.export.network import FlatDecoding
+from utils.loading.augment import pad_to, resize_long_side
+from utils.quads import decode
+from utils.runtime.words import megabytes
+
+ANDROID, FAKES = ROOT / 'examples/phones/android', ROOT / 'tests/export/phones'
+
+
+@pytest.fixture(scope='module')
+def quad_weights(tmp_path_factory) -> Path:
+    """Of a network whose edges are not zero."""
+    file = save_weights(tmp_path_factory.mktemp('phones') / 'q.pt', TINY | {'quads': True}, {0: 'text', 1: 'sign'})
+    checkpoint = torch.load(file, weights_only=True)
+    for name, tensor in checkpoint['model'].items():
+        if '.quad.' in name:
+            tensor.copy_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)) / 10)
+    torch.save(checkpoint, file)
+    return file
+
+
+@pytest.mark.parametrize('size', [(64, 128), (96, 96)])
+def test_flat_decoding_is_decoding(quad_weights, size):
+    model = load_model(quad_weights)
+    images = torch.rand(1, 3, *size)
+    expected = model(images)[0]
+    assert expected.shape[2] == 11 and expected[..., 7:].abs().max() > 0.05
+    torch.testing.assert_close(FlatDecoding(model, size)(images), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def ncnn_file(quad_weights) -> Path:
+    pytest.importorskip('pnnx', reason='pnnx is missing: pip install -r requirements-export.txt')
+    pytest.importorskip('ncnn', reason='ncnn is missing: pip install -r requirements-export.txt')
+    run_export('--weights', quad_weights, '--format', 'ncnn', '--imgsz', 64, 128)
+    return quad_weights.with_name('q.ncnn.param')
+
+
+def test_ncnn_computes_what_pytorch_does(ncnn_file, quad_weights):
+    images = torch.rand(2, 3, 64, 128)
+    given, expected = load_detector(ncnn_file), load_model(quad_weights)
+    assert given.quads and given.nc == 2 and given.conf_threshold == 0.4 and given.input_size == (64, 128)
+    torch.testing.assert_close(given(images)[0], expected(images)[0], rtol=1e-4, atol=1e-3)
+
+
+def test_ncnn_files(ncnn_file):
+    names = sorted(file.name for file in ncnn_file.parent.glob('q.ncnn*'))
+    assert names == ['q.ncnn.bin', *(f'q.ncnn.param{end}' for end in ('', '.card.md', '.json'))]
+    graph = ncnn_file.read_text()
+    assert 'images' in graph.splitlines()[2] and ' boxes ' in graph.splitlines()[-1]
+    about = json.loads(sidecar(ncnn_file).read_text())
+    assert about['imgsz'] == [64, 128] and about['quads'] and about['names'] == {'0': 'text', '1': 'sign'}
+    card = ncnn_file.with_name('q.ncnn.param.card.md').read_text()
+    assert '| format | ncnn, float32 |' in card and 'largest difference from PyTorch' in card
+    assert '(B, M, 11)' in card and 'the four edges of a quad' in card
+
+
+def test_ncnn_half(ncnn_file, quad_weights):
+    run_export('--weights', quad_weights, '--format', 'ncnn', '--imgsz', 64, 128, '--float16')
+    half = ncnn_file.with_name('q_half.ncnn.bin')
+    assert half.stat().st_size < 0.8 * ncnn_file.with_suffix('.bin').stat().st_size
+    assert load_detector(half.with_suffix('.param')).precision == 'float16'
+
+
+def test_ncnn_refused(ncnn_file, tmp_path):
+    param = shutil.copy(ncnn_file, tmp_path / 'x.ncnn.param')
+    with pytest.raises(UserError, match='is no export of ours: x.ncnn.param.json'):
+        load_detector(param)
+    shutil.copy(sidecar(ncnn_file), sidecar(param))
+    with pytest.raises(UserError, match='weights are not beside it'):
+        load_detector(param)
+
+
+@pytest.mark.slow
+def test_litert_computes_what_pytorch_does(quad_weights):
+    pytest.importorskip('litert_torch', reason='litert_torch is missing: pip install litert-torch==0.10.0')
+    run_export('--weights', quad_weights, '--format', 'tflite', '--imgsz', 64, 128)
+    given, expected = load_detector(quad_weights.with_name('q.tflite')), load_model(quad_weights)
+    assert given.quads and given.conf_threshold == 0.4 and given.input_size == (64, 128)
+    images = torch.rand(2, 3, 64, 128)
+    torch.testing.assert_close(given(images)[0], expected(images)[0], rtol=1e-4, atol=1e-3)
+    assert '| format | LiteRT, float32 |' in quad_weights.with_name('q.tflite.card.md').read_text()
+
+
+def test_what_is_missing_is_named(quad_weights, monkeypatch):
+    for form, package, where in (
+        ('ncnn', 'pnnx', '-r requirements-export.txt'),
+        ('tflite', 'litert_torch', 'litert-torch==0.10.0'),
+    ):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=f'needs the package {package}: pip install {where}'):
+            run_export('--weights', quad_weights, '--format', form)
+
+
+def test_sizes_of_small_files_are_not_zero():
+    assert [megabytes(size) for size in (7_083_123, 1494, 16_482)] == ['7.08 MB', '0.0015 MB', '0.016 MB']
+
+
+def test_the_same_words():
+    word = np.array([[10, 20, 50, 40, 0.5, 0]], float)
+    for moved, same in (([0.4, 0, 0, 0, 0, 0], 1), ([0, 0.6, 0, 0, 0, 0], 0), ([0, 0, 0, 0, 0.01, 0], 0)):
+        assert count_same(word, word + moved) == same
+    assert count_same(word, word[:0]) == count_same(word[:0], word) == 0
+    quad = np.concatenate((word, [[10, 20, 50, 22, 50, 40, 10, 38]]), 1)
+    assert count_same(quad, quad + [3] * 4 + [0] * 10) == 1, 'corners are compared, not the box'
+
+
+@pytest.fixture(scope='module')
+def print_words(tmp_path_factory) -> list[str]:
+    """The command that runs examples/phones, on stand-ins for Android's classes."""
+    found = importlib.util.find_spec('run_kotlin_kernel')
+    if found is None or not shutil.which('java'):
+        pytest.skip('no Kotlin compiler: pip install kotlin-jupyter-kernel, and Java')
+    jars = Path(found.origin).parent / 'jars'
+    library = next(jars.glob('kotlin-stdlib-*.jar'))
+    built = tmp_path_factory.mktemp('kotlin') / 'words.jar'
+    compiler = ['java', '-cp', f'{jars}/*', 'org.jetbrains.kotlin.cli.jvm.K2JVMCompiler', '-no-stdlib', '-no-reflect']
+    sources = [*sorted(ANDROID.glob('*.kt')), *sorted(FAKES.glob('*.kt'))]
+    subprocess.run([*compiler, '-Werror', '-cp', library, '-d', built, *sources], check=True)
+    return ['java', '-cp', f'{built}:{library}', 'PrintWordsKt']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('quads', [True, False])
+@pytest.mark.parametrize('shape', [(90, 150), (31, 17), (333, 700)])
+def test_kotlin_finds_the_same(print_words, tmp_path, shape, quads):
+    """Of crowded random output: corners, scores, classes and order; the network's input; what is drawn."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    size, rows = (96, 160), 300
+    decoded = np.concatenate(
+        (rng.uniform(0, size[::-1], (rows, 2)), rng.uniform(5, 40, (rows, 2)), rng.uniform(0, 1, (rows, 3))), 1
+    )
+    if quads:
+        decoded = np.concatenate((decoded, rng.uniform(-1, 1, (rows, 4))), 1)
+    decoded = decoded.astype(np.float32)
+    about = {'format': 'ocrdistill', 'dynamic': False, 'nms': None, 'imgsz': size, 'quads': quads}
+    about |= {'names': {'0': 'text', '1': 'sign'}, 'conf_threshold': 0.2}
+    (tmp_path / 'metadata.txt').write_text(''.join(f'{key}\t{json.dumps(about[key])}\n' for key in about))
+    decoded.astype('>f4').tofile(tmp_path / 'output.bin')
+    pixels = (image.astype(np.int64) * [1 << 16, 1 << 8, 1]).sum(2).ravel()
+    np.concatenate((shape[::-1], pixels)).astype('>i4').tofile(tmp_path / 'picture.bin')
+    done = subprocess.run([*print_words, tmp_path], capture_output=True, text=True, check=True)
+    *lines, drawn = done.stdout.splitlines()
+    given = np.array([line.split() for line in lines], float)
+
+    resized = resize_long_side(image, round(min(size[0] / shape[0], size[1] / shape[1]) * max(shape)))
+    padded, left, top = pad_to(resized, *size)
+    letterbox = Letterbox(resized.shape[1] / shape[1], resized.shape[0] / shape[0], left, top)
+    found = non_max_suppression(torch.from_numpy(decoded)[None], 0.2, 0.45, 9999, nc=2, by_quads=True)[0]
+    edges = found[:, 6:] if quads else torch.zeros(len(found), 4)
+    corners = letterbox.quads_to_image(decode(found[:, :4], edges), *shape).flatten(1)
+    box = letterbox.to_image(found[:, :4], *shape)
+    expected = torch.cat((corners, found[:, 4:6]), 1)[(box[:, 2:] > box[:, :2]).all(1)].numpy()
+    assert len(expected) > 20
+    np.testing.assert_allclose(given, expected, atol=1e-2)
+    np.testing.assert_allclose(np.array(drawn.split()[1:], float), given[0, :8], atol=1e-6)
+    network_input = np.fromfile(tmp_path / 'input.bin', '>f4').reshape(3, *size)
+    assert np.abs(network_input * 255 - padded.transpose(2, 0, 1)).max() < 1.01
