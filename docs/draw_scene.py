@@ -153,7 +153,7 @@ def judged(weights: Path, image: np.ndarray, truth: tuple[np.ndarray, np.ndarray
     """The verdict on what a network finds, as detect.py does."""
     import torch
 
-    from utils.detection.corners import corners_of
+    from ocrdistill.rows import corners_of
     from utils.detection.detector import Detector
     from utils.evaluation.evaluate import ImageResult
     from utils.evaluation.verdicts import judge_image
