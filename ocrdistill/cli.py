@@ -27,8 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
         size = f'{", ".join(SIZES)} or pixels of the long side (default balanced)'
         command.add_argument('--size', default='balanced', type=_size, metavar='SIZE', help=size)
         command.add_argument('--threshold', type=float, metavar='SCORE', help='lowest score, 0..1 (default: as chosen)')
-        tiles = {'nargs': '?', 'type': int, 'const': True, 'default': False}
-        command.add_argument('--slice', metavar='PX', help='look at tiles of PX x PX pixels, too', **tiles)
+        tiles = command.add_argument('--slice', nargs='?', type=int, const=True, default=False, metavar='PX')
+        tiles.help = 'look at tiles of PX x PX pixels, too (default: of --size)'
         command.add_argument('--rotate', action='store_true', help='find words in all four quarter turns')
         command.add_argument('--max-words', type=int, metavar='N', help='of a picture (1000; 3000 with --slice)')
         command.add_argument('--threads', type=int, metavar='N', help='of the processor (default: all cores)')
@@ -166,7 +166,7 @@ def detector_options(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def draw(image: Any, words: list, file: Path, with_scores: bool, images: Images) -> None:
+def draw(image: Any, words: list[Any], file: Path, with_scores: bool, images: Images) -> None:
     """Write a copy of an image with its words."""
     import numpy as np
 

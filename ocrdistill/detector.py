@@ -1,6 +1,5 @@
 """Words of pictures: TextDetector."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from ocrdistill.errors import UserError
 from ocrdistill.finder import Finder
 from ocrdistill.inputs import to_image
 from ocrdistill.metadata import Metadata
-from ocrdistill.network import OnnxNetwork
+from ocrdistill.network import OnnxNetwork, Providers
 from ocrdistill.rows import corners_of, in_reading_order, level_crop
 from ocrdistill.tiles import SLICE_OVERLAP, detect_sliced
 from ocrdistill.turns import detect_turned
@@ -97,7 +96,7 @@ class TextDetector:
         max_words: int | None = None,
         colours: str = 'RGB',
         threads: int | None = None,
-        providers: Sequence | None = None,
+        providers: Providers | None = None,
     ):
         if colours not in ('RGB', 'BGR'):
             raise UserError(f"colours: {colours!r}, expected 'RGB' or 'BGR'")
@@ -160,7 +159,7 @@ def network_file(model: str | Path) -> Path:
 
 def _side(size: str | int, about: Metadata) -> int:
     """Pixels of the long side. Raises UserError."""
-    side = SIZES.get(size, size)  # type: ignore[call-overload]
+    side = SIZES.get(size) if isinstance(size, str) else size
     if not isinstance(side, int) or not 0 < side <= MAX_SIDE:
         raise UserError(f'size: {size!r}, expected {", ".join(map(repr, SIZES))} or pixels')
     return max(about.input_size) if about.input_size else side

@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -162,7 +163,7 @@ def unfit(path: Path) -> str:
 
 def orientation_of(image: Image.Image) -> int:
     """1 to 8: what EXIF says, or else XMP; 1 where neither says anything that is known."""
-    value = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
+    value: Any = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
     if value in range(1, 9):
         return int(value)
     xmp = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp') or b''

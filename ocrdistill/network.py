@@ -11,6 +11,7 @@ import numpy as np
 from ocrdistill.errors import UserError
 from ocrdistill.metadata import Metadata
 
+Providers = Sequence[str | tuple[str, dict[str, Any]]]  # names, or names with their options
 Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
 
 
@@ -27,7 +28,7 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_onnx(file: Path, threads: int | None = None, providers: Sequence | None = None) -> tuple[dict[str, Any], Run]:
+def open_onnx(file: Path, threads: int | None = None, providers: Providers | None = None) -> tuple[dict[str, Any], Run]:
     """A file's metadata, unchecked, and its network.
 
     Args:
@@ -81,7 +82,7 @@ class OnnxNetwork:
         UserError: it cannot be read, is not of export.py, or no such provider.
     """
 
-    def __init__(self, file: Path, threads: int | None = None, providers: Sequence | None = None):
+    def __init__(self, file: Path, threads: int | None = None, providers: Providers | None = None):
         metadata, self._run = open_onnx(file, threads, providers)
         self.about = Metadata(file, metadata)
 

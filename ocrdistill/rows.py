@@ -61,8 +61,8 @@ def level_crop(image: np.ndarray, quad: np.ndarray, margin: float) -> np.ndarray
         image repeats its border.
     """
     quad = quad.astype(float)
-    top, right, bottom, left = (np.linalg.norm(quad[(i + 1) % 4] - quad[i]) for i in range(4))
-    width, height = max(top, bottom, 1), max(left, right, 1)
+    top, right, bottom, left = np.linalg.norm(np.roll(quad, -1, 0) - quad, axis=1).tolist()
+    width, height = max(top, bottom, 1.0), max(left, right, 1.0)
     border = margin * height
     size = max(round(width + 2 * border), 1), max(round(height + 2 * border), 1)
     inner = np.array([(0, 0), (width, 0), (width, height), (0, height)]) + border

@@ -62,7 +62,9 @@ def _starts(length: int, size: int, overlap: float) -> list[int]:
     return [round(step * (length - size) / steps) for step in range(steps + 1)]
 
 
-def detect_sliced(image: np.ndarray, detect: Callable, size: int, overlap: float, max_det: int) -> np.ndarray:
+def detect_sliced(
+    image: np.ndarray, detect: Callable[[list[np.ndarray]], list[np.ndarray]], size: int, overlap: float, max_det: int
+) -> np.ndarray:
     """Boxes of a picture, from the whole of it and its tiles.
 
     Args:

@@ -10,7 +10,9 @@ from ocrdistill.rows import BOX_ROW, corners_of, has_quads
 TURNS = 4  # quarter turns
 
 
-def detect_turned(image: np.ndarray, detect: Callable, iou_thres: float, max_det: int) -> np.ndarray:
+def detect_turned(
+    image: np.ndarray, detect: Callable[[list[np.ndarray]], list[np.ndarray]], iou_thres: float, max_det: int
+) -> np.ndarray:
     """Words of an image in whatever quarter turn they are surest.
 
     Args:
