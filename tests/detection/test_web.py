@@ -115,7 +115,7 @@ def test_offline_after_the_first_load(seen):
     result, _ = seen
     assert result['offline'] == result['crops']
     assert result['example'] > 5
-    assert re.fullmatch(r'Loaded: 1\d\.\d MB \(runtime 14\.\d MB, network \d\.\d MB\)\.', result['size'])
+    assert re.fullmatch(r'Loaded: 2\d\.\d MB \(runtime 14\.\d MB, network \d\.\d MB\)\.', result['size'])
 
 
 @in_browser

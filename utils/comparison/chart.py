@@ -68,7 +68,7 @@ def draw_curves(curves: dict[str, list[list[float]]], file: Path, ylabel: str) -
             label = f'{row} ({counted(len(runs), "seed")})' if not number else None
             axis.plot(*zip(*known, strict=True), color=color, marker='.', linewidth=1.4, label=label)
     axis.set(xlabel='epoch', ylabel=ylabel)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis='x', integer=True)
     axis.grid(alpha=0.25, linewidth=0.6)
     axis.spines[['top', 'right']].set_visible(False)
     axis.legend(fontsize=8, frameon=False)

@@ -50,12 +50,12 @@ class Tile:
         size = [max(round(side * scale), 1) for side in self.image.shape[1::-1]]
         image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         image = hatch(image, self.hatched * scale)
-        quads = [np.asarray(quads, float).reshape(-1, 4, 2) * scale for quads, _, _ in self.marks]
-        counts = list(map(len, quads))
-        colors, texts = (
-            [mark[part] for mark, n in zip(self.marks, counts, strict=True) for _ in range(n)] for part in (1, 2)
-        )
-        return draw_words(image, np.concatenate([np.zeros((0, 4, 2)), *quads]), colors, texts, LINE)
+        quads, colours, texts = [np.zeros((0, 4, 2))], [], []
+        for marked, colour, text in self.marks:
+            quads.append(np.asarray(marked, float).reshape(-1, 4, 2) * scale)
+            colours += [colour] * len(quads[-1])
+            texts += [text] * len(quads[-1])
+        return draw_words(image, np.concatenate(quads), colours, texts, LINE)
 
 
 def save_image(image: np.ndarray, file: Path) -> None:

@@ -153,7 +153,7 @@ def _plot_panel(axis: Axes, panel: Panel, epochs: np.ndarray) -> None:
     axis.set_title(panel.title, fontsize=9)
     axis.set_xlabel('epoch', fontsize=8)
     axis.tick_params(labelsize=7)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis='x', integer=True)
     if panel.title == 'seconds an epoch':
         axis.set_ylim(bottom=0)
     if panel.log and all((values[np.isfinite(values)] > 0).all() for values in panel.lines.values()):
