@@ -121,7 +121,7 @@ def test_the_same_words():
         assert count_same(word, word + moved) == same
     assert count_same(word, word[:0]) == count_same(word[:0], word) == 0
     quad = np.concatenate((word, [[10, 20, 50, 22, 50, 40, 10, 38]]), 1)
-    assert count_same(quad, quad + [3] * 4 + [0] * 10) == 1, 'corners are compared, not the box'
+    assert count_same(quad, quad + ([3] * 4 + [0] * 10)) == 1, 'corners are compared, not the box'
 
 
 @pytest.fixture(scope='module')
