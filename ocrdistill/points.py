@@ -27,6 +27,11 @@ def nearest(points: Points, imgsz: int, default: Point) -> Point:
     return points[min(points, key=lambda size: abs(math.log(size / imgsz)))] if points else default
 
 
+def middle(points: Points) -> int | None:
+    """The middle size, balanced between time and small words; None without points."""
+    return sorted(points)[len(points) // 2] if points else None
+
+
 def is_scale(value: object) -> bool:
     """Whether it is a word scale, as files hold it: two factors, or None where none was chosen."""
     if value is None:

@@ -5,7 +5,7 @@ import pytest
 from models.checkpoint import read_checkpoint, restore, save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
-from ocrdistill.points import Point, from_plain, nearest, to_plain
+from ocrdistill.points import Point, from_plain, middle, nearest, to_plain
 from tests.support import small_cfg
 
 POINTS = {640: Point(0.3, (0.9, 0.7)), 1280: Point(0.4)}
@@ -49,3 +49,8 @@ def test_what_is_no_points_is_refused_in_a_line(tmp_path, value):
     save_checkpoint(tmp_path / 'a.pt', model, model.state_dict(), points=value)
     with pytest.raises(UserError, match='a.pt cannot be used: its points are'):
         read_checkpoint(tmp_path / 'a.pt')
+
+
+@pytest.mark.parametrize('sizes, size', [([], None), ([640], 640), ([1280, 640], 1280), ([1280, 640, 960], 960)])
+def test_the_middle_size(sizes: list[int], size: int | None):
+    assert middle(dict.fromkeys(sizes, Point(0.1))) == size

@@ -14,7 +14,8 @@ class Detector(Finder):
     Args:
         weights: checkpoint or exported file.
         device: '', 'cpu' or the number of a CUDA device.
-        imgsz: pixels of the long side as the network sees it; None takes 640, or what an exported file is for.
+        imgsz: pixels of the long side as the network sees it; None takes the middle one of the sizes that the weights have
+            thresholds for (960 for the shipped ones), 640 where they have none, or what an exported file is for.
         conf_thres: lowest confidence; None takes the checkpoint's, else 0.25.
         iou_thres: overlap above which the worse of two boxes of a class goes.
         max_det: boxes kept of a picture at most.
@@ -45,6 +46,7 @@ class Detector(Finder):
         import torch
 
         from models.exported import default_device, is_exported, load_detector, long_side
+        from ocrdistill.points import middle
         from utils.loading.images import decode_with_opencv
         from utils.runtime.device import network_dtype, select_device
 
@@ -56,7 +58,8 @@ class Detector(Finder):
         if self.dtype == torch.bfloat16:
             self.model.to_bfloat16()  # cast once, not for every picture
         self.names = self.model.names
-        imgsz = long_side(self.model, imgsz)
+        usual = None if is_exported(weights) else middle(self.model.points)
+        imgsz = long_side(self.model, imgsz or usual)
         chosen = self.model.point_at(imgsz).conf_threshold if conf_thres is None else conf_thres
         super().__init__(
             self._compute,
