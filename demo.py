@@ -1,7 +1,7 @@
 """The whole story on rendered pictures: what a teacher adds to a student that has little time to learn.
 
 A YOLOv5-S that knows rendered text teaches an N that begins with random weights. Beside it an equal N learns without a
-teacher: the control. Both see the same pictures in the same order, with two seeds. compare.py trains and judges them.
+teacher: the control. Both see the same pictures in the same order, with three seeds. compare.py trains and judges them.
 At the end the shipped student (weights/ocrdistill-n.pt) looks at street-like pictures that it never saw.
 
 Runs the project's own commands one after the other and prints each; everything stays in runs/.
@@ -63,7 +63,7 @@ def draw_words(models: dict[str, Path]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--epochs', type=int, default=8, help='of each run (%(default)s)')
-    parser.add_argument('--seeds', type=int, default=2, help='runs of each kind (%(default)s)')
+    parser.add_argument('--seeds', type=int, default=3, help='runs of each kind (%(default)s)')
     options = parser.parse_args()
     start = time.time()
     run('data/synthtext.py --size 320x192 --out demo_small')
