@@ -15,9 +15,10 @@ from benchmarks.phones import count_same
 from models.checkpoint import load_model
 from models.errors import UserError
 from models.exported import load_detector, sidecar
+from ocrdistill.letterbox import Letterbox
 from tests.export.test_export import TINY, run_export, save_weights
 from tests.support import ROOT
-from utils.boxes import Letterbox, non_max_suppression
+from utils.boxes import non_max_suppression
 from utils.export.network import FlatDecoding
 from utils.loading.augment import pad_to, resize_long_side
 from utils.quads import decode
