@@ -101,7 +101,8 @@ def _read_list(file: Path) -> tuple[list[Path], str]:
         raise UserError(f'{file} is an empty list')
     files = [image_of_row(row, [file.parent]) for row in rows]
     if not any(map(os.path.isfile, files)):
-        raise UserError(f'{file} is no list of images: none of its {len(rows)} rows names a file ({rows[0][:80]!r})')
+        none = f'none of its {len(rows)} rows names a file' if len(rows) > 1 else 'its only row names no file'
+        raise UserError(f'{file} is no list of images: {none} ({rows[0][:80]!r})')
     return files, ''
 
 
