@@ -221,12 +221,12 @@ def test_the_head_draws_no_random_numbers():
 
 
 def test_old_checkpoints_start_a_model_with_quads():
-    checkpoint = read_checkpoint(ROOT / 'weights/ocrdistill-n.pt')
+    checkpoint = read_checkpoint(ROOT / 'weights/ocrdistill-s.pt')
     model = DetectionModel(checkpoint.yaml, nc=1, quads=True)
     report = transfer(model, checkpoint)
     assert not report.skipped
     assert report.missing == [f'model.24.quad.{level}.{part}' for level in range(3) for part in ('bias', 'weight')]
-    assert not load_model(ROOT / 'weights/ocrdistill-n.pt').quads
+    assert not load_model(ROOT / 'weights/ocrdistill-s.pt').quads
 
 
 def annotated(polygons: list, **options) -> Annotations:
