@@ -155,7 +155,7 @@ class Training:
             self.criterion = DetectionCriterion(model, hyp, settings.imgsz, amp)
         options = {'epochs': ENDLESS, 'batch_size': settings.batch, 'nominal_batch': settings.batch}
         options |= {'optimizer': 'SGD', 'freeze': 0, 'cos_lr': False, 'noval': True, 'patience': 0}
-        options |= {'skip_nonfinite': 0, 'save_every': math.inf}
+        options |= {'skip_nonfinite': 0, 'save_every': math.inf, 'imgsz': settings.imgsz}
         self.folder = tempfile.TemporaryDirectory()
         loaders = (self.batches, self.batches)
         self.trainer = Trainer(model, self.criterion, loaders, options, hyp, Path(self.folder.name))

@@ -48,7 +48,7 @@ try {
   result.example = await words();
   result.confidence = Number(await page.$eval('#confidence', (slider) => slider.value));
   await drop(picture);
-  await until('the network took');
+  await until('picture.png'); // the example's status is like this one but for the name
   result.status = await status();
   result.crops = await words();
   await page.screenshot({ path: join(out, 'page.png'), fullPage: true });
