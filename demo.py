@@ -80,7 +80,8 @@ def main() -> None:
     run('detect.py --source demo_pictures/images/test_icdar --save-json --name demo --exist-ok')
     print(
         f'\n{(time.time() - start) / 60:.1f} minutes. In {FOLDER.relative_to(ROOT)}: table.md (above) and table.png; '
-        'curves.png, how both learned; words.jpg, what both find. Words found by the shipped student: runs/detect/demo'
+        'curves.png, how both learned; words.jpg, what both find. Both learned for a short time, and the taught one '
+        'took longer for it (training, in the table). Words found by the shipped student: runs/detect/demo'
     )
 
 
