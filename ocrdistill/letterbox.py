@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 GREY = 114  # of what the image leaves free
+BORDER = 0.5  # of a stride, at least, that is left free in all: words at the edge of an image are found more surely
 ROWS_AT_ONCE = 8  # of an output, while it shrinks: what they are the means of stays in the processor's cache
 
 
@@ -38,7 +39,7 @@ def place(
     Args:
         image: (H, W, 3) uint8.
         side: pixels of the long side; no matter with `fixed`.
-        stride: the input's sides are the least multiples of it.
+        stride: the input's sides are multiples of it, the least that leave BORDER free.
         fixed: (h, w) of the input in place of both.
 
     Returns:
@@ -48,7 +49,9 @@ def place(
     if fixed:
         side = round(min(fixed[0] / height, fixed[1] / width) * max(height, width))
     new_width, new_height = resized_shape(width, height, side)
-    whole_height, whole_width = fixed or (math.ceil(length / stride) * stride for length in (new_height, new_width))
+    whole_height, whole_width = fixed or (
+        math.ceil(length / stride + BORDER) * stride for length in (new_height, new_width)
+    )
     top, left = (whole_height - new_height) // 2, (whole_width - new_width) // 2
     resized = resize(image, new_width, new_height)
     if (new_height, new_width) != (whole_height, whole_width):

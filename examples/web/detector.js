@@ -67,7 +67,7 @@ async function find(ort, session, about, picture) {
   const scale = Math.round(Math.min(about.imgsz[0] / height, about.imgsz[1] / width) * longest) / longest;
   const newHeight = Math.max(Math.round(height * scale), 1);
   const newWidth = Math.max(Math.round(width * scale), 1);
-  const whole = about.dynamic ? [newHeight, newWidth].map((n) => Math.ceil(n / about.stride) * about.stride) : about.imgsz;
+  const whole = about.dynamic ? [newHeight, newWidth].map((n) => Math.ceil(n / about.stride + 0.5) * about.stride) : about.imgsz;
   const top = Math.floor((whole[0] - newHeight) / 2);
   const left = Math.floor((whole[1] - newWidth) / 2);
   const input = letterbox(resize(picture, newWidth, newHeight), whole, top, left);

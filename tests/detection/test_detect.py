@@ -163,7 +163,7 @@ def test_boxes_follow_the_picture_through_the_letterbox(weights, noise):
     detector = Detector(weights, device='cpu', imgsz=96)
     for height, width in ((50, 200), (300, 70), (96, 96), (1, 400)):
         padded, letterbox = place(noise(height, width), detector.imgsz, detector.stride)
-        assert max(padded.shape[:2]) == 96 and all(side % 32 == 0 for side in padded.shape[:2])
+        assert max(padded.shape[:2]) == 128 and all(side % 32 == 0 for side in padded.shape[:2])
         scale = torch.tensor([letterbox.scale_x, letterbox.scale_y] * 2)
         pad = torch.tensor([letterbox.pad_x, letterbox.pad_y] * 2)
         box = torch.tensor([0.0, 0.0, width, height])

@@ -17,7 +17,7 @@ pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements
 pytest.importorskip('onnxruntime', reason='onnxruntime is missing')
 from tests.ocrdistill_runtime.networks import write_network  # noqa: E402
 
-CELLS = [[100, 60, 40, 20, 0.9, 1, 0, 0, 0, 0], [200, 60, 40, 20, 0.35, 1, 0, 0, 0, 0]]
+CELLS = [[116, 60, 40, 20, 0.9, 1, 0, 0, 0, 0], [216, 60, 40, 20, 0.35, 1, 0, 0, 0, 0]]
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements
 pytest.importorskip('onnxruntime', reason='onnxruntime is missing')
 from tests.ocrdistill_runtime.networks import write_network  # noqa: E402
 
-# x, y, w, h in pixels of a 640 x 384 input, in which a 640 x 360 image begins at y = 12; a lean of the upper side.
+# x, y, w, h in pixels of a 672 x 384 input, in which a 640 x 360 image begins at (16, 12); a lean of the upper side.
 LEVEL, WEAKER, LEANING = [
-    [100, 60, 40, 20, 0.9, 1, 0, 0, 0, 0],
-    [100, 61, 40, 20, 0.5, 1, 0, 0, 0, 0],
-    [200, 60, 40, 20, 0.35, 1, 0.5, 0.5, 0, 0],
+    [116, 60, 40, 20, 0.9, 1, 0, 0, 0, 0],
+    [116, 61, 40, 20, 0.5, 1, 0, 0, 0, 0],
+    [216, 60, 40, 20, 0.35, 1, 0.5, 0.5, 0, 0],
 ]
 
 
