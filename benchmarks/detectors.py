@@ -10,7 +10,6 @@ pip install '.[read]' brings RapidOCR; docs/labelling.md says where CRAFT's weig
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from models.errors import UserError
+from benchmarks.reading import timed
 from utils.runtime.cli import run_command
 
 OURS = ('fast', 'balanced', 'best')
@@ -74,22 +73,13 @@ def craft(weights: str) -> Find:
 
 def measure(find: Find, files: list[Path], name: str) -> dict[str, float]:
     """Scores over the pictures, and milliseconds a picture (median)."""
-    from tqdm import tqdm
-
     from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
-    from utils.loading.labels import companion_file
 
-    find(files[0])  # loads what is loaded late
     metrics, times = ICDARMetrics(), []
-    for file in tqdm(files, name, unit='picture'):
-        truth = companion_file(file, 'gt')
-        if truth is None or not truth.is_file():
-            raise UserError(f'there is no ICDAR ground truth of {file}')
-        start = time.perf_counter()
-        quads = find(file)
-        times.append(time.perf_counter() - start)
-        quads = np.rint(quads.reshape(-1, 4, 2)).astype(np.int64)
-        metrics.update(quads, np.ones(len(quads)), *read_ground_truth(truth))
+    for quads, truth, seconds in timed(find, files, name):
+        times.append(seconds)
+        words = np.rint(quads.reshape(-1, 4, 2)).astype(np.int64)
+        metrics.update(words, np.ones(len(words)), *read_ground_truth(truth))
     return metrics.at(0.5) | {'milliseconds': 1000 * float(np.median(times))}
 
 

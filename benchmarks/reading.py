@@ -13,9 +13,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -161,22 +161,29 @@ def split_by_spaces(reading: Reading) -> Reading:
     return Reading(np.array(quads).reshape(-1, 4, 2), texts, np.array(scores))
 
 
-def measure(read: Callable[[Path], Reading], files: list[Path], name: str) -> dict[str, float]:
-    """Scores over the pictures, and milliseconds a picture (median)."""
+def timed(program: Callable[[Path], Any], files: list[Path], name: str) -> Iterator[tuple[Any, Path, float]]:
+    """What a program gives for each picture, the picture's ground truth file, and the seconds, after a warm-up."""
     from tqdm import tqdm
 
-    from utils.evaluation.icdar import read_ground_truth
     from utils.loading.labels import companion_file
 
-    read(files[0])  # loads what is loaded late
-    total, times = Counts(), []
+    program(files[0])  # loads what is loaded late
     for file in tqdm(files, name, unit='picture'):
         truth = companion_file(file, 'gt')
         if truth is None or not truth.is_file():
             raise UserError(f'there is no ICDAR ground truth of {file}')
         start = time.perf_counter()
-        reading = read(file)
-        times.append(time.perf_counter() - start)
+        answer = program(file)
+        yield answer, truth, time.perf_counter() - start
+
+
+def measure(read: Callable[[Path], Reading], files: list[Path], name: str) -> dict[str, float]:
+    """Scores over the pictures, and milliseconds a picture (median)."""
+    from utils.evaluation.icdar import read_ground_truth
+
+    total, times = Counts(), []
+    for reading, truth, seconds in timed(read, files, name):
+        times.append(seconds)
         total += count(split_by_spaces(reading), read_ground_truth(truth)[0], read_words(truth))
     return total.scores() | {'milliseconds': 1000 * float(np.median(times)), **total._asdict()}
 
