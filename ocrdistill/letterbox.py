@@ -8,7 +8,8 @@ from PIL import Image
 
 GREY = 114  # of what the image leaves free
 BORDER = 0.5  # of a stride, at least, that is left free in all: words at the edge of an image are found more surely
-ROWS_AT_ONCE = 8  # of an output, while it shrinks: what they are the means of stays in the processor's cache
+# While an image shrinks. Larger matrices hold more zeros, smaller ones need more calls; the cache holds so many rows.
+PIXELS_AT_ONCE, ROWS_AT_ONCE = 12, 128
 
 
 class Letterbox(NamedTuple):
@@ -80,22 +81,51 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     if old_width % width == 0 and old_height % height == 0:
         return np.asarray(Image.fromarray(image).reduce((old_width // width, old_height // height)))
-    rows = _shrink(image.reshape(old_height, -1), height).reshape(height, old_width, 3)
-    columns = np.ascontiguousarray(rows.transpose(1, 0, 2)).reshape(old_width, -1)
-    means = _shrink(columns, width).reshape(width, height, 3).transpose(1, 0, 2)
-    return np.ascontiguousarray(np.rint(means).astype(np.uint8))
+    return _area_means(image, width, height)
 
 
-def _shrink(lines: np.ndarray, count: int) -> np.ndarray:
-    """(n, k) -> (count, k) float32: means over the n / count lines that each line of the result covers, in part or
-    wholly; count <= n."""
-    ends = np.arange(count + 1) * (len(lines) / count)
-    result = np.empty((count, lines.shape[1]), np.float32)
-    for start in range(0, count, ROWS_AT_ONCE):
-        part = ends[start : start + ROWS_AT_ONCE + 1]
-        first, last = int(part[0]), min(math.ceil(part[-1] - 1e-6), len(lines))
-        line = np.arange(first, last)
-        covered = np.minimum(part[1:, None], line + 1) - np.maximum(part[:-1, None], line)
-        weights = (covered.clip(min=0) * (count / len(lines))).astype(np.float32)
-        np.matmul(weights, lines[first:last].astype(np.float32), out=result[start : start + ROWS_AT_ONCE])
-    return result
+def _area_means(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> (height, width, 3), neither side larger: rows first, then columns, some rows at a time."""
+    down, across = _blocks(image.shape[0], height), _blocks(image.shape[1], width)
+    lines = image.reshape(len(image), -1)
+    # The three colours of a pixel lie side by side: each takes its own among the weights of a block of columns.
+    weights = np.zeros((*across.weights.shape[:2], 3, across.weights.shape[2], 3), np.float32)
+    for colour in range(3):
+        weights[:, :, colour, :, colour] = across.weights
+    weights = weights.reshape(len(weights), 3 * weights.shape[1], -1)
+    _, taken, given = weights.shape
+    group = max(ROWS_AT_ONCE // down.size, 1)
+    rows = np.zeros((group * down.size, lines.shape[1]), np.float32)
+    means = np.empty((len(rows), given * len(weights)), np.float32)
+    result = np.empty((height, 3 * width), np.uint8)
+    for begin in range(0, len(down.first), group):
+        blocks = zip(down.first[begin : begin + group], down.weights[begin : begin + group], strict=True)
+        for number, (first, shares) in enumerate(blocks):
+            block = lines[first : first + len(shares)].astype(np.float32)
+            np.matmul(shares.T, block, out=rows[number * down.size : (number + 1) * down.size])
+        for number, (first, shares) in enumerate(zip(across.first, weights, strict=True)):
+            part = rows[:, 3 * first : 3 * first + taken]
+            np.matmul(part, shares, out=means[:, number * given : (number + 1) * given])
+        some = result[begin * down.size : begin * down.size + len(means)]
+        np.rint(means[: len(some), : 3 * width], out=some, casting='unsafe')
+    return result.reshape(height, width, 3)
+
+
+class _Blocks(NamedTuple):
+    """How a side shrinks, in blocks of as many pixels of the result each."""
+
+    size: int  # pixels of the result in a block
+    first: list[int]  # old pixel where each block begins
+    weights: np.ndarray  # (blocks, old pixels, size): what part of a new pixel each old one is; 0 beyond the side
+
+
+def _blocks(old: int, new: int) -> _Blocks:
+    size = max(round(PIXELS_AT_ONCE * new / old), 1)
+    ends = np.minimum(np.arange(-(-new // size) * size + 1) * (old / new), old)
+    low, high = ends[:-1].reshape(-1, 1, size), ends[1:].reshape(-1, 1, size)
+    first = low[:, :, :1].astype(int)
+    taken = min(math.ceil((high[:, :, -1:] - first).max() - 1e-6), old)
+    first = np.minimum(first, old - taken)
+    pixel = first + np.arange(taken)[:, None]
+    covered = np.minimum(high, pixel + 1) - np.maximum(low, pixel)
+    return _Blocks(size, first.ravel().tolist(), (covered.clip(min=0) * (new / old)).astype(np.float32))
