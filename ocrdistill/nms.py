@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from ocrdistill.quads import decode, pairwise_quad_iou
+from ocrdistill.quads import decode, pairwise_quad_iou, shared_by_boxes
 
 UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
 QUADS_AT_ONCE = 1000  # that are compared to all others: memory grows with their number
+BOXES_AT_ONCE = 64  # likewise, of boxes
 MAX_CANDIDATES = 30_000  # boxes of one image that enter NMS at most, the most confident first
 
 
@@ -44,28 +45,35 @@ def select(decoded: np.ndarray, nc: int, conf_thres: float, iou_thres: float) ->
 def class_nms(boxes: np.ndarray, category: np.ndarray, iou_thres: float) -> np.ndarray:
     """Indices of the boxes (n, 4), best first, that no better one of their class (n,) overlaps by over iou_thres."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    kept, left = [], np.arange(len(boxes))
+    kept, left = [np.zeros(0, int)], np.arange(len(boxes))
     while len(left):
-        first, left = left[0], left[1:]
-        kept.append(first)
-        low, high = np.maximum(boxes[first, :2], boxes[left, :2]), np.minimum(boxes[first, 2:], boxes[left, 2:])
-        shared = (high - low).clip(min=0).prod(1)
+        some, rest = left[:BOXES_AT_ONCE], left[BOXES_AT_ONCE:]
+        shared = shared_by_boxes(boxes[some], boxes[left])
         # As a product, not a quotient: a box without area overlaps nothing.
-        same = shared > iou_thres * (areas[first] + areas[left] - shared)
-        left = left[~(same & (category[left] == category[first]))]
-    return np.array(kept, int)
+        over = shared > iou_thres * (areas[some, None] + areas[left] - shared)
+        over &= category[some, None] == category[left]
+        alone = _alone(np.argwhere(np.triu(over[:, : len(some)], 1)), len(some))
+        kept.append(some[alone])
+        left = rest[~over[alone, len(some) :].any(0)]
+    return np.concatenate(kept)
 
 
 def quad_nms(quads: np.ndarray, category: np.ndarray, iou_thres: float) -> np.ndarray:
     """Which quads (n, 4, 2), best first, no better one of their class (n,) overlaps by over iou_thres: (n,) bool."""
-    over: list[list[int]] = []  # pairs, by the better one
+    over = [np.zeros((0, 2), int)]
     for start in range(0, len(quads), QUADS_AT_ONCE):
         some, rest = slice(start, start + QUADS_AT_ONCE), slice(start, None)
         ahead = np.triu(category[some, None] == category[rest], 1)
         found = pairwise_quad_iou(quads[some], quads[rest], iou_thres, ahead) > iou_thres
-        over += (np.argwhere(found) + start).tolist()
-    keep = np.ones(len(quads), bool)
-    for first, second in over:  # whether the better one stays is known then
+        over.append(np.argwhere(found) + start)
+    return _alone(np.concatenate(over), len(quads))
+
+
+def _alone(over: np.ndarray, count: int) -> np.ndarray:
+    """Which of `count` things stay, (count,) bool: of each pair (k, 2) that is one word, by its better and in their
+    order, the worse one goes if the better one stays."""
+    keep = [True] * count
+    for first, second in over.tolist():  # whether the better one stays is known then
         if keep[first]:
             keep[second] = False
-    return keep
+    return np.array(keep, bool)

@@ -6,6 +6,7 @@ The forms are those of utils/quads.py, which computes the same in PyTorch, for t
 import numpy as np
 
 SMALL = 1e-9
+NEXT = [1, 2, 3, 0]  # corner
 
 
 def decode(boxes: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -39,21 +40,39 @@ def ordered(quads: np.ndarray) -> np.ndarray:
 
 def signed_areas(polygons: np.ndarray) -> np.ndarray:
     """(n, p, 2) -> (n,) areas; positive where the corners go clockwise on the screen."""
-    x, y = np.moveaxis(polygons - polygons[:, :1], -1, 0)
-    return (x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1) / 2
+    x, y = (polygons[:, 1:] - polygons[:, :1]).T  # (p - 1, n): the first corner is 0
+    return (x[:-1] * y[1:] - x[1:] * y[:-1]).sum(0) / 2
 
 
 def quad_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of each pair of convex quads, (n, 4, 2) and (n, 4, 2) -> (n,), 0 for quads without area.
-
-    The first is cut by the four sides of the second (Sutherland & Hodgman 1974), all pairs at once.
-    """
+    """IoU of each pair of convex quads, (n, 4, 2) and (n, 4, 2) -> (n,) float64, 0 for quads without area."""
     centre = (a.mean(1, keepdims=True) + b.mean(1, keepdims=True)) / 2  # rounding is least around 0
-    a, b = _clockwise(a - centre), _clockwise(b - centre)
+    a, b = (_clockwise((quads - centre).astype(np.float64)) for quads in (a, b))
     area_a, area_b = signed_areas(a), signed_areas(b)
-    # No more than the smaller one: sides of no length cut nothing away.
-    shared = np.minimum(signed_areas(cut(a, b)).clip(min=0), np.minimum(area_a, area_b))
+    # The border of what they share is a's within b and b's within a, so its area is a sum over both (Green's theorem).
+    # Of sides that lie on each other a's alone count, and only where both quads are on the same side of them. No more
+    # than the smaller quad: sides of no length bound nothing.
+    shared = _area_along(a, b, True) + _area_along(b, a, False)
+    shared = shared.clip(0, np.minimum(area_a, area_b))
     return shared / (area_a + area_b - shared).clip(min=SMALL)
+
+
+def _area_along(quads: np.ndarray, within: np.ndarray, count: bool) -> np.ndarray:
+    """What the parts of the sides of clockwise quads (n, 4, 2) within others add to the area that they enclose: (n,).
+
+    The parts are found as Cyrus and Beck (1978) clip lines. `count`: also those on a side that has the same direction.
+    """
+    (x, y), (u, v) = np.ascontiguousarray(quads.T), np.ascontiguousarray(within.T)  # (4, n) each
+    dx, dy, du, dv = (values[NEXT] - values for values in (x, y, u, v))
+    margin = (du * dx[:, None] + dv * dy[:, None]) * (SMALL / np.hypot(dx, dy).clip(min=SMALL))[:, None]
+    margin = margin if count else -np.abs(margin)  # (4 sides of quads, 4 of within, n): most where they are parallel
+    inside = du * (y[:, None] - v) - dv * (x[:, None] - u) + margin
+    change = du * dy[:, None] - dv * dx[:, None]
+    with np.errstate(all='ignore'):
+        crossing = -inside / change  # as a share of the side
+    start = np.where(change > 0, crossing, (change == 0) & (inside < 0)).max(1).clip(min=0)
+    end = np.where(change < 0, crossing, 1).min(1).clip(max=1)
+    return ((end - start).clip(min=0) * (x * dy - y * dx)).sum(0) / 2
 
 
 def pairwise_quad_iou(a: np.ndarray, b: np.ndarray, above: float, wanted: np.ndarray) -> np.ndarray:
@@ -62,13 +81,20 @@ def pairwise_quad_iou(a: np.ndarray, b: np.ndarray, above: float, wanted: np.nda
     Quads share at most what their upright boxes do, and IoU > t means that they share more than t / (1 + t) of both
     areas' sum: few pairs are left to be cut.
     """
-    (low_a, high_a), (low_b, high_b) = ((quads.min(1), quads.max(1)) for quads in (a, b))
-    shared = (np.minimum(high_a[:, None], high_b) - np.maximum(low_a[:, None], low_b)).clip(min=0).prod(2)
+    shared = shared_by_boxes(*(np.concatenate((quads.min(1), quads.max(1)), 1) for quads in (a, b)))
     areas = np.abs(signed_areas(a))[:, None] + np.abs(signed_areas(b))
     row, column = np.nonzero((shared > above / (1 + above) * areas) & wanted)
     result = np.zeros_like(shared)
     result[row, column] = quad_iou(a[row], b[column])
     return result
+
+
+def shared_by_boxes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Areas that boxes (n, 4) and (m, 4) xyxy share: (n, m)."""
+    x0, y0, x1, y1 = np.ascontiguousarray(a.T)[:, :, None]
+    u0, v0, u1, v1 = np.ascontiguousarray(b.T)
+    width, height = np.minimum(x1, u1) - np.maximum(x0, u0), np.minimum(y1, v1) - np.maximum(y0, v0)
+    return width.clip(min=0) * height.clip(min=0)
 
 
 def cut(polygons: np.ndarray, by: np.ndarray) -> np.ndarray:

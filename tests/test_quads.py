@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from models.checkpoint import load_model, read_checkpoint, transfer
 from models.yolo import DetectionModel
+from ocrdistill import quads as numpy_quads
+from ocrdistill.nms import class_nms, quad_nms
 from tests.support import ROOT, SHARED, boxes_of, small_cfg
-from utils.boxes import non_max_suppression, quad_nms
+from utils.boxes import non_max_suppression
 from utils.evaluation.icdar import read_ground_truth
 from utils.loading.labels import Annotations
 from utils.quads import decode, encode, ordered, pairwise_quad_iou, quad_iou, signed_areas
@@ -103,8 +105,28 @@ def test_all_icdar_words(tmp_path):
 @settings(max_examples=300, deadline=None)
 @given(convex, convex)
 def test_iou_is_that_of_shapely(a, b):
-    got = quad_iou(torch.tensor(a)[None], torch.tensor(b)[None]).item()
-    assert got == pytest.approx(float(shapely_iou(a[None], b[None])[0]), abs=1e-4)
+    expected = pytest.approx(float(shapely_iou(a[None], b[None])[0]), abs=1e-4)
+    assert quad_iou(torch.tensor(a)[None], torch.tensor(b)[None]).item() == expected
+    assert numpy_quads.quad_iou(a[None], b[None])[0] == expected
+
+
+@pytest.mark.parametrize('degrees', [0, 17, 45])
+def test_iou_where_sides_lie_on_each_other(degrees):
+    """Rectangles on a grid: most pairs have sides on one line, on the same side of it or on either."""
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 5, (2, 300, 2, 2))
+    low, high = corners.min(2), corners.max(2) + 1
+    shared = (np.minimum(high[0], high[1]) - np.maximum(low[0], low[1])).clip(min=0).prod(1)
+    expected = shared / ((high - low).prod(2).sum(0) - shared)
+    boxes = np.concatenate((low, high), 2)
+    turn = np.array([[np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]])
+    turn = np.concatenate((turn, turn[:, ::-1] * [-1, 1]))
+    a, b = 20 * boxes[..., [0, 1, 2, 1, 2, 3, 0, 3]].reshape(2, 300, 4, 2) @ turn
+    np.testing.assert_allclose(numpy_quads.quad_iou(a, b), expected, atol=1e-6)
+    np.testing.assert_allclose(numpy_quads.quad_iou(*np.float32((a, b))), expected, atol=1e-5)
+    torch.testing.assert_close(
+        quad_iou(torch.tensor(a), torch.tensor(b)).double(), torch.tensor(expected), atol=1e-4, rtol=0
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -179,20 +201,21 @@ def test_nms_keeps_words_that_lean_side_by_side():
 
 
 def test_nms_by_quads_is_greedy_and_of_a_class():
-    quads = torch.cat((RECTANGLE, RECTANGLE + torch.tensor([6.0, 0]), RECTANGLE + torch.tensor([12.0, 0])))
+    quads = RECTANGLE.numpy() + np.array([0, 6, 12])[:, None, None] * [1, 0]
     # The middle one falls to the first, and does not drop the last.
-    assert quad_nms(quads, torch.zeros(3), 0.6).tolist() == [True, False, True]
-    assert quad_nms(quads, torch.tensor([0.0, 1, 0]), 0.6).tolist() == [True, True, True]
+    assert quad_nms(quads, np.zeros(3), 0.6).tolist() == [True, False, True]
+    assert quad_nms(quads, np.array([0, 1, 0]), 0.6).tolist() == [True, True, True]
 
 
-def test_nms_compares_blocks_of_quads_as_it_does_all_at_once(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    corners = torch.tensor([[0.0, 0], [30, 4], [30, 16], [0, 12]])
-    quads = corners + torch.randint(0, 60, (40, 1, 2), generator=generator)
-    category = torch.randint(0, 2, (40,), generator=generator)
-    whole = quad_nms(quads, category, 0.3)
-    monkeypatch.setattr('utils.boxes.QUADS_AT_ONCE', 7)
+def test_nms_compares_blocks_as_it_does_all_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    quads = np.array([[0.0, 0], [30, 4], [30, 16], [0, 12]]) + rng.integers(0, 60, (40, 1, 2))
+    category, boxes = rng.integers(0, 2, 40), np.concatenate((quads.min(1), quads.max(1)), 1)
+    whole, boxes_whole = quad_nms(quads, category, 0.3), class_nms(boxes, category, 0.3)
+    monkeypatch.setattr('ocrdistill.nms.QUADS_AT_ONCE', 7)
+    monkeypatch.setattr('ocrdistill.nms.BOXES_AT_ONCE', 7)
     assert quad_nms(quads, category, 0.3).tolist() == whole.tolist() and 0 < whole.sum() < 40
+    assert class_nms(boxes, category, 0.3).tolist() == boxes_whole.tolist() and 0 < len(boxes_whole) < 40
 
 
 def test_zero_head_leaves_every_box_and_makes_quads_of_them():

@@ -9,11 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.quads import decode, pairwise_quad_iou
-
-UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
-QUADS_AT_ONCE = 1000  # that are compared to all others: memory grows with their number
-MAX_CANDIDATES = 30_000  # boxes of one picture that enter NMS at most, the most confident first
+from ocrdistill.nms import MAX_CANDIDATES, UPRIGHT_IOU, quad_nms
+from utils.quads import decode
 
 
 def xywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -117,24 +114,10 @@ def non_max_suppression(
         keep = class_nms(boxes, confidence, category, max(iou_thres, UPRIGHT_IOU) if by_quads else iou_thres)
         found = torch.cat((boxes, confidence[:, None], category[:, None].float(), rows[row, 5 + nc :]), 1)[keep]
         if by_quads:
-            found = found[quad_nms(decode(found[:, :4], found[:, 6:]), found[:, 5], iou_thres)]
+            quads = decode(found[:, :4], found[:, 6:]).cpu().numpy()
+            found = found[torch.from_numpy(quad_nms(quads, found[:, 5].cpu().numpy(), iou_thres))]
         result.append(found[:max_det])
     return result
-
-
-def quad_nms(quads: Tensor, category: Tensor, iou_thres: float) -> Tensor:
-    """Which quads (n, 4, 2), best first, no better one of their class (n,) overlaps by over iou_thres: (n,) bool."""
-    over: list[list[int]] = []  # pairs, by the better one
-    for start in range(0, len(quads), QUADS_AT_ONCE):
-        some, rest = slice(start, start + QUADS_AT_ONCE), slice(start, None)
-        ahead = (category[some, None] == category[rest]).triu(1)
-        found = pairwise_quad_iou(quads[some], quads[rest], iou_thres, ahead) > iou_thres
-        over += (found.nonzero() + start).tolist()
-    keep = [True] * len(quads)
-    for first, second in over:  # whether the better one stays is known then
-        if keep[first]:
-            keep[second] = False
-    return torch.tensor(keep, dtype=torch.bool, device=quads.device)
 
 
 def union_by_image(masks: Tensor, image: Tensor, batch: int) -> Tensor:
