@@ -118,12 +118,20 @@ class Detect(nn.Module):
             nn.init.zeros_(edges.bias)
             self.quad.append(edges)
 
+    def fuse(self) -> None:
+        """Let one convolution of each level give boxes and edges (inference only)."""
+        if self.quad:
+            pairs = zip(self.m, self.quad, strict=True)
+            self.m = nn.ModuleList(_joined(boxes, edges, self.anchors.shape[1]) for boxes, edges in pairs)
+            self.quad = nn.ModuleList()  # there are quads, but none has convolutions of its own
+
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Features (B, c, h, w) of each level -> raw maps (B, anchors, h, w, 5 + nc), logits; with quads 5 + nc + 4."""
-        maps = [_by_anchor(conv(x), self.outputs) for conv, x in zip(self.m, features, strict=True)]
-        if self.quad is None:
+        anchors = self.anchors.shape[1]
+        maps = [_by_anchor(conv(x), anchors) for conv, x in zip(self.m, features, strict=True)]
+        if not self.quad:
             return maps
-        edges = [_by_anchor(conv(x), EDGES) for conv, x in zip(self.quad, features, strict=True)]
+        edges = [_by_anchor(conv(x), anchors) for conv, x in zip(self.quad, features, strict=True)]
         return [torch.cat(pair, -1) for pair in zip(maps, edges, strict=True)]
 
     def decode(self, maps: list[Tensor]) -> Tensor:
@@ -146,7 +154,16 @@ class Detect(nn.Module):
         return torch.cat(rows, 1)
 
 
-def _by_anchor(out: Tensor, columns: int) -> Tensor:
+def _by_anchor(out: Tensor, anchors: int) -> Tensor:
     """(B, anchors * columns, h, w) -> (B, anchors, h, w, columns)."""
     b, _, h, w = out.shape
-    return out.view(b, -1, columns, h, w).permute(0, 1, 3, 4, 2)
+    return out.view(b, anchors, -1, h, w).permute(0, 1, 3, 4, 2)
+
+
+def _joined(boxes: nn.Conv2d, edges: nn.Conv2d, anchors: int) -> nn.Conv2d:
+    """One 1x1 convolution that gives, for each anchor, the channels of both."""
+    joined = nn.utils.skip_init(nn.Conv2d, boxes.in_channels, boxes.out_channels + edges.out_channels, 1)
+    for name in ('weight', 'bias'):
+        parts = [getattr(conv, name).detach().unflatten(0, (anchors, -1)) for conv in (boxes, edges)]
+        setattr(joined, name, nn.Parameter(torch.cat(parts, 1).flatten(0, 1), requires_grad=False))
+    return joined

@@ -158,10 +158,11 @@ class DetectionModel(nn.Module):
         return x, features
 
     def fuse(self) -> 'DetectionModel':
-        """Fold every batch normalisation into its convolution; leaves the model in eval mode, cannot be undone."""
+        """Fold every batch normalisation into its convolution, and the head's edges into its boxes'; leaves the model
+        in eval mode, cannot be undone."""
         self.eval()
         for module in self.modules():
-            if isinstance(module, Conv):
+            if isinstance(module, (Conv, Detect)):
                 module.fuse()
         return self.eval()  # what was put in place of the normalisation too
 

@@ -234,6 +234,25 @@ def test_zero_head_leaves_every_box_and_makes_quads_of_them():
     assert 'quads' not in plain.yaml
 
 
+def test_a_fused_head_gives_the_same_boxes_and_edges():
+    checkpoint = read_checkpoint(ROOT / 'weights/ocrdistill-s.pt')
+    plain, quads = (DetectionModel(checkpoint.yaml, nc=1, quads=quads) for quads in (False, True))
+    for model in (plain, quads):
+        transfer(model, checkpoint)
+    torch.manual_seed(0)
+    for conv in quads.head.quad:
+        torch.nn.init.normal_(conv.weight, 0, 0.1)
+    images = torch.rand(2, 3, 128, 96)
+    with torch.no_grad():
+        apart = quads.eval()(images)[0]
+        boxes, (joined, maps) = plain.fuse()(images)[0], quads.fuse()(images)
+    assert quads.quads and not list(quads.head.quad.parameters())
+    assert torch.equal(joined[..., :6], boxes)
+    torch.testing.assert_close(joined[..., 6:], apart[..., 6:], atol=1e-4, rtol=0)
+    assert apart[..., 6:].abs().max() > 0.01
+    assert torch.equal(quads.head.decode(maps), joined)
+
+
 def test_the_head_draws_no_random_numbers():
     states = []
     for quads in (False, True):

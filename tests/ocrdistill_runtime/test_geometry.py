@@ -72,7 +72,7 @@ def random_boxes(rng, count: int, side: float = 100) -> np.ndarray:
 
 
 def test_quads_are_those_of_pytorch(rng):
-    boxes, edges = random_boxes(rng, 60), rng.uniform(-0.9, 0.9, (60, 4)).astype(np.float32)
+    boxes, edges = random_boxes(rng, 60), rng.uniform(-0.45, 0.45, (60, 4)).astype(np.float32)
     found = quads.decode(boxes, edges)
     expected = torch_quads.decode(torch.from_numpy(boxes), torch.from_numpy(edges))
     np.testing.assert_allclose(found, expected, atol=1e-4)
