@@ -5,8 +5,8 @@
 Task 4.1 of ICDAR2015, each detector at the threshold that its package ships. All look at the same pictures in one
 process, one detector after the other, with the same number of threads. The time is the wall's, the median of the first
 --timed pictures with decoding, after a warm-up. The other pictures count for hmean alone; CRAFT, which is slow, takes
-its maps of them from --craft-cache where it has them (python teacher/craft.py makes them). Parameters are the numbers
-in a network's file. RapidOCR's detector finds lines, not words: hmean counts them as they are.
+its maps of them from --craft-cache where it has them (python teacher/craft.py makes them). Parameters are counted with
+batch normalisation folded in. RapidOCR's detector finds lines, not words: hmean counts them as they are.
 pip install '.[read]' brings RapidOCR; docs/labelling.md says how to get CRAFT's weights.
 """
 

@@ -94,11 +94,10 @@ def read_words(file: Path) -> list[str]:
     return [unquoted(row.split(',', 8)[8]) for row in rows]
 
 
-def ocrdistill(size: str, model: str) -> Callable[[Path], Reading]:
-    """Ours, with RapidOCR's recogniser."""
+def ocrdistill(size: str, model: str, recogniser: str) -> Callable[[Path], Reading]:
     from ocrdistill import TextReader
 
-    reader = TextReader(size=size, model=model)
+    reader = TextReader(recogniser, size=size, model=model)
 
     def read(file: Path) -> Reading:
         words = [word for word in reader(file) if word.text]
@@ -209,6 +208,9 @@ def main() -> None:
     parser.add_argument('--programs', nargs='+', choices=('ocrdistill', 'rapidocr', 'easyocr'), default=['ocrdistill'])
     parser.add_argument('--size', default='balanced', help='of ocrdistill: fast, balanced or best (default balanced)')
     parser.add_argument('--model', default='n', help='of ocrdistill: n, s or a .onnx file (default n)')
+    parser.add_argument(
+        '--recogniser', choices=('rapidocr', 'tesseract'), default='rapidocr', help='of ocrdistill (default rapidocr)'
+    )
     parser.add_argument('--limit', type=int, metavar='N', help='read the first N pictures only')
     parser.add_argument('--out', type=Path, metavar='FILE', help='write the figures there, as JSON')
     options = parser.parse_args()
@@ -217,7 +219,11 @@ def main() -> None:
     from utils.loading.listing import list_split
 
     files = list_split(load_data_config(options.data), options.task).images[: options.limit]
-    makers = {'ocrdistill': lambda: ocrdistill(options.size, options.model), 'rapidocr': rapidocr, 'easyocr': easyocr}
+    makers = {
+        'ocrdistill': lambda: ocrdistill(options.size, options.model, options.recogniser),
+        'rapidocr': rapidocr,
+        'easyocr': easyocr,
+    }
     results = {name: measure(makers[name](), files, name) for name in options.programs}
     print('| program | precision | recall | hmean | ms a picture |\n|---|---|---|---|---|')
     for name, row in results.items():
