@@ -1,17 +1,20 @@
-"""Detectors of words side by side: ours at three sizes, RapidOCR's and CRAFT, in hmean and in time.
+"""Detectors of words side by side: ours at three sizes, RapidOCR's and CRAFT, in size, time and hmean.
 
-    python benchmarks/detectors.py --task test --detectors fast balanced best rapidocr craft
+    python benchmarks/detectors.py --task val --detectors fast balanced best rapidocr --craft WEIGHTS
 
 Task 4.1 of ICDAR2015, each detector at the threshold that its package ships. All look at the same pictures in one
-process, one detector after the other, with the same number of threads; the time is the wall's, of a picture with
-decoding, after a warm-up. RapidOCR's detector finds lines, not words: hmean counts them as they are.
-pip install '.[read]' brings RapidOCR; docs/labelling.md says where CRAFT's weights are.
+process, one detector after the other, with the same number of threads. The time is the wall's, the median of the first
+--timed pictures with decoding, after a warm-up. The other pictures count for hmean alone; CRAFT, which is slow, takes
+its maps of them from --craft-cache where it has them (python teacher/craft.py makes them). Parameters are counted with
+batch normalisation folded in. RapidOCR's detector finds lines, not words: hmean counts them as they are.
+pip install '.[read]' brings RapidOCR; docs/labelling.md says how to get CRAFT's weights.
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +27,18 @@ OURS = ('fast', 'balanced', 'best')
 Find = Callable[[Path], np.ndarray]  # from a file to quads (n, 4, 2) in pixels, best first
 
 
-def ours(size: str, model: str, threads: int) -> Find:
+class Detector(NamedTuple):
+    """find: what is timed; quick: the same answer by a shorter way; file: the network's; parameters: in it."""
+
+    find: Find
+    quick: Find
+    file: Path
+    parameters: int
+
+
+def ours(size: str, model: str, threads: int) -> Detector:
     from ocrdistill import TextDetector
+    from ocrdistill.detector import network_file
 
     detector = TextDetector(model, size=size, threads=threads)
 
@@ -33,66 +46,87 @@ def ours(size: str, model: str, threads: int) -> Find:
         words = sorted(detector(file), key=lambda word: -word.score)
         return np.array([word.quad for word in words])
 
-    return find
+    return onnx_detector(find, network_file(model))
 
 
-def rapidocr(threads: int) -> Find:
+def rapidocr(threads: int) -> Detector:
     """RapidOCR's detector alone."""
     from ocrdistill.network import import_onnxruntime
 
     import_onnxruntime()
-    from rapidocr import RapidOCR
+    import rapidocr as package
 
     params = {'Global.log_level': 'critical', 'EngineConfig.onnxruntime.intra_op_num_threads': threads}
-    engine = RapidOCR(params=params)
+    engine = package.RapidOCR(params=params)
 
     def find(file: Path) -> np.ndarray:
         found = engine(str(file), use_det=True, use_cls=False, use_rec=False)
         return np.zeros((0, 4, 2)) if found.boxes is None else np.array(found.boxes)
 
-    return find
+    (network,) = Path(package.__file__).parent.glob('models/*det*.onnx')
+    return onnx_detector(find, network)
 
 
-def craft(weights: str) -> Find:
+def onnx_detector(find: Find, file: Path) -> Detector:
+    """A detector with its network's parameters: the weights in floating point of an ONNX file."""
+    import onnx
+
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    weights = onnx.load(file).graph.initializer
+    return Detector(find, find, file, sum(int(np.prod(w.dims)) for w in weights if w.data_type in floats))
+
+
+def craft(weights: str, cache: str) -> Detector:
+    """CRAFT on the CPU; quick from its cached maps."""
     from utils.distillation.craft import STRIDE, WORD, CraftDetector, words_of
+    from utils.distillation.craft_network import load_weights
     from utils.loading.augment import resized_shape
     from utils.loading.images import read_image
 
-    detector = CraftDetector(weights, 'cpu')
+    detector = CraftDetector(weights, 'cpu', cache)
 
     def find(file: Path) -> np.ndarray:
         image = read_image(file)
         height, width = image.shape[:2]
-        words = words_of(detector.compute(image))  # not from the cache: its time is measured
+        words = words_of(detector.compute(image))
         scale = STRIDE * np.array((width, height)) / resized_shape(width, height, detector.canvas)
-        order = np.argsort(-words.scores, kind='stable')
-        return (words.quads * scale)[order[words.scores[order] >= WORD]]
+        return best_first(words.quads * scale, words.scores)
 
-    return find
+    def quick(file: Path) -> np.ndarray:
+        words = detector.words(file)
+        return best_first(words.quads, words.scores)
+
+    def best_first(quads: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        order = np.argsort(-scores, kind='stable')
+        return quads[order[scores[order] >= WORD]]
+
+    parameters = sum(p.numel() for p in load_weights(weights).parameters())
+    return Detector(find, quick, Path(weights), parameters)
 
 
-def measure(find: Find, files: list[Path], name: str) -> dict[str, float]:
-    """Scores over the pictures, and milliseconds a picture (median)."""
+def measure(detector: Detector, files: list[Path], count: int, name: str) -> dict[str, float]:
+    """Scores over the pictures, milliseconds a picture (median of the first `count`), megabytes, million parameters."""
     from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
 
     metrics, times = ICDARMetrics(), []
-    for quads, truth, seconds in timed(find, files, name):
+    for quads, truth, seconds in timed(detector.find, files, name, count, detector.quick):
         times.append(seconds)
         words = np.rint(quads.reshape(-1, 4, 2)).astype(np.int64)
         metrics.update(words, np.ones(len(words)), *read_ground_truth(truth))
-    return metrics.at(0.5) | {'milliseconds': 1000 * float(np.median(times))}
+    size = {'megabytes': detector.file.stat().st_size / 1e6, 'parameters': detector.parameters / 1e6}
+    return metrics.at(0.5) | size | {'milliseconds': 1000 * float(np.nanmedian(times))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', default='data/ICDAR.yaml', help='data yaml (%(default)s)')
     parser.add_argument('--task', choices=('val', 'test'), default='val', help='(%(default)s)')
-    parser.add_argument('--detectors', nargs='+', choices=(*OURS, 'rapidocr', 'craft'), default=list(OURS))
+    parser.add_argument('--detectors', nargs='+', choices=(*OURS, 'rapidocr'), default=list(OURS))
     parser.add_argument('--model', default='n', help='of ours: n, s or a .onnx file (%(default)s)')
-    parser.add_argument(
-        '--craft-weights', default='teacher/craft/craft_mlt_25k.pth', metavar='PTH', help='(%(default)s)'
-    )
+    parser.add_argument('--craft', metavar='PTH', help='CRAFT too, with these weights')
+    parser.add_argument('--craft-cache', default='runs/craft', metavar='DIR', help='of its maps (%(default)s)')
     parser.add_argument('--threads', type=int, default=2, metavar='N', help='of each detector (%(default)s)')
+    parser.add_argument('--timed', type=int, default=20, metavar='N', help='pictures that are timed (%(default)s)')
     parser.add_argument('--limit', type=int, metavar='N', help='look at the first N pictures only')
     options = parser.parse_args()
     import torch
@@ -103,18 +137,22 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     files = list_split(load_data_config(options.data), options.task).images[: options.limit]
-    makers: dict[str, Callable[[], Find]] = {
-        'rapidocr': lambda: rapidocr(options.threads),
-        'craft': lambda: craft(options.craft_weights),
-    }
+    makers: dict[str, Callable[[], Detector]] = {'rapidocr': lambda: rapidocr(options.threads)}
     for size in OURS:
         makers[size] = lambda size=size: ours(size, options.model, options.threads)
-    results = {name: measure(makers[name](), files, name) for name in options.detectors}
-    print(f'{len(files)} pictures of {options.task}; {machine(options.threads)}')
-    print('| detector | precision | recall | hmean | ms a picture |\n|---|---|---|---|---|')
+    names = list(options.detectors)
+    if options.craft:
+        makers['craft'] = lambda: craft(options.craft, options.craft_cache)
+        names.append('craft')
+    results = {name: measure(makers[name](), files, options.timed, name) for name in names}
+    count = min(options.timed, len(files))
+    print(f'{len(files)} pictures of {options.task}, {count} of them timed; {machine(options.threads)}')
+    print('| detector | parameters, M | file, MB | precision | recall | hmean | ms a picture |')
+    print('|---|---|---|---|---|---|---|')
     for name, found in results.items():
+        size = f'{found["parameters"]:.2f} | {found["megabytes"]:.1f}'
         scores = ' | '.join(f'{found[f"icdar_{key}"]:.3f}' for key in ('precision', 'recall', 'hmean'))
-        print(f'| {name} | {scores} | {found["milliseconds"]:.0f} |')
+        print(f'| {name} | {size} | {scores} | {found["milliseconds"]:.0f} |')
 
 
 if __name__ == '__main__':
