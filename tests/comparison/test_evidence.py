@@ -1,9 +1,7 @@
 """Results that are kept: a plan's runs, their csv, and the tables and curves that are made of it."""
 
-import csv
 import math
 import re
-import subprocess
 
 import pytest
 import yaml
@@ -14,6 +12,7 @@ from tests.support import ROOT, run_here, small_cfg
 from utils.comparison.evidence import Evidence, read_plan
 from utils.comparison.gains import Point, control_of, curves, series_of, tables
 from utils.comparison.ledger import COLUMNS, SCORES, read_ledger, write_ledger
+from utils.runtime.run_folder import write_json
 
 # --- tables and curves of a made csv ----------------------------------------------------------------------------------
 
@@ -275,36 +274,59 @@ def test_the_plan_that_is_shipped():
         assert row.ms and row.options.noval and row.options.quads and row.options.crop == 640, row.label
 
 
+class RunnerHere:
+    """Runner's work in this process, one command after the other; the processes are tested in test_compare.py."""
+
+    def __init__(self, jobs, _, report):
+        self.jobs, self.report = jobs, report
+
+    def run(self) -> list[str]:
+        for job in self.jobs:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            if job.record:
+                write_json(*job.record)
+            for script, *arguments in job.steps:
+                result = run_here(script, *arguments)
+                assert result.returncode == 0, (job.name, script, result.stderr)
+            self.report()
+        return []
+
+
 @pytest.mark.slow
-def test_from_a_plan_to_tables_and_curves(plan_file, monkeypatch, capsys):
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
-    monkeypatch.chdir(ROOT)
+def test_from_a_plan_to_tables_and_curves(plan_file, monkeypatch, capsys, one_thread):
+    monkeypatch.setattr('utils.comparison.evidence.Runner', RunnerHere)
+    monkeypatch.setattr('utils.comparison.evidence.threads_of', lambda count: 3)
     evidence = Evidence(read_plan(plan_file))
     assert evidence.run() == []
-    out = capsys.readouterr().out
-    assert 'step 2: Does it pay? 4 to run, 0 done before' in out
+    assert 'step 2: Does it pay? 4 to run, 0 done before' in capsys.readouterr().out
     lines = evidence.lines
-    assert len(lines) == 7 * 4 and {(each['split'], each['pixels']) for each in lines} == {
+    assert len(lines) == 7 * 4
+    assert {(each['split'], each['pixels']) for each in lines} == {
         (split, size) for split in ('val', 'test') for size in (64, 96)
     }
     few = next(each for each in lines if each['row'] == 'mix_4')
     assert few['labelled'] == 4 and few['labelled'] + few['unlabelled'] == few['crops']
-    assert all(each['threads'] == 1 and each['machine'] == evidence.processor for each in lines)
+    assert all(each['threads'] == 3 and each['machine'] == evidence.processor for each in lines)
     assert all(each['quad_map50'] is not None for each in lines)
 
-    text = evidence.file.read_text()
-    rows = text.splitlines()
-    monkeypatch.setattr(subprocess, 'Popen', None)  # once more: nothing is run
+    rows = evidence.file.read_text().splitlines()
+    monkeypatch.setattr(RunnerHere, 'run', lambda self: [job.name for job in self.jobs])  # once more: nothing is run
     assert Evidence(read_plan(plan_file)).run() == []
-    assert evidence.file.read_text() == text
+    assert evidence.file.read_text().splitlines() == rows
     evidence.file.write_text('\n'.join(rows[:5]) + '\n')  # the teacher alone: the others come from their folders
-    Evidence(read_plan(plan_file)).run()
+    assert Evidence(read_plan(plan_file)).run() == []
     assert sorted(evidence.file.read_text().splitlines()) == sorted(rows)
 
     result = run_here('docs/draw_evidence.py', evidence.file)
     assert result.returncode == 0, result.stderr
     assert '| mix | control (the same length) | 2 |' in result.stdout
-    assert 'mix: no control of' in result.stdout and result.stdout.count('###') == 4
-    with open(evidence.file, newline='') as stream:
-        assert tuple(next(csv.reader(stream))) == COLUMNS
+    assert 'mix_4: no control of' in result.stdout and result.stdout.count('###') == 4
+
+
+def test_the_command_lists_and_refuses(plan_file):
+    result = run_here('benchmarks/evidence.py', plan_file, '--list')
+    assert result.returncode == 0, result.stderr
+    assert '1. A teacher? (seeds 0; ' in result.stdout and 'without evaluations: ' in result.stdout
+    write_ledger(plan_file.with_suffix('.csv'), three_seeds())
+    result = run_here('benchmarks/evidence.py', plan_file)
+    assert result.returncode == 1 and '--other-processor begins the plan anew' in result.stderr
