@@ -67,7 +67,10 @@ RECIPES = LAYERS | {
     'xn_logit_mask': {'logit': [], 'mask': [17, 20, 23]},
     'nn_larger': {'mask': [17, 20]},
 }
-OF_QUADS = {'sn_quad': {'logit': [], 'quad': []}}  # for students whose head predicts quads
+OF_QUADS = {  # for students whose head predicts quads
+    'sn_quad': {'logit': [], 'quad': []},
+    'sn_quad_mask': {'logit': [], 'quad': [], 'mask': [17, 20, 23]},
+}
 WITHOUT_QUADS = [name for name in method_names() if name not in ('quad', 'maps')]  # maps: distillation/test_maps.py
 TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint'], 'logit': ['logit_box', 'logit_obj']}
 

@@ -12,7 +12,9 @@ from packaging.requirements import Requirement
 
 from tests.support import ROOT, run_here
 
-PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *ROOT.glob('*/README.md')])
+PAGES = sorted(
+    [*ROOT.glob('*.md'), *(ROOT / 'docs').glob('*.md'), *ROOT.glob('*/README.md'), *ROOT.glob('docs/*/README.md')]
+)
 PUBLISHED = (
     'python distill_xn_maskdiff_PFI.py --cfg_teacher models/yolov5x.yaml --cfg_student models/yolov5n.yaml '
     "--teacher_weights teacher/x/weights/best.pt --student_weights '' --data data/ICDAR.yaml --device 0 "

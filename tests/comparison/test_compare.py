@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from tests.support import ROOT, small_cfg
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, seed_list, training_flags
 from utils.comparison.plan import choose, plan, read_choice
-from utils.comparison.runner import Runner, last_error
+from utils.comparison.runner import Runner, last_error, threads_of
 from utils.comparison.runs import Job, unlike
 from utils.comparison.settings import fingerprint, first_difference
 from utils.comparison.statistics import mean_sd, paired_difference
@@ -490,6 +491,23 @@ def test_published_rows_for_icdar2015_alone(place):
     assert '| published: xn_maskdiff_PFI | published, other protocol | 1 | 0.4716 | 0.2082 |' in text
     assert 'dont_care: text, the epoch selected on the test pictures, 640 px, 300 epochs, one run' in text
     assert 'published: ' not in place.plan('--data', file, '--task', 'val').markdown()
+
+
+# --- what a run records -----------------------------------------------------------------------------------------------
+
+
+def test_a_training_records_where_it_ran(place):
+    record, content = place.plan().jobs()[1].record
+    assert record.name == 'comparison.json' and content['processor'] in content['machine']
+    assert content['threads'] == threads_of(1) and re.fullmatch(r'[0-9a-f]{10}[+]?|unknown', content['commit'])
+
+
+def test_threads_of_runs_at_once(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '3')
+    assert threads_of(2) == 3
+    monkeypatch.setenv('OMP_NUM_THREADS', '')
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: range(5), raising=False)
+    assert [threads_of(count) for count in (1, 2, 8)] == [5, 2, 1]
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_companion_files():
 # The data yaml
 
 
-@pytest.mark.parametrize('name', ['ICDAR', 'ICDAR_published', 'demo', 'demo_small'])
+@pytest.mark.parametrize('name', ['ICDAR', 'ICDAR_100', 'ICDAR_300', 'ICDAR_published', 'demo', 'demo_small'])
 def test_shipped_data_yamls(name):
     data = load_data_config(ROOT / f'data/{name}.yaml')
     assert data.names == {0: 'text'} and data.nc == 1
@@ -160,6 +160,8 @@ def test_shipped_data_yamls(name):
         ('path: .\ntrain: a\nval: a\nnames: {1: text}\n', 'expected 0 to 0'),
         ('path: .\ntrain: a\nval: a\nnames: text\n', 'expected a list'),
         ('path: .\ntrain: a\nval: a\nnames: [text]\ndont_care: skip\n', "dont_care is 'skip'"),
+        ('path: .\ntrain: a\nval: a\nnames: [text]\ntake: 0\n', 'take is 0, expected how many'),
+        ('path: .\ntrain: a\nval: a\nnames: [text]\ntake: few\n', "take is 'few'"),
     ],
 )
 def test_bad_data_yamls(tmp_path, text, message):
@@ -217,6 +219,20 @@ def test_lists_folders_and_repeats(tmp_path):
     assert [file.name for file in TextDataset(data, 'val', 64).files] == ['p3.jpg', 'p1.jpg']
     names = [file.stem for file in TextDataset(data, 'train', 64).files]
     assert names == ['p3', 'p1', 'p0', 'p2', 'p4', 'p5', 'p6']
+
+
+def test_a_part_of_train_spread_evenly(tmp_path):
+    (tmp_path / 'val.txt').write_text('images/train/p6.jpg\n')
+    text = f'path: {tmp_path}\ntrain: images\nval: val.txt\nnames: [text, sign]\ntake: '
+    data = make_data(tmp_path, yaml=text + '3')
+    dataset = TextDataset(data, 'train', 64, unlabelled=tmp_path / 'images')
+    assert [file.stem for file in dataset.files[: dataset.labelled]] == ['p0', 'p2', 'p4']  # 0, 7 / 3, 14 / 3
+    assert [file.stem for file in dataset.files[dataset.labelled :]] == ['p1', 'p3', 'p5'], 'without those of val'
+    assert 'takes 3 of 7 pictures' in dataset.summary and 'left out' in dataset.summary
+    assert len(TextDataset(data, 'val', 64).files) == 1
+    assert len(list_images(make_data(tmp_path, yaml=text + '7'), 'train')) == 7
+    with pytest.raises(UserError, match='take is 8, and train has 7 pictures'):
+        list_images(make_data(tmp_path, yaml=text + '8'), 'train')
 
 
 # What is skipped, and what is refused

@@ -75,6 +75,54 @@ def draw_curves(curves: dict[str, list[list[float]]], file: Path, ylabel: str) -
     _save(figure, file)
 
 
+def draw_gains(panels: dict[str, dict[str, dict[str, list]]], file: Path, xlabel: str) -> None:
+    """Write curves of gains with their 95 % intervals.
+
+    Args:
+        panels: title -> control -> label of a curve -> its points (see gains.Point); a colour for each label, a style
+            for each control.
+        file: where to.
+        xlabel: what the gains grow over.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), 2)
+    figure = Figure(figsize=(5.2 * columns, 3.6 * -(-len(panels) // columns) + 0.6), layout='constrained')
+    grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
+    labels = list(
+        dict.fromkeys(label for controls in panels.values() for lines in controls.values() for label in lines)
+    )
+    for panel, (title, controls) in zip(grid, panels.items(), strict=False):
+        panel.axhline(0, color=COLORS['control'], linewidth=1)
+        for (control, lines), style in zip(controls.items(), ('-', '--'), strict=False):
+            for label, points in lines.items():
+                color = LINES[labels.index(label) % len(LINES)]
+                _curve(panel, points, color, style, f'{label}; control of {control}')
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel(xlabel, fontsize=8)
+        panel.set_xscale('log')
+        ticks = sorted({point.x for lines in controls.values() for points in lines.values() for point in points})
+        panel.set_xticks(ticks, [f'{tick:,}' for tick in ticks], fontsize=7)
+        panel.minorticks_off()
+        panel.grid(alpha=0.25, linewidth=0.6)
+        panel.spines[['top', 'right']].set_visible(False)
+    for panel in grid[len(panels) :]:
+        panel.set_axis_off()
+    known = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
+    figure.legend(known.values(), known.keys(), loc='outside lower center', fontsize=7, frameon=False)
+    _save(figure, file)
+
+
+def _curve(panel: 'Axes', points: list, color: str, style: str, label: str) -> None:
+    """A line through means; an interval at each point that has one, and a filled point where it excludes 0."""
+    panel.plot([p.x for p in points], [p.mean for p in points], style, color=color, linewidth=1.4, label=label)
+    for point in points:
+        sure = point.low is not None and (point.low > 0 or point.high < 0)
+        if point.low is not None:
+            panel.plot([point.x, point.x], [point.low, point.high], color=color, linewidth=1.2)
+        panel.plot(point.x, point.mean, 'o', color=color, markerfacecolor=color if sure else 'white', markersize=6)
+
+
 def _save(figure: 'Figure', file: Path) -> None:
     image = io.BytesIO()
     figure.savefig(image, format='png', dpi=150)

@@ -1,14 +1,15 @@
 """A comparison as a whole: its rows, its runs, its folder."""
 
 import math
-import shlex
 from functools import cached_property
 from pathlib import Path
 
 from models.errors import UserError
 from models.yamls import read_yaml
 from utils.comparison.chart import draw_chart, draw_curves
+from utils.comparison.jobs import training_job
 from utils.comparison.options import CompareOptions, training_flags
+from utils.comparison.runner import threads_of
 from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_json, read_metrics, unlike
 from utils.comparison.settings import AGREED, UNKNOWN, fingerprint, machine, settings_of
 from utils.comparison.statistics import METRICS
@@ -22,10 +23,8 @@ from utils.comparison.table import (
 )
 from utils.loading.config import DataConfig
 from utils.runtime.hyp import hyp_of
-from utils.runtime.options import options_of
 from utils.runtime.run_folder import command_line, versions, write_json, write_rows, write_text, write_yaml
 from utils.runtime.words import counted
-from utils.training.options import TrainingOptions
 
 UNLABELLED = (
     ' But the recipes alone saw the unlabelled pictures, so that their epochs have more steps and another order: a '
@@ -124,25 +123,8 @@ class Comparison:
 
     def job(self, run: Run) -> Job:
         """The commands that complete a run."""
-        log, evaluate = run.place / f'{run.name}.log', self.evaluate(run)
-        if run.trained:
-            return Job(run.name, [evaluate], log, run.evaluation)
-        results = run.folder / 'results.csv'
-        if run.last.is_file():
-            step, epochs = self.resume(run), self.options.epochs - len(column(results, 'epoch'))
-            return Job(run.name, [step, evaluate], log, run.evaluation, results, epochs)
-        where = ['--seed', str(run.seed), '--project', str(run.place), '--name', run.name, '--exist-ok']
-        step = [run.entry.script, *run.entry.flags, *self.flags, *where]
-        content = {'command': shlex.join(['python', *step]), 'settings': run.settings, 'versions': versions()}
-        record = (run.record, content | {'machine': machine(self.options.device)})
-        return Job(run.name, [step, evaluate], log, run.evaluation, results, self.options.epochs, record)
-
-    def resume(self, run: Run) -> list[str]:
-        """The command that continues a run."""
-        known = options_of(TrainingOptions).values()
-        anew = [each for each in known if each.resume and each.name != 'resume']
-        flags = [part for each in anew for part in each.as_flags(getattr(self.options, each.name))]
-        return [run.entry.script, '--resume', str(run.last), *flags]
+        threads = threads_of(self.options.jobs)
+        return training_job(run, self.flags, self.options, [self.evaluate(run)], run.evaluation, threads)
 
     def evaluate(self, of: Run | Teacher) -> list[str]:
         """val.py's command for a run's best.pt or a teacher."""

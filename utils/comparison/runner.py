@@ -35,8 +35,7 @@ class Runner:
         self.active: list[tuple[Job, subprocess.Popen]] = []
         self.failed: list[str] = []
         self.total, self.ended, self.start = sum(job.work for job in jobs), 0, time.monotonic()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        self.environment = {'OMP_NUM_THREADS': str(max(cores // count, 1))} | os.environ | {RUNS_AT_ONCE: str(count)}
+        self.environment = os.environ | {'OMP_NUM_THREADS': str(threads_of(count)), RUNS_AT_ONCE: str(count)}
         self.bar: tqdm | None = None
 
     def run(self) -> list[str]:
@@ -135,6 +134,15 @@ class Runner:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             for child in children:
                 child.kill()
+
+
+def threads_of(count: int) -> int:
+    """Threads that each of so many runs at once computes with: OMP_NUM_THREADS, or its part of the cores."""
+    given = os.environ.get('OMP_NUM_THREADS', '')
+    if given.isdecimal() and int(given):
+        return int(given)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(cores // count, 1)
 
 
 def last_error(log: Path) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from hashlib import sha256
@@ -84,12 +85,32 @@ def first_difference(then: dict, now: dict) -> str | None:
     return None
 
 
-def machine(device: str) -> str:
-    """The processor, and the GPU where the runs use one."""
+def processor(device: str) -> str:
+    """The kind of processor that runs compute on: that of the GPU where one is used."""
+    chosen = find_device(device)
+    if chosen.type == 'cuda':
+        return describe(chosen)
     names = []
     with contextlib.suppress(OSError):
         rows = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
         names = [row.partition(':')[2].strip() for row in rows if row.startswith('model name')]
-    text = f'{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores'
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine(device: str) -> str:
+    """The processor, and the GPU where the runs use one."""
+    text = f'{processor("cpu")}, {os.cpu_count()} cores'
     chosen = find_device(device)
     return f'{text}; {describe(chosen)}' if chosen.type == 'cuda' else f'{text}; no GPU used'
+
+
+@cache
+def commit() -> str:
+    """The commit of the code, '+' at its end where tracked files differ from it; UNKNOWN without git."""
+    git = ['git', '-C', str(Path(__file__).parent)]
+    try:
+        found = subprocess.run([*git, 'rev-parse', '--short=10', 'HEAD'], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, 'diff', '--quiet', 'HEAD'], capture_output=True, check=False)
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
+    return found.stdout.strip() + ('+' if changed.returncode else '')

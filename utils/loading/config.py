@@ -12,7 +12,7 @@ from utils.runtime.words import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ('train', 'val', 'test')
-KEYS = ('path', *SPLITS, 'names', 'nc', 'dont_care', 'edge_weight', 'prepare')
+KEYS = ('path', *SPLITS, 'take', 'names', 'nc', 'dont_care', 'edge_weight', 'prepare')
 IGNORED = ('roboflow', 'download')  # keys of other tools that say nothing about where the images are
 DONT_CARE = ('ignore', 'text')
 
@@ -30,6 +30,7 @@ class DataConfig:
         prepare: the command that makes the data, '' if none was given.
         file: the yaml.
         edge_weight: place, as splits name it -> 0 to 1, how much its labels say of the corners of words; others 1.
+        take: so many pictures of train are trained on, spread evenly over all; None: all.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class DataConfig:
     prepare: str
     file: Path
     edge_weight: dict[str, float] = field(default_factory=dict)
+    take: int | None = None
 
     @property
     def selected_on_test(self) -> bool:
@@ -71,9 +73,12 @@ def load_data_config(file: Path | str) -> DataConfig:
         raise UserError(f'{file}: dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
     places = [place for entry in splits.values() for place in listed(entry)]
     weights = _read_weights(values.get('edge_weight') or {}, places, file)
+    take = values.get('take')
+    if take is not None and (isinstance(take, bool) or not isinstance(take, int) or take < 1):
+        raise UserError(f'{file}: take is {take!r}, expected how many pictures of train to train on')
     prepare = str(values.get('prepare') or '')
     folder = _data_folder(values.get('path'), places, file)
-    return DataConfig(folder, splits, names, len(names), dont_care, prepare, file, weights)
+    return DataConfig(folder, splits, names, len(names), dont_care, prepare, file, weights, take)
 
 
 def _data_folder(path, places: list[str], file: Path) -> Path:

@@ -16,10 +16,9 @@ from utils.loading.batches import Sample
 from utils.loading.cache import ImageCache
 from utils.loading.config import DONT_CARE, DataConfig
 from utils.loading.degrade import degraded
-from utils.loading.files import real_file
 from utils.loading.images import load_image
 from utils.loading.labels import Annotations, companion_file
-from utils.loading.listing import images_at, list_split, real_files, twins
+from utils.loading.listing import list_split, new_images, twins
 from utils.loading.paste import paste_words
 from utils.loading.scan import describe, examine, map_files, measure
 from utils.runtime.hyp import check_hyp
@@ -132,21 +131,16 @@ class TextDataset(Dataset):
             f'{unread}, {counted(unlabelled, "picture")} without a label file (background)'
         )
         labelled = [file for file, scanned in usable if scanned.labelled]
-        self.summary = '\n'.join([counts, *describe(found), *filter(None, [twins(labelled), listing.left_out()])])
+        notes = filter(None, [listing.taken, twins(labelled), listing.left_out()])
+        self.summary = '\n'.join([counts, *describe(found), *notes])
         if split == 'train' and marks.all():
             print(self.summary)
             raise UserError(f'{data.file}: there is nothing to train on, {split!r} has 0 targets')
 
     def _add_unlabelled(self, place: Path, data: DataConfig) -> None:
         """Append pictures without annotations that are in no split of the data. Raises UserError if there are none."""
-        listing = images_at(place)
-        if listing is None or not listing.images:
-            raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
-        known = set().union(*(real_files(data, split) for split in data.splits))
-        images = [file for file in listing.images if real_file(file) not in known]
+        images, listing = new_images(place, data)
         left_out = len(listing.images) - len(images)
-        if not images:
-            raise UserError(f'unlabelled pictures: all {left_out} of {place} are in a split of {data.file}')
         found = map_files(measure, images, 'reading unlabelled pictures')
         usable = [(file, scanned.shape) for file, scanned in zip(images, found, strict=True) if scanned.shape]
         if not usable:

@@ -11,14 +11,17 @@ from ocrdistill.files import left_out, walk
 from utils.loading.config import DataConfig, listed, place_below
 from utils.loading.files import is_image, matching, real_file
 from utils.loading.rows import read_list
+from utils.runtime.words import counted
 
 
 class Listing(NamedTuple):
-    """Images, the other files of their folders, and the images' edge_weight where the data yaml gives them one."""
+    """Images, the other files of their folders, the images' edge_weight where the data yaml gives them one, and a line
+    where it takes a part of the images."""
 
     images: list[Path]
     others: list[Path]
     edge_weights: dict[Path, float] = {}
+    taken: str = ''
 
     def left_out(self) -> str:
         """A line on the other files but the images' own labels, '' where there are none."""
@@ -58,7 +61,35 @@ def list_split(data: DataConfig, split: str) -> Listing:
         others.update(dict.fromkeys(found.others))
         if source in data.edge_weight:
             weights.update(dict.fromkeys(found.images, data.edge_weight[source]))
+    if split == 'train' and data.take:
+        own = {image.with_suffix('.txt') for image in images}
+        rest = [file for file in others if file not in own]
+        taken = f'{data.file} takes {data.take} of {counted(len(images), "picture")}'
+        return Listing(spread(list(images), data.take, data.file), rest, weights, taken)
     return Listing(list(images), list(others), weights)
+
+
+def spread(images: list[Path], count: int, source: Path) -> list[Path]:
+    """So many of the images, evenly over their order, always the same. Raises UserError where there are not so many."""
+    if count > len(images):
+        raise UserError(f'{source}: take is {count}, and train has {counted(len(images), "picture")}')
+    return [images[number * len(images) // count] for number in range(count)]
+
+
+def new_images(place: Path, data: DataConfig) -> tuple[list[Path], Listing]:
+    """The images of a folder or list file that are in no split of the data, and all that is there.
+
+    Raises:
+        UserError: the place is neither, or nothing is left.
+    """
+    listing = images_at(place)
+    if listing is None or not listing.images:
+        raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
+    known = set().union(*(real_files(data, split) for split in data.splits))
+    images = [file for file in listing.images if real_file(file) not in known]
+    if not images:
+        raise UserError(f'unlabelled pictures: all {len(listing.images)} of {place} are in a split of {data.file}')
+    return images, listing
 
 
 def twins(images: list[Path]) -> str:

@@ -1,0 +1,283 @@
+"""A plan of runs whose results are kept: rows with flags of their own, done step by step, and added to a csv.
+
+Where compare.py gives all runs the same options, rows of a plan may differ in length, data and starting weights. What
+may be compared with what is told by the csv (utils/comparison/gains.py).
+"""
+
+import contextlib
+import io
+import shlex
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from models.errors import UserError
+from models.yamls import read_yaml
+from utils.comparison.jobs import training_job
+from utils.comparison.ledger import KINDS, SCORES, read_ledger, write_ledger
+from utils.comparison.runner import Runner, threads_of
+from utils.comparison.runs import Entry, Job, Run, column, read_json, unlike
+from utils.comparison.settings import processor, settings_of
+from utils.distillation.recipe import read_recipe
+from utils.loading.config import load_data_config
+from utils.loading.listing import list_images, new_images
+from utils.runtime.hyp import check_keys, hyp_of
+from utils.runtime.options import parse
+from utils.runtime.words import counted
+from utils.training.log import duration
+from utils.training.options import DistillOptions, TrainOptions
+
+PROJECT = Path('runs/evidence')
+SPLITS = ('val', 'test')
+KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
+ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
+ALL = 'all'  # kinds
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained with some seeds.
+
+    Attributes:
+        label: its name in the plan.
+        kind: 'control', 'recipe' or 'teacher'.
+        comparison: rows of one may be compared.
+        method: what it does, under one name for all lengths and numbers of labels.
+        flags: of train.py, of a recipe of distill.py; those that all runs and its kind have come first.
+        options: what they mean.
+        ms: milliseconds that a crop is expected to take; 0: not known.
+    """
+
+    label: str
+    kind: str
+    comparison: str
+    method: str
+    flags: list[str]
+    options: TrainOptions | DistillOptions
+    ms: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """Rows that are run with the same seeds, seed by seed, and the question that they answer."""
+
+    question: str
+    rows: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as its yaml has it; sizes: longer sides in pixels at which every network is evaluated."""
+
+    file: Path
+    sizes: list[int]
+    rows: dict[str, Row]
+    steps: list[Step]
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan. Raises UserError: no such file, an unknown key, row or flag, a value of the wrong form."""
+    content = read_yaml(file)
+    check_keys(content, KEYS, file)
+    if missing := [name for name in ('sizes', 'comparison', 'rows', 'steps') if not content.get(name)]:
+        raise UserError(f'{file}: {missing[0]} is missing or empty')
+    check_keys(content.get('flags') or {}, (ALL, *KINDS), f'{file}: flags')
+    check_keys(content.get('ms') or {}, KINDS, f'{file}: ms')
+    rows = {label: _read_row(label, row, content, file) for label, row in content['rows'].items()}
+    steps = []
+    for number, step in enumerate(content['steps'], 1):
+        check_keys(step, ('question', 'rows', 'seeds'), f'{file}: step {number}')
+        named, seeds = step.get('rows') or [], step.get('seeds') or []
+        if unknown := [label for label in named if label not in rows]:
+            raise UserError(f'{file}: step {number} names the row {unknown[0]!r}, which is not in rows')
+        if not named or not seeds or not all(isinstance(seed, int) for seed in seeds):
+            raise UserError(f'{file}: step {number}: rows and seeds must be lists of names and of numbers')
+        steps.append(Step(str(step.get('question', '')), named, seeds))
+    return Plan(file, sorted(map(int, content['sizes'])), rows, steps)
+
+
+def _read_row(label: str, row: dict, content: dict, file: Path) -> Row:
+    place = f'{file}: row {label}'
+    check_keys(row, ROW_KEYS, place)
+    kind, shared = row.get('kind'), content.get('flags') or {}
+    if kind not in KINDS:
+        raise UserError(f'{place}: kind is {kind!r}, expected one of {", ".join(KINDS)}')
+    flags = [flag for text in (shared.get(ALL), shared.get(kind), row.get('flags')) for flag in shlex.split(text or '')]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            options = parse(DistillOptions if kind == 'recipe' else TrainOptions, None, flags)
+    except SystemExit:
+        raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
+    load_data_config(options.data)  # a mistake must not show hours later
+    if isinstance(options, DistillOptions):
+        read_recipe(options.recipe, options.methods, options)
+    method, ms = (
+        row.get('method') or ('control' if kind == 'control' else label),
+        (content.get('ms') or {}).get(kind, 0),
+    )
+    return Row(label, kind, row.get('comparison') or content['comparison'], method, flags, options, float(ms))
+
+
+class Evidence:
+    """The runs of a plan, in runs/evidence, and their csv, which lies beside the plan.
+
+    Args:
+        plan: the plan.
+        count: runs at once.
+    """
+
+    def __init__(self, plan: Plan, count: int = 1):
+        self.plan, self.count = plan, count
+        self.place = PROJECT / plan.file.stem
+        self.file = plan.file.with_suffix('.csv')
+        self.processor = processor(next(iter(plan.rows.values())).options.device)
+        self.count_images = cache(self._count_images)
+
+    @property
+    def lines(self) -> list[dict]:
+        """What the csv has."""
+        return read_ledger(self.file)
+
+    def refuse_other_processor(self) -> None:
+        """Raise a UserError where all that the csv has ran on another kind of processor than this one."""
+        machines = sorted({line['machine'] for line in self.lines})
+        if machines and self.processor not in machines:
+            raise UserError(
+                f'{self.file} has runs of {"; ".join(machines)}, and this is {self.processor}: rows that are compared '
+                'must be of one kind of processor. --other-processor begins the plan anew on this one'
+            )
+
+    def run(self) -> list[str]:
+        """Run what the csv lacks, step by step; returns the names of runs that failed."""
+        failed = []
+        self.collect()
+        for number, step in enumerate(self.plan.steps, 1):
+            runs, done = self.runs(step), self.done()
+            left = [run for run in runs if (run.entry.label, run.seed) not in done]
+            before = len(runs) - len(left)
+            print(f'step {number}: {step.question} {len(left)} to run, {before} done before', flush=True)
+            for run in left:
+                if difference := unlike(run):
+                    raise UserError(f'{run.folder} was run with other settings: {difference}; give the row a new name')
+            failed += Runner([self.job(run) for run in left], self.count, self.collect).run()
+        return failed
+
+    def runs(self, step: Step) -> list[Run]:
+        """The runs of a step, seed by seed. To be asked for when the steps before are done: they make its teachers."""
+        return [self._run(self.plan.rows[label], seed) for seed in step.seeds for label in step.rows]
+
+    def _run(self, row: Row, seed: int) -> Run:
+        options, opt = row.options, row.options.as_dict() | {'seed': seed}
+        if isinstance(options, DistillOptions):
+            recipe = read_recipe(options.recipe, options.methods, options)
+            size = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
+            opt |= {'recipe_content': recipe.as_dict(), 'teacher_imgsz': size}
+        entry = Entry(row.label, row.kind, row.flags, opt)
+        return Run(entry, seed, self.place, settings_of(opt, hyp_of(options)), SPLITS[-1])
+
+    def job(self, run: Run) -> Job:
+        """The commands that complete a run: training, a threshold for each size chosen on val, the evaluations."""
+        options = self.plan.rows[run.entry.label].options
+        packed, data = run.folder / 'weights' / 'packed.pt', ['--data', options.data, '--device', options.device]
+        sizes = [str(size) for size in self.plan.sizes]
+        steps = [['teacher/pack.py', str(run.best), str(packed), '--sizes', *sizes, *data]]
+        for split, size in self.evaluations():
+            where = ['--project', str(run.folder), '--name', f'{split}-{size}', '--exist-ok', '--noplots']
+            more = ['--imgsz', str(size), '--workers', str(options.workers)]
+            steps.append(['val.py', '--weights', str(packed), *data, '--task', split, *more, *where])
+        return training_job(run, [], options, steps, self.last_evaluation(run), threads_of(self.count))
+
+    def evaluations(self) -> list[tuple[str, int]]:
+        """(split, pixels), in the order in which they are made."""
+        return [(split, size) for split in SPLITS for size in self.plan.sizes]
+
+    def last_evaluation(self, run: Run) -> Path:
+        """The metrics.json that is written last."""
+        split, size = self.evaluations()[-1]
+        return run.folder / f'{split}-{size}' / 'metrics.json'
+
+    # The csv
+
+    def done(self) -> set[tuple[str, int]]:
+        """(row, seed) of the runs that the csv has of this processor. Raises UserError where a row changed since."""
+        found = set()
+        for line in self.lines:
+            row = self.plan.rows.get(line['row'])
+            if row is None or line['machine'] != self.processor:
+                continue
+            expected = dict(zip(('labelled', 'unlabelled'), self.count_images(row.label), strict=True))
+            expected['crops'] = row.options.epochs * sum(expected.values())
+            for name, value in expected.items():
+                if line[name] != value:
+                    raise UserError(
+                        f'{self.file}: {line["row"]} has {line[name]} {name}, and the plan says {value}: give the row '
+                        'a new name'
+                    )
+            found.add((line['row'], line['seed']))
+        return found
+
+    def collect(self) -> None:
+        """Add to the csv the runs of the plan that are evaluated and not in it."""
+        lines = self.lines
+        known = {(line['row'], line['seed'], line['machine']) for line in lines}
+        new = []
+        for label, seed in self.planned():
+            run = Run(Entry(label, '', [], {}), seed, self.place, {}, SPLITS[-1])  # its files are all that is asked for
+            if not (run.trained and self.last_evaluation(run).is_file()):
+                continue
+            if not run.record.is_file():
+                print(f'{run.folder} is left out: without comparison.json nobody knows where it ran')
+                continue
+            record = read_json(run.record)
+            if (label, seed, record['processor']) not in known:
+                new += self._lines_of(run, record)
+        if new:
+            write_ledger(self.file, lines + new)
+
+    def planned(self) -> list[tuple[str, int]]:
+        """(row, seed) of all runs, each once, in the plan's order."""
+        steps = self.plan.steps
+        return list(dict.fromkeys((label, seed) for step in steps for seed in step.seeds for label in step.rows))
+
+    def _lines_of(self, run: Run, record: dict) -> list[dict]:
+        row, (labelled, unlabelled) = self.plan.rows[run.entry.label], self.count_images(run.entry.label)
+        results = run.folder / 'results.csv'
+        of_row = {'comparison': row.comparison, 'row': row.label, 'method': row.method, 'kind': row.kind}
+        counts = {'labelled': labelled, 'unlabelled': unlabelled}
+        counts |= {'crops': len(column(results, 'epoch')) * (labelled + unlabelled)}
+        of_run = {'seed': run.seed, 'seconds': round(sum(column(results, 'seconds')))}
+        of_run |= {'machine': record['processor']} | {name: record[name] for name in ('threads', 'commit')}
+        lines = []
+        for split, size in self.evaluations():
+            metrics = read_json(run.folder / f'{split}-{size}' / 'metrics.json')
+            scores = {name: round(metrics[name], 5) for name in SCORES if name in metrics}
+            lines.append(of_row | counts | of_run | scores | {'split': split, 'pixels': size})
+        return lines
+
+    def _count_images(self, label: str) -> tuple[int, int]:
+        """Pictures that a row trains on: with and without labels."""
+        options = self.plan.rows[label].options
+        data = load_data_config(options.data)
+        place = options.unlabelled if isinstance(options, DistillOptions) else None
+        return len(list_images(data, 'train')), len(new_images(Path(place), data)[0]) if place else 0
+
+    # What is to be expected
+
+    def describe(self) -> str:
+        """The plan step by step: its runs, which of them are done, and the hours that the others are expected to
+        take where the plan says how long a crop takes."""
+        done, lines, total = self.done(), [], 0.0
+        for number, step in enumerate(self.plan.steps, 1):
+            parts, before = [], total
+            for label in step.rows:
+                row, left = self.plan.rows[label], [seed for seed in step.seeds if (label, seed) not in done]
+                done |= {(label, seed) for seed in left}  # a later step may name them again
+                crops = row.options.epochs * sum(self.count_images(label))
+                seconds = crops * row.ms / 1000
+                total += seconds * len(left)
+                each = duration(seconds) if row.ms else 'unknown'
+                parts.append(f'   {label}: {crops:,} crops, {each} a run, {counted(len(left), "run")} left')
+            hours = f'{(total - before) / 3600:.1f} h left, {total / 3600:.1f} h up to here'
+            lines += [f'{number}. {step.question} (seeds {", ".join(map(str, step.seeds))}; {hours})', *parts]
+        return '\n'.join([*lines, f'expected for all that is left, without evaluations: {total / 3600:.1f} h'])
