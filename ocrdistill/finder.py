@@ -11,7 +11,7 @@ from ocrdistill.errors import UserError
 from ocrdistill.images import Decode
 from ocrdistill.inputs import to_image
 from ocrdistill.letterbox import Letterbox, place
-from ocrdistill.nms import select
+from ocrdistill.nms import select, usual_iou
 from ocrdistill.rows import BOX_ROW
 
 Network = Callable[[np.ndarray], np.ndarray]  # (B, H, W, 3) uint8 -> decoded (B, M, 5 + nc [+ 4]) float32
@@ -34,7 +34,7 @@ class Finder:
         stride: its inputs are multiples of this.
         imgsz: pixels of the long side as the network sees it.
         conf_thres: lowest confidence.
-        iou_thres: overlap above which the worse of two boxes of a class goes.
+        iou_thres: overlap above which the worse of two boxes of a class goes; None: ocrdistill.nms.usual_iou.
         max_det: boxes kept of an image at most.
         classes: numbers of the classes to keep, None all.
         decode: reads files that Pillow cannot, see ocrdistill.images.Decode.
@@ -51,13 +51,14 @@ class Finder:
         stride: int,
         imgsz: int,
         conf_thres: float,
-        iou_thres: float = 0.45,
+        iou_thres: float | None = None,
         max_det: int = 1000,
         classes: Sequence[int] | None = None,
         decode: Decode | None = None,
     ):
         self.network, self.about, self.stride, self.imgsz = network, about, stride, imgsz
-        self.conf_thres, self.iou_thres, self.max_det = conf_thres, iou_thres, max_det
+        self.conf_thres, self.max_det = conf_thres, max_det
+        self.iou_thres = usual_iou(about.quads) if iou_thres is None else iou_thres
         self.classes, self.decode = classes, decode
         self.seconds, self._clock = [0.0, 0.0, 0.0], threading.Lock()
 

@@ -4,10 +4,16 @@ import numpy as np
 
 from ocrdistill.quads import decode, pairwise_quad_iou, shared_by_boxes
 
+BOX_IOU, QUAD_IOU = 0.45, 0.3  # overlap above which two boxes, or two quads, are one word (docs/quads.md)
 UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
 QUADS_AT_ONCE = 1000  # that are compared to all others: memory grows with their number
 BOXES_AT_ONCE = 64  # likewise, of boxes
 MAX_CANDIDATES = 30_000  # boxes of one image that enter NMS at most, the most confident first
+
+
+def usual_iou(quads: bool) -> float:
+    """The overlap above which the worse of two goes, unless another one is asked for."""
+    return QUAD_IOU if quads else BOX_IOU
 
 
 def select(decoded: np.ndarray, nc: int, conf_thres: float, iou_thres: float) -> np.ndarray:

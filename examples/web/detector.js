@@ -1,7 +1,8 @@
 // An ONNX file of `export.py --format onnx` as a function from pictures to boxes, with onnxruntime-web.
 const RUNTIME = './node_modules/onnxruntime-web/dist/ort.wasm.min.mjs';
 const GREY = 114;
-const IOU_THRES = 0.45; // above it the worse of two boxes of a class goes
+const BOX_IOU = 0.45; // above it the worse of two boxes of a class goes
+const QUAD_IOU = 0.3; // the same of quads
 const UPRIGHT_IOU = 0.8; // of boxes that are one word, whatever their quads
 const MAX_DET = 1000; // boxes of a picture at most
 
@@ -130,8 +131,8 @@ export function chooseBoxes(candidates, confidence) {
 // Boxes that overlap; of a network with quads words whose quads do, or whose boxes do almost wholly.
 function sameWord(a, b) {
   const boxes = overlap(a.raw, b.raw);
-  if (!a.rawQuad || boxes > UPRIGHT_IOU) return boxes > (a.rawQuad ? UPRIGHT_IOU : IOU_THRES);
-  return boxes > 0 && quadOverlap(a.rawQuad, b.rawQuad) > IOU_THRES;
+  if (!a.rawQuad || boxes > UPRIGHT_IOU) return boxes > (a.rawQuad ? UPRIGHT_IOU : BOX_IOU);
+  return boxes > 0 && quadOverlap(a.rawQuad, b.rawQuad) > QUAD_IOU;
 }
 
 // IoU of two convex clockwise quads: the first is cut by the four sides of the second (Sutherland & Hodgman 1974).

@@ -167,7 +167,7 @@ def test_kotlin_finds_the_same(print_words, tmp_path, shape, quads):
     resized = resize_long_side(image, round(min(size[0] / shape[0], size[1] / shape[1]) * max(shape)))
     padded, left, top = pad_to(resized, *size)
     letterbox = Letterbox(resized.shape[1] / shape[1], resized.shape[0] / shape[0], left, top)
-    found = non_max_suppression(torch.from_numpy(decoded)[None], 0.2, 0.45, 9999, nc=2, by_quads=True)[0]
+    found = non_max_suppression(torch.from_numpy(decoded)[None], 0.2, 0.3, 9999, nc=2, by_quads=True)[0]
     edges = found[:, 6:] if quads else torch.zeros(len(found), 4)
     corners = letterbox.quads_to_image(decode(found[:, :4], edges), *shape).flatten(1)
     box = letterbox.to_image(found[:, :4], *shape)

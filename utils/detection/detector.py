@@ -17,7 +17,7 @@ class Detector(Finder):
         imgsz: pixels of the long side as the network sees it; None takes the middle one of the sizes that the weights
             have thresholds for (960 for the shipped ones), 640 without any, or what an exported file is for.
         conf_thres: lowest confidence; None takes the checkpoint's, else 0.25.
-        iou_thres: overlap above which the worse of two boxes of a class goes.
+        iou_thres: overlap above which the worse of two boxes of a class goes; None: 0.45, of quads 0.3.
         max_det: boxes kept of a picture at most.
         classes: numbers of the classes to keep, None all.
         amp: run a checkpoint in bfloat16 where the device has it; exported files compute as they were exported.
@@ -38,7 +38,7 @@ class Detector(Finder):
         device: str = '',
         imgsz: int | None = None,
         conf_thres: float | None = None,
-        iou_thres: float = 0.45,
+        iou_thres: float | None = None,
         max_det: int = 1000,
         classes: list[int] | None = None,
         amp: bool = True,

@@ -38,8 +38,8 @@ class DetectOptions(Options):
     conf_thres: float | None = option(
         None, "lowest confidence, 0..1 (default: the checkpoint's own, else 0.25)", metavar='CONF', min=0, max=1
     )
-    iou_thres: float = option(
-        0.45, 'overlap above which the worse box goes, 0..1 (default {default})', metavar='IOU', min=0, max=1
+    iou_thres: float | None = option(
+        None, 'overlap above which the worse box goes, 0..1 (default 0.45; of quads 0.3)', metavar='IOU', min=0, max=1
     )
     max_det: int | None = option(
         None, 'boxes kept of an image at most (default 1000; 3000 with --slice)', metavar='N', min=1

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from models.exported import ExportedModel
 from models.yolo import DetectionModel
+from ocrdistill.nms import usual_iou
 from ocrdistill.points import UNSCALED
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
@@ -29,7 +30,7 @@ from utils.runtime.device import autocast, network_dtype
 # YOLOv5's protocol for mAP.
 CONFIDENCE, NMS_IOU, MAX_DETECTIONS = 0.001, 0.6, 300
 # hmean is for the boxes that a user gets: detect.py's NMS, down to the lowest threshold that ICDARMetrics keeps.
-WORD_CONFIDENCE, WORD_NMS_IOU = LOWEST_THRESHOLD, 0.45
+WORD_CONFIDENCE = LOWEST_THRESHOLD
 
 SCORES = ('precision', 'recall', 'map50', 'map50_95')
 QUAD_SCORES = ('quad_map50', 'quad_map50_95')  # of a network with quads, too
@@ -142,7 +143,8 @@ def evaluate(
         clock['network'] += time.perf_counter() - start
         start = time.perf_counter()
         found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True, nc=model.nc)
-        words = non_max_suppression(decoded, WORD_CONFIDENCE, WORD_NMS_IOU, max_det, nc=model.nc, by_quads=True)
+        iou = usual_iou(model.quads)
+        words = non_max_suppression(decoded, WORD_CONFIDENCE, iou, max_det, nc=model.nc, by_quads=True)
         _wait(device)
         clock['nms'] += time.perf_counter() - start
         batches.append((_images(batch, found, words), {k: float(v) * len(inputs) for k, v in terms.items()}))

@@ -8,8 +8,9 @@ import torch
 
 from models.exported import ExportedModel
 from models.yolo import DetectionModel
+from ocrdistill.nms import usual_iou
 from ocrdistill.points import UNSCALED
-from utils.evaluation.evaluate import QUAD_SCORES, SCORES, WORD_NMS_IOU, Evaluation, evaluate
+from utils.evaluation.evaluate import QUAD_SCORES, SCORES, Evaluation, evaluate
 from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, WIDTH_SCALES, write_submission
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.images import load_image
@@ -65,7 +66,8 @@ class Report:
         evaluation, data = self.evaluation, self.split.data
         icdar = evaluation.icdar(self.point.scale)
         shapes = 'quads' if evaluation.quads else 'boxes times word_scale (width, height) about their centres'
-        protocol = f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {WORD_NMS_IOU}, {shapes}'
+        overlap = usual_iou(evaluation.quads)
+        protocol = f'; icdar_*: ICDAR2015 task 4.1 at conf_threshold, NMS IoU {overlap}, {shapes}'
         return {
             **evaluation.scores,
             **(icdar.at(self.point.threshold) if icdar else {}),

@@ -94,7 +94,7 @@ private fun addLine(pixels: IntArray, columns: List<Source>, weight: Float, sums
  * words of a class goes.
  */
 fun words(
-    output: FloatArray, classes: Int, quads: Boolean, letterbox: Letterbox, threshold: Float, overlap: Double = 0.45
+    output: FloatArray, classes: Int, quads: Boolean, letterbox: Letterbox, threshold: Float, overlap: Double = if (quads) 0.3 else 0.45
 ): List<Word> {
     val columns = 5 + classes + if (quads) 4 else 0
     var found = (0 until output.size / columns)

@@ -43,8 +43,9 @@ struct Letterbox {
 /// edges that say how far a word's sides lean. threshold: the least score. overlap: above it the worse of two words of a
 /// class goes.
 func words(
-    output: [Float], classes: Int, quads: Bool, letterbox: Letterbox, threshold: Float, overlap: Double = 0.45
+    output: [Float], classes: Int, quads: Bool, letterbox: Letterbox, threshold: Float, overlap given: Double? = nil
 ) -> [Word] {
+    let overlap = given ?? (quads ? 0.3 : 0.45)
     let columns = 5 + classes + (quads ? 4 : 0)
     let rows = (0..<(output.count / columns)).filter { output[$0 * columns + 4] > threshold }
     var found: [Candidate] = rows.map { candidate(output, $0 * columns, classes, quads) }
