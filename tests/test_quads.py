@@ -235,7 +235,7 @@ def test_zero_head_leaves_every_box_and_makes_quads_of_them():
 
 
 def test_a_fused_head_gives_the_same_boxes_and_edges():
-    checkpoint = read_checkpoint(ROOT / 'weights/ocrdistill-s.pt')
+    checkpoint = read_checkpoint(ROOT / 'teacher/demo/yolov5s.pt')
     plain, quads = (DetectionModel(checkpoint.yaml, nc=1, quads=quads) for quads in (False, True))
     for model in (plain, quads):
         transfer(model, checkpoint)
@@ -263,12 +263,12 @@ def test_the_head_draws_no_random_numbers():
 
 
 def test_old_checkpoints_start_a_model_with_quads():
-    checkpoint = read_checkpoint(ROOT / 'weights/ocrdistill-s.pt')
+    checkpoint = read_checkpoint(ROOT / 'teacher/demo/yolov5s.pt')
     model = DetectionModel(checkpoint.yaml, nc=1, quads=True)
     report = transfer(model, checkpoint)
     assert not report.skipped
     assert report.missing == [f'model.24.quad.{level}.{part}' for level in range(3) for part in ('bias', 'weight')]
-    assert not load_model(ROOT / 'weights/ocrdistill-s.pt').quads
+    assert not load_model(ROOT / 'teacher/demo/yolov5s.pt').quads
 
 
 def annotated(polygons: list, **options) -> Annotations:

@@ -126,12 +126,13 @@ def test_what_is_no_network_is_one_line(tmp_path, content):
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_networks_of_others_and_of_other_shapes_are_refused(tmp_path, white):
+def test_networks_of_others_and_of_other_shapes_are_refused(tmp_path, white, monkeypatch):
     with pytest.raises(UserError, match='no export of ours'):
         TextDetector(write_network(tmp_path / 'a.onnx', [LEVEL], format='other'))
     with pytest.raises(UserError, match='gives'):
         TextDetector(write_network(tmp_path / 'a.onnx', [LEVEL[:6]]))(white)
-    with pytest.raises(UserError, match="'s' is not installed"):
+    monkeypatch.setattr('ocrdistill.detector.NETWORKS', tmp_path)
+    with pytest.raises(UserError, match=r"'s' is not installed \(there: 'a'\)"):
         network_file('s')
 
 

@@ -3,6 +3,8 @@
 import platform
 from pathlib import Path
 
+from ocrdistill.nms import usual_iou
+
 FORMATS = {'.onnx': 'ONNX', '.xml': 'OpenVINO IR', '.torchscript': 'TorchScript', '.param': 'ncnn', '.tflite': 'LiteRT'}
 
 
@@ -113,5 +115,5 @@ def _contract(metadata: dict) -> list[str]:
         *lines,
         f'- `boxes` (B, M, {5 + classes + 4 * metadata["quads"]}) float32: centre x and y, width, height in pixels of '
         f'the input, objectness, class scores{edges}. Confidence is objectness times class score; NMS is yours to do '
-        '(detect.py: IoU 0.45).',
+        f'(detect.py: IoU {usual_iou(metadata["quads"])}).',
     ]
