@@ -5,8 +5,12 @@
 The protocol is ICDAR2015's task 4.4, generic: a word counts where a detection overlaps it with IoU over 0.5, as in task
 4.1, and says the same, in whatever case; a sign at the truth's begin and end may be missing. '###' are left out. A line
 that a program reads is cut into words at its spaces. All programs read the same pictures in one process, one after the
-other; the time is the wall's, of a picture with decoding, after a warm-up. Each program is installed by its user:
-pip install '.[read]', pip install easyocr.
+other; the time is the wall's, of a picture with decoding, after a warm-up. RapidOCR and EasyOCR are installed by their
+user, without their dependencies, which would replace this project's OpenCV: pip install --no-deps --target others
+rapidocr==3.10.0 omegaconf antlr4-python3-runtime==4.9.3 colorlog six easyocr==1.7.2 scikit-image imageio lazy-loader
+tifffile packaging pyclipper python-bidi, and PYTHONPATH=others. EasyOCR fetches its weights itself; without a network
+they are craft_mlt_25k.pth and english_g2.pth of teacher/easyocr (docs/labelling.md) in MODULES/model, and
+EASYOCR_MODULE_PATH=MODULES.
 """
 
 import argparse
@@ -224,11 +228,12 @@ def main() -> None:
         'rapidocr': rapidocr,
         'easyocr': easyocr,
     }
-    results = {name: measure(makers[name](), files, name) for name in options.programs}
+    results = {}
     print('| program | precision | recall | hmean | ms a picture |\n|---|---|---|---|---|')
-    for name, row in results.items():
+    for name in options.programs:  # a row when it is known: EasyOCR takes seconds a picture
+        row = results[name] = measure(makers[name](), files, name)
         scores = ' | '.join(f'{row[key]:.3f}' for key in ('precision', 'recall', 'hmean'))
-        print(f'| {name} | {scores} | {row["milliseconds"]:.0f} |')
+        print(f'| {name} | {scores} | {row["milliseconds"]:.0f} |', flush=True)
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
 

@@ -105,7 +105,8 @@ def test_hocrs_baseline_by_hand():
 
 
 def schema() -> etree.XMLSchema:
-    """The part of ALTO 4.2 that we write; ALTO_SCHEMA names another file, such as the standard's own."""
+    """The part of ALTO 4.2 that we write. ALTO_SCHEMA names another file: the standard's own needs xlink.xsd beside it,
+    and its import changed to that."""
     file = os.environ.get('ALTO_SCHEMA', ROOT / 'tests/ocrdistill_runtime/alto-4-2-part.xsd')
     return etree.XMLSchema(etree.parse(str(file)))
 
