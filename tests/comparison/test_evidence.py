@@ -9,9 +9,10 @@ import yaml
 from models.errors import UserError
 from models.yolo import DetectionModel
 from tests.support import ROOT, run_here, small_cfg
-from utils.comparison.evidence import Evidence, read_plan
+from utils.comparison.evidence import Evidence
 from utils.comparison.gains import Point, control_of, curves, series_of, tables
 from utils.comparison.ledger import COLUMNS, SCORES, read_ledger, write_ledger
+from utils.comparison.rows import read_plan
 from utils.runtime.run_folder import write_json
 
 # --- tables and curves of a made csv ----------------------------------------------------------------------------------
@@ -224,6 +225,9 @@ def plan_file(world, tmp_path, monkeypatch):
         (lambda c: c['rows']['control'].update(flag=1), 'flag'),
         (lambda c: c['flags'].update(recipe='--methods no'), "'no'"),
         (lambda c: c['flags'].update(best=''), 'best'),
+        (lambda c: c.update(rows=['a']), "rows is \\['a'\\], expected rows"),
+        (lambda c: c['steps'].append('last'), "step 4 is 'last'"),
+        (lambda c: c.update(sizes=['big']), 'expected a list of pixels'),
         (lambda c: c.pop('comparison'), 'comparison is missing or empty'),
     ],
 )

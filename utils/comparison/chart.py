@@ -89,38 +89,49 @@ def draw_gains(panels: dict[str, dict[str, dict[str, list]]], file: Path, xlabel
     columns = min(len(panels), 2)
     figure = Figure(figsize=(5.2 * columns, 3.6 * -(-len(panels) // columns) + 0.6), layout='constrained')
     grid = figure.subplots(-(-len(panels) // columns), columns, squeeze=False).ravel()
-    labels = list(
-        dict.fromkeys(label for controls in panels.values() for lines in controls.values() for label in lines)
-    )
+    all_lines = [
+        (control, label) for controls in panels.values() for control in controls for label in controls[control]
+    ]
+    styles = dict(zip(dict.fromkeys(control for control, _ in all_lines), ('-', '--'), strict=False))
+    colors = dict(zip(dict.fromkeys(label for _, label in all_lines), itertools.cycle(LINES), strict=False))
+    known: dict[str, Line2D] = {}
     for panel, (title, controls) in zip(grid, panels.items(), strict=False):
         panel.axhline(0, color=COLORS['control'], linewidth=1)
-        for (control, lines), style in zip(controls.items(), ('-', '--'), strict=False):
-            for label, points in lines.items():
-                color = LINES[labels.index(label) % len(LINES)]
-                _curve(panel, points, color, style, f'{label}; control of {control}')
+        for number, (control, label) in enumerate(dict.fromkeys(all_lines)):
+            if points := controls.get(control, {}).get(label):
+                name = f'{label}; control of {control}'
+                known[name] = _curve(panel, points, colors[label], styles[control], 1.03**number)
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(xlabel, fontsize=8)
-        panel.set_xscale('log')
-        ticks = sorted({point.x for lines in controls.values() for points in lines.values() for point in points})
-        panel.set_xticks(ticks, [f'{tick:,}' for tick in ticks], fontsize=7)
-        panel.minorticks_off()
-        panel.grid(alpha=0.25, linewidth=0.6)
-        panel.spines[['top', 'right']].set_visible(False)
+        _gain_axis(panel, sorted({p.x for lines in controls.values() for points in lines.values() for p in points}))
     for panel in grid[len(panels) :]:
         panel.set_axis_off()
-    known = dict(zip(*reversed(grid[0].get_legend_handles_labels()), strict=True))
     figure.legend(known.values(), known.keys(), loc='outside lower center', fontsize=7, frameon=False)
     _save(figure, file)
 
 
-def _curve(panel: 'Axes', points: list, color: str, style: str, label: str) -> None:
-    """A line through means; an interval at each point that has one, and a filled point where it excludes 0."""
-    panel.plot([p.x for p in points], [p.mean for p in points], style, color=color, linewidth=1.4, label=label)
+def _gain_axis(panel: 'Axes', ticks: list[int]) -> None:
+    """A logarithmic axis of counts, with the counts that there are."""
+    panel.set_xscale('log')
+    panel.set_xticks(ticks, [f'{tick:,}' for tick in ticks], fontsize=7)
+    panel.minorticks_off()
+    panel.grid(alpha=0.25, linewidth=0.6)
+    panel.spines[['top', 'right']].set_visible(False)
+
+
+def _curve(panel: 'Axes', points: list, color: str, style: str, beside: float) -> 'Line2D':
+    """A line through means; an interval at each point that has one, and a filled point where it excludes 0.
+
+    Args:
+        beside: factor of x, so that intervals of several curves do not cover one another.
+    """
+    (line,) = panel.plot([p.x * beside for p in points], [p.mean for p in points], style, color=color, linewidth=1.4)
     for point in points:
-        sure = point.low is not None and (point.low > 0 or point.high < 0)
+        sure, x = point.low is not None and (point.low > 0 or point.high < 0), point.x * beside
         if point.low is not None:
-            panel.plot([point.x, point.x], [point.low, point.high], color=color, linewidth=1.2)
-        panel.plot(point.x, point.mean, 'o', color=color, markerfacecolor=color if sure else 'white', markersize=6)
+            panel.plot([x, x], [point.low, point.high], style, color=color, linewidth=1.2)
+        panel.plot(x, point.mean, 'o', color=color, markerfacecolor=color if sure else 'white', markersize=6)
+    return line
 
 
 def _save(figure: 'Figure', file: Path) -> None:

@@ -1,122 +1,29 @@
-"""A plan of runs whose results are kept: rows with flags of their own, done step by step, and added to a csv.
+"""The runs of a plan and the csv that keeps their results.
 
 Where compare.py gives all runs the same options, rows of a plan may differ in length, data and starting weights. What
 may be compared with what is told by the csv (utils/comparison/gains.py).
 """
 
-import contextlib
-import io
-import shlex
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from models.errors import UserError
-from models.yamls import read_yaml
 from utils.comparison.jobs import training_job
-from utils.comparison.ledger import KINDS, SCORES, read_ledger, write_ledger
+from utils.comparison.ledger import SCORES, read_ledger, write_ledger
+from utils.comparison.rows import Plan, Row, Step
 from utils.comparison.runner import Runner, threads_of
 from utils.comparison.runs import Entry, Job, Run, column, read_json, unlike
 from utils.comparison.settings import processor, settings_of
 from utils.distillation.recipe import read_recipe
 from utils.loading.config import load_data_config
 from utils.loading.listing import list_images, new_images
-from utils.runtime.hyp import check_keys, hyp_of
-from utils.runtime.options import parse
+from utils.runtime.hyp import hyp_of
 from utils.runtime.words import counted
 from utils.training.log import duration
-from utils.training.options import DistillOptions, TrainOptions
+from utils.training.options import DistillOptions
 
 PROJECT = Path('runs/evidence')
 SPLITS = ('val', 'test')
-KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
-ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
-ALL = 'all'  # kinds
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is trained with some seeds.
-
-    Attributes:
-        label: its name in the plan.
-        kind: 'control', 'recipe' or 'teacher'.
-        comparison: rows of one may be compared.
-        method: what it does, under one name for all lengths and numbers of labels.
-        flags: of train.py, of a recipe of distill.py; those that all runs and its kind have come first.
-        options: what they mean.
-        ms: milliseconds that a crop is expected to take; 0: not known.
-    """
-
-    label: str
-    kind: str
-    comparison: str
-    method: str
-    flags: list[str]
-    options: TrainOptions | DistillOptions
-    ms: float
-
-
-@dataclass(frozen=True)
-class Step:
-    """Rows that are run with the same seeds, seed by seed, and the question that they answer."""
-
-    question: str
-    rows: list[str]
-    seeds: list[int]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A plan as its yaml has it; sizes: longer sides in pixels at which every network is evaluated."""
-
-    file: Path
-    sizes: list[int]
-    rows: dict[str, Row]
-    steps: list[Step]
-
-
-def read_plan(file: Path) -> Plan:
-    """Read a plan. Raises UserError: no such file, an unknown key, row or flag, a value of the wrong form."""
-    content = read_yaml(file)
-    check_keys(content, KEYS, file)
-    if missing := [name for name in ('sizes', 'comparison', 'rows', 'steps') if not content.get(name)]:
-        raise UserError(f'{file}: {missing[0]} is missing or empty')
-    check_keys(content.get('flags') or {}, (ALL, *KINDS), f'{file}: flags')
-    check_keys(content.get('ms') or {}, KINDS, f'{file}: ms')
-    rows = {label: _read_row(label, row, content, file) for label, row in content['rows'].items()}
-    steps = []
-    for number, step in enumerate(content['steps'], 1):
-        check_keys(step, ('question', 'rows', 'seeds'), f'{file}: step {number}')
-        named, seeds = step.get('rows') or [], step.get('seeds') or []
-        if unknown := [label for label in named if label not in rows]:
-            raise UserError(f'{file}: step {number} names the row {unknown[0]!r}, which is not in rows')
-        if not named or not seeds or not all(isinstance(seed, int) for seed in seeds):
-            raise UserError(f'{file}: step {number}: rows and seeds must be lists of names and of numbers')
-        steps.append(Step(str(step.get('question', '')), named, seeds))
-    return Plan(file, sorted(map(int, content['sizes'])), rows, steps)
-
-
-def _read_row(label: str, row: dict, content: dict, file: Path) -> Row:
-    place = f'{file}: row {label}'
-    check_keys(row, ROW_KEYS, place)
-    kind, shared = row.get('kind'), content.get('flags') or {}
-    if kind not in KINDS:
-        raise UserError(f'{place}: kind is {kind!r}, expected one of {", ".join(KINDS)}')
-    flags = [flag for text in (shared.get(ALL), shared.get(kind), row.get('flags')) for flag in shlex.split(text or '')]
-    try:
-        with contextlib.redirect_stderr(io.StringIO()) as said:
-            options = parse(DistillOptions if kind == 'recipe' else TrainOptions, None, flags)
-    except SystemExit:
-        raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
-    load_data_config(options.data)  # a mistake must not show hours later
-    if isinstance(options, DistillOptions):
-        read_recipe(options.recipe, options.methods, options)
-    method, ms = (
-        row.get('method') or ('control' if kind == 'control' else label),
-        (content.get('ms') or {}).get(kind, 0),
-    )
-    return Row(label, kind, row.get('comparison') or content['comparison'], method, flags, options, float(ms))
 
 
 class Evidence:

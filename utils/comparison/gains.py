@@ -54,7 +54,7 @@ def series_of(lines: list[dict], split: str) -> list[Series]:
         metrics = {name: line[name] for name in METRICS if line[name] is not None}
         runs = values.setdefault(tuple(line[key] for key in keys), {})
         runs[line['seed']] = metrics | {'seconds': line['seconds'], 'threads': line['threads']}
-    return [Series(*key, runs) for key, runs in values.items()]
+    return [Series(**dict(zip(keys, key, strict=True)), runs=runs) for key, runs in values.items()]
 
 
 def control_of(series: Series, every: list[Series], factor: float) -> Series | None:

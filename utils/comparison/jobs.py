@@ -32,9 +32,11 @@ def training_job(
         return Job(run.name, [resumption(run, options), *then], log, evaluation, results, left)
     where = ['--seed', str(run.seed), '--project', str(run.place), '--name', run.name, '--exist-ok']
     step = [run.entry.script, *run.entry.flags, *flags, *where]
-    content = {'command': shlex.join(['python', *step]), 'settings': run.settings, 'versions': versions()}
-    content |= {'machine': machine(options.device), 'processor': processor(options.device)}
-    content |= {'threads': threads, 'commit': commit()}
+    content = {
+        **{'command': shlex.join(['python', *step]), 'settings': run.settings, 'versions': versions()},
+        **{'machine': machine(options.device), 'processor': processor(options.device)},
+        **{'threads': threads, 'commit': commit()},
+    }
     return Job(run.name, [step, *then], log, evaluation, results, options.epochs, (run.record, content))
 
 

@@ -1,0 +1,123 @@
+"""The yaml of a plan: rows with flags of their own, and the steps in which they are run. Its keys are explained in
+docs/evidence/README.md."""
+
+import contextlib
+import io
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+from models.yamls import read_yaml
+from utils.comparison.ledger import KINDS
+from utils.distillation.recipe import read_recipe
+from utils.loading.config import load_data_config
+from utils.runtime.hyp import check_keys
+from utils.runtime.options import parse
+from utils.training.options import DistillOptions, TrainOptions
+
+KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
+ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
+STEP_KEYS = ('question', 'rows', 'seeds')
+ALL = 'all'  # kinds
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained with some seeds.
+
+    Attributes:
+        label: its name in the plan.
+        kind: 'control', 'recipe' or 'teacher'.
+        comparison: rows of one may be compared.
+        method: what it does, under one name for all lengths and numbers of labels.
+        flags: of train.py, of a recipe of distill.py; those that all runs and its kind have come first.
+        options: what they mean.
+        ms: milliseconds that a crop is expected to take; 0: not known.
+    """
+
+    label: str
+    kind: str
+    comparison: str
+    method: str
+    flags: list[str]
+    options: TrainOptions | DistillOptions
+    ms: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """Rows that are run with the same seeds, seed by seed, and the question that they answer."""
+
+    question: str
+    rows: list[str]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as its yaml has it; sizes: longer sides in pixels at which every network is evaluated."""
+
+    file: Path
+    sizes: list[int]
+    rows: dict[str, Row]
+    steps: list[Step]
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan. Raises UserError: no such file, an unknown key, row or flag, a value of the wrong form."""
+    content = _mapping(read_yaml(file), KEYS, str(file))
+    if missing := [name for name in ('sizes', 'comparison', 'rows', 'steps') if not content.get(name)]:
+        raise UserError(f'{file}: {missing[0]} is missing or empty')
+    flags = _mapping(content.get('flags') or {}, (ALL, *KINDS), f'{file}: flags')
+    ms = _mapping(content.get('ms') or {}, KINDS, f'{file}: ms')
+    rows = {}
+    for label, row in _mapping(content['rows'], None, f'{file}: rows').items():
+        rows[label] = _read_row(label, row, flags, ms, str(content['comparison']), file)
+    steps = [_read_step(step, rows, f'{file}: step {number}') for number, step in enumerate(content['steps'], 1)]
+    if not _numbers(content['sizes']):
+        raise UserError(f'{file}: sizes is {content["sizes"]!r}, expected a list of pixels')
+    return Plan(file, sorted(content['sizes']), rows, steps)
+
+
+def _read_row(label: str, row: Any, flags: dict, ms: dict, comparison: str, file: Path) -> Row:
+    place = f'{file}: row {label}'
+    kind = _mapping(row, ROW_KEYS, place).get('kind')
+    if kind not in KINDS:
+        raise UserError(f'{place}: kind is {kind!r}, expected one of {", ".join(KINDS)}')
+    given = [str(text or '') for text in (flags.get(ALL), flags.get(kind), row.get('flags'))]
+    words = [word for text in given for word in shlex.split(text)]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            options = parse(DistillOptions if kind == 'recipe' else TrainOptions, None, words)
+    except SystemExit:
+        raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
+    load_data_config(options.data)  # a mistake must not show hours later
+    if isinstance(options, DistillOptions):
+        read_recipe(options.recipe, options.methods, options)
+    method = row.get('method') or ('control' if kind == 'control' else label)
+    return Row(label, kind, row.get('comparison') or comparison, method, words, options, float(ms.get(kind) or 0))
+
+
+def _read_step(step: Any, rows: dict[str, Row], place: str) -> Step:
+    named, seeds = (_mapping(step, STEP_KEYS, place).get(name) for name in ('rows', 'seeds'))
+    if not named or not isinstance(named, list) or not _numbers(seeds):
+        raise UserError(f'{place}: rows and seeds must be lists of names and of numbers')
+    if unknown := [label for label in named if label not in rows]:
+        raise UserError(f'{place} names the row {unknown[0]!r}, which is not in rows')
+    return Step(str(step.get('question', '')), named, seeds)
+
+
+def _mapping(value: Any, known: tuple[str, ...] | None, place: str) -> dict:
+    """The value, which must be a mapping of known keys. Raises UserError."""
+    if not isinstance(value, dict):
+        raise UserError(f'{place} is {value!r}, expected rows of the form "name: value"')
+    if known is not None:
+        check_keys(value, known, place)
+    return value
+
+
+def _numbers(value: Any) -> bool:
+    """Whether a value is a list of whole numbers from 0, one at least."""
+    return isinstance(value, list) and bool(value) and all(type(each) is int and each >= 0 for each in value)
