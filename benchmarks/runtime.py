@@ -72,7 +72,8 @@ def quantise(source: Path, target: Path, data: str) -> Path:
     import onnx
     from onnxruntime import quantization
 
-    graph = onnx.load(source).graph
+    model = onnx.load(source)
+    graph = model.graph
     behind, left = set(), {output.name for output in graph.output}
     for node in reversed(graph.node):
         if left & set(node.output) and node.op_type != 'Conv':
@@ -88,6 +89,10 @@ def quantise(source: Path, target: Path, data: str) -> Path:
         nodes_to_exclude=sorted(behind),
         op_types_to_quantize=['Conv'],
     )
+    quantised = onnx.load(target)
+    del quantised.metadata_props[:]  # the quantiser has added its own
+    quantised.metadata_props.extend(model.metadata_props)
+    onnx.save(quantised, target)
     return target
 
 

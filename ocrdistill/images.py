@@ -58,10 +58,11 @@ def read_image(path: Path, page: int = 0, decode: Decode | None = None) -> np.nd
 
     Returns:
         (H, W, 3) uint8 RGB. What is transparent is white, as viewers show it. 16 bits become 8; where the values need
-        14 bits or less (12-bit cameras and scanners) these are stretched, and a line says so, once a process.
+        14 bits or less (12-bit cameras and scanners) these are stretched, and a line says so, once a process. Without
+        `decode` that is so of grey only: of 16-bit colours Pillow gives the upper eight bits.
 
     Raises:
-        Unreadable: the file is missing, broken or of an unknown format.
+        Unreadable: the file is missing, broken or of an unknown format, or of dark 16-bit colours without `decode`.
     """
     if problem := unfit(path):
         raise Unreadable(problem)
@@ -118,8 +119,9 @@ def _unreadable() -> Iterator[None]:
 
 
 def upright_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image."""
-    pixels = _to_rgb(_values(image), Path(getattr(image, 'filename', '') or 'an image'))
+    """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image. Raises Unreadable."""
+    deep = is_deep(image)  # before it is decoded
+    pixels = _to_rgb(_values(image, deep), Path(getattr(image, 'filename', '') or 'an image'))
     return np.ascontiguousarray(UPRIGHT.get(orientation_of(image), np.asarray)(pixels))
 
 
@@ -175,10 +177,8 @@ def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) ->
     """(H, W, 3) uint8 RGB, upright, of an open image."""
     deep = is_deep(image)  # before the orientation, for which Pillow decodes a PNG
     orientation, pixels = orientation_of(image), None
-    if deep:
-        pixels = decode(path, page, 'deep') if decode else None
-        if pixels is None:
-            raise Unreadable('16 bits a colour, which Pillow cannot read: save it with 8')
+    if deep and decode:
+        pixels = decode(path, page, 'deep')
         if image.format == 'TIFF':
             orientation = 1  # OpenCV has turned it
     elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(path).endswith(FILE_ENDS['JPEG']):
@@ -186,7 +186,7 @@ def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) ->
     if pixels is None:
         image.load()
         orientation = orientation_of(image)  # of a TIFF it is 1 now: Pillow has turned it
-        pixels = _values(image)
+        pixels = _values(image, deep)
     upright = UPRIGHT.get(orientation, np.asarray)(_to_rgb(pixels, path))
     return np.ascontiguousarray(upright)
 
@@ -197,13 +197,19 @@ def is_deep(image: Image.Image) -> bool:
     return not image.mode.startswith('I') and (';16' in raw or (image.format == 'PPM' and '65535' in raw))
 
 
-def _values(image: Image.Image) -> np.ndarray:
-    """Pixels as numbers: (H, W) uint16 or float64, or (H, W, 3 or 4) uint8 RGB(A)."""
+def _values(image: Image.Image, deep: bool) -> np.ndarray:
+    """Pixels as numbers: (H, W) uint16 or float64, or (H, W, 3 or 4) uint8 RGB(A).
+
+    Of 16-bit colours (`deep`) Pillow gives the upper eight bits. Raises Unreadable: they hold next to nothing.
+    """
     if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PPM'):
         return np.asarray(image).astype(np.uint16)
     if image.mode in ('I', 'F'):
         return np.asarray(image, np.float64)
-    return np.asarray(image.convert('RGBA' if image.has_transparency_data else 'RGB'))
+    pixels = np.asarray(image.convert('RGBA' if image.has_transparency_data else 'RGB'))
+    if deep and pixels[..., :3].max(initial=0) < 1 << (DEEP_BITS - 8):
+        raise Unreadable('dark colours of 16 bits, of which Pillow reads the upper 8 only: save it with 8 bits')
+    return pixels
 
 
 def _unknown(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ocrdistill.errors import Unreadable, UserError
-from ocrdistill.images import Decode, is_deep, pages, read_image, upright_rgb
+from ocrdistill.images import Decode, pages, read_image, upright_rgb
 
 TAKEN = (
     "give a path, a file's bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats "
@@ -36,9 +36,7 @@ def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _from_bytes(bytes(image))
     if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise UserError('an image without pixels')
-        return upright_rgb(image)
+        return _from_pil(image)
     if not isinstance(image, np.ndarray):
         raise UserError(f'{type(image).__name__} is no image: {TAKEN}')
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
@@ -68,11 +66,18 @@ def _read(path: Path, decode: Decode | None) -> np.ndarray:
     return image
 
 
+def _from_pil(image: Image.Image) -> np.ndarray:
+    if 0 in image.size:
+        raise UserError('an image without pixels')
+    try:
+        return upright_rgb(image)
+    except Unreadable as error:
+        raise UserError(f'an image that cannot be read ({error})') from None
+
+
 def _from_bytes(content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            if is_deep(image):
-                raise Unreadable('16 bits a colour, which Pillow cannot read')
             return upright_rgb(image)
     except UnidentifiedImageError:
         raise UserError(f'{len(content)} bytes that are no image, or of an unknown format') from None

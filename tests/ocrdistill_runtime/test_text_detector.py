@@ -5,14 +5,17 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from ocrdistill import TextDetector, UserError
 from ocrdistill.detector import network_file
+from ocrdistill.inputs import to_image
 from ocrdistill.rows import corners_of
 from tests.support import ROOT
+from utils.loading.images import decode_with_opencv
 
 pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
 pytest.importorskip('onnxruntime', reason='onnxruntime is missing')
@@ -193,3 +196,19 @@ def test_the_installed_network_finds_what_detect_finds():
                 assert word.score < runtime.threshold + 0.02, (number, word, distance[near])
         only += max(len(rows) - len(words), 0)
     assert pairs > 100 and only <= 0.02 * pairs
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+def test_colours_of_16_bits(tmp_path, suffix):
+    """Read as OpenCV reads them, to a step of grey; dark ones, of which Pillow would leave a few bits, are refused."""
+    values = np.random.default_rng(0).integers(0, 65536, (20, 30, 3)).astype(np.uint16)
+    file = tmp_path / f'deep.{suffix}'
+    cv2.imwrite(str(file), values)
+    expected = to_image(file, decode_with_opencv)
+    for image in (file, file.read_bytes(), Image.open(file)):
+        assert np.abs(to_image(image).astype(int) - expected).max() <= 1
+    cv2.imwrite(str(file), values >> 4)
+    assert to_image(file, decode_with_opencv).max() == 255
+    for image in (file, file.read_bytes(), Image.open(file)):
+        with pytest.raises(UserError, match='dark colours of 16 bits'):
+            to_image(image)
