@@ -99,6 +99,8 @@ class Detect(nn.Module):
             (utils.quads).
     """
 
+    anchors: Tensor  # the buffer below
+
     def __init__(self, nc: int, anchors: Tensor, channels: list[int], strides: list[int]):
         super().__init__()
         self.nc = nc
