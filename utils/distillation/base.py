@@ -96,7 +96,7 @@ class Signals:
     @property
     def anchors(self) -> Tensor:
         """(levels, 3, 2) width and height of the anchors in cells of their level, float32."""
-        return cast(Tensor, self.head.anchors).float()
+        return self.head.anchors.float()
 
     @torch.no_grad()
     def teacher_boxes(self, confidence: float, overlap: float = 0.45) -> Tensor:

@@ -2,10 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
-from torch import Tensor
 
 from models.checkpoint import Checkpoint, anchors_of, has_quads, read_checkpoint, same_anchors, transfer
 from models.errors import UserError
@@ -113,7 +112,7 @@ def build_student(
     Raises:
         UserError: other strides or anchors than the teacher's, or weights of another architecture.
     """
-    anchors = (cast(Tensor, teacher.head.anchors).float().cpu() * teacher.stride.view(-1, 1, 1)).flatten(1).tolist()
+    anchors = (teacher.head.anchors.float().cpu() * teacher.stride.view(-1, 1, 1)).flatten(1).tolist()
     checkpoint = read_checkpoint(recipe.student_weights) if recipe.student_weights and resumed is None else None
     origin = checkpoint or resumed
     quads = quads or (origin is not None and has_quads(origin))
