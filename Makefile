@@ -25,7 +25,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 
 networks: .venv/installed-dev
-	for size in n s; do $(BIN)/python export.py --weights weights/ocrdistill-$$size.pt --dynamic --float16-weights \
+	for size in n; do $(BIN)/python export.py --weights weights/ocrdistill-$$size.pt --dynamic --float16-weights \
 		--out ocrdistill/networks/$$size.onnx || exit 1; done
 
 audit: .venv/bin/pip-audit
