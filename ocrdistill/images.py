@@ -193,7 +193,7 @@ def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) ->
 
 def is_deep(image: Image.Image) -> bool:
     """Whether Pillow would drop the lower half of 16-bit colours."""
-    raw = str([tile[3] for tile in image.tile])  # type: ignore[attr-defined]
+    raw = str([tile[3] for tile in getattr(image, 'tile', ())])  # what was made in memory has none
     return not image.mode.startswith('I') and (';16' in raw or (image.format == 'PPM' and '65535' in raw))
 
 
