@@ -182,7 +182,7 @@ def timed(
     from utils.loading.labels import companion_file
 
     program(files[0])  # loads what is loaded late
-    for number, file in enumerate(tqdm(files, name, unit='picture')):
+    for number, file in enumerate(tqdm(files, name, unit='picture', disable=None)):
         truth = companion_file(file, 'gt')
         if truth is None or not truth.is_file():
             raise UserError(f'there is no ICDAR ground truth of {file}')
