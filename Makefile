@@ -1,7 +1,7 @@
 # make demo: the whole story on rendered pictures, about ten minutes on two cores.
 # make test: set-up, lint and the tests that take seconds. make test-slow: those of many processes and long chains.
 # make audit: known vulnerabilities of the locked packages. make lock: the lock files anew, after a change of versions.
-# make networks: the networks inside the package `ocrdistill`, from weights/.
+# make networks: the network inside the package `ocrdistill`, from weights/.
 # make bench: every stage timed next to a plain implementation, under 15 minutes on two cores.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,8 +25,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 
 networks: .venv/installed-dev
-	for size in n; do $(BIN)/python export.py --weights weights/ocrdistill-$$size.pt --dynamic --float16-weights \
-		--out ocrdistill/networks/$$size.onnx || exit 1; done
+	$(BIN)/python export.py --weights weights/ocrdistill-n.pt --dynamic --float16-weights --out ocrdistill/networks/n.onnx
 
 audit: .venv/bin/pip-audit
 	$(BIN)/python benchmarks/audit.py

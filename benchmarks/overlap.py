@@ -60,8 +60,9 @@ def main() -> None:
     parser.add_argument('--task', default='val', choices=('train', 'val'), help='split (default %(default)s)')
     parser.add_argument('--imgsz', type=int, default=1280, help='pixels of the longer side (default %(default)s)')
     options = parser.parse_args()
+    rows = list(measure(options.weights, options.data, options.task, options.imgsz))
     print('| overlap | threshold | hmean |\n|---|---|---|')
-    for overlap, threshold, hmean in measure(options.weights, options.data, options.task, options.imgsz):
+    for overlap, threshold, hmean in rows:
         print(f'| {overlap:.2f} | {threshold:.2f} | {hmean:.4f} |')
 
 
