@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.reading import timed
 from utils.runtime.cli import run_command
 
-OURS = ('fast', 'balanced', 'best')
+OURS = ('fast', 'balanced', 'best', 'multiscale')  # the last one is best with several sizes
 Find = Callable[[Path], np.ndarray]  # from a file to quads (n, 4, 2) in pixels, best first
 
 
@@ -40,7 +40,8 @@ def ours(size: str, model: str, threads: int) -> Detector:
     from ocrdistill import TextDetector
     from ocrdistill.detector import network_file
 
-    detector = TextDetector(model, size=size, threads=threads)
+    several = size == 'multiscale'
+    detector = TextDetector(model, size='best' if several else size, multiscale=several, threads=threads)
 
     def find(file: Path) -> np.ndarray:
         words = sorted(detector(file), key=lambda word: -word.score)

@@ -30,6 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
         tiles = command.add_argument('--slice', nargs='?', type=int, const=True, default=False, metavar='PX')
         tiles.help = 'look at tiles of PX x PX pixels, too (default: of --size)'
         command.add_argument('--rotate', action='store_true', help='find words in all four quarter turns')
+        several = 'score words by three sizes: surer, twice as slow'
+        command.add_argument('--multiscale', action='store_true', help=several)
         command.add_argument('--max-words', type=int, metavar='N', help='of a picture (1000; 3000 with --slice)')
         command.add_argument('--threads', type=int, metavar='N', help='of the processor (default: all cores)')
         command.add_argument('--draw', type=Path, metavar='DIR', help='write pictures with the words outlined')
@@ -162,7 +164,7 @@ class Images:
 
 def detector_options(options: argparse.Namespace) -> dict[str, Any]:
     """What both commands hand to TextDetector."""
-    names = ('model', 'size', 'threshold', 'slice', 'rotate', 'max_words', 'threads')
+    names = ('model', 'size', 'threshold', 'slice', 'rotate', 'multiscale', 'max_words', 'threads')
     return {name: getattr(options, name) for name in names}
 
 

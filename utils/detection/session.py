@@ -12,6 +12,7 @@ from tqdm import tqdm
 from models.errors import UserError
 from ocrdistill.detector import MAX_WORDS, MAX_WORDS_SLICED, MIN_TILE
 from ocrdistill.errors import Unreadable
+from ocrdistill.multiscale import MultiScale
 from ocrdistill.rows import in_reading_order
 from ocrdistill.tiles import SLICE_OVERLAP, detect_sliced
 from ocrdistill.turns import detect_turned
@@ -68,7 +69,8 @@ def build_detector(options) -> Detector:
 
 def make_finder(detector: Detector, options) -> Callable[[list], list]:
     """What finds the boxes of a list of images, each (n, 6): the detector, in batches, or on tiles with --slice."""
-    find = functools.partial(detector.find, batch_size=options.batch_size or BATCH_SIZE)
+    finder = MultiScale(detector) if options.multiscale else detector
+    find = functools.partial(finder.find, batch_size=options.batch_size or BATCH_SIZE)
     if options.slice is not None:
         overlap = SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap
         sliced = functools.partial(detect_sliced, size=options.slice or detector.imgsz, overlap=overlap)
