@@ -8,7 +8,7 @@
 # Set in the environment for other sizes: EPOCHS (100), SEEDS (3), PICTURES rendered (20000), PRETRAIN epochs on them (5),
 # IMGSZ (640), FLAGS for every training (such as '--device 0 --batch-size 32'), PHOTOS (a data set of more labelled
 # photographs, made by data/convert.py; data/ICDAR_photos.yaml names it) to train the shipped student on too, PYTHON.
-# docs/results.md says what it takes.
+# docs/recipes.md says what it takes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${EPOCHS:=100}" "${SEEDS:=3}" "${PICTURES:=20000}" "${PRETRAIN:=5}" "${IMGSZ:=640}" "${FLAGS:=}" "${PHOTOS:=}"

@@ -1,6 +1,7 @@
 """benchmarks/detectors.py from end to end, with a tiny CRAFT, and what it says of networks' sizes."""
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 from benchmarks import detectors
@@ -30,10 +31,23 @@ def test_the_table(tmp_path, monkeypatch):
     head, *table = done.stdout.splitlines()
     assert head.startswith('3 pictures of val, 2 of them timed; ')
     rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table]
-    assert rows[0] == ['detector', 'parameters, M', 'file, MB', 'precision', 'recall', 'hmean', 'ms a picture']
+    head = [
+        'detector',
+        'parameters, M',
+        'file, MB',
+        'precision',
+        'recall',
+        'hmean',
+        'against the first',
+        'ms a picture',
+    ]
+    assert rows[0] == head
     assert [row[0] for row in rows[2:]] == ['fast', 'craft']
     assert rows[2][1:3] == ['1.77', f'{network_file("n").stat().st_size / 1e6:.1f}']
     assert all(0 <= float(score) <= 1 for row in rows[2:] for score in row[3:6])
+    difference, low, high = (float(part) for part in rows[3][6].translate(str.maketrans('', '', '[],')).split())
+    assert not rows[2][6] and low <= difference <= high
+    assert difference == pytest.approx(float(rows[3][5]) - float(rows[2][5]), abs=0.0011)
     assert len(list((tmp_path / 'maps').glob('*/*.png'))) == 1
 
 

@@ -33,11 +33,16 @@ def test_every_word_is_in_one_group():
 def test_table():
     measures = {'height': np.array([5.0, 30]), 'angle': np.array([0.0, 20]), 'contrast': np.array([10.0, 200])}
     found = {'a': np.array([False, True]), 'b': np.array([True, True])}
-    rows = words.table(words.Words(measures, found, {'a': 3, 'b': 0}, {})).splitlines()
+    counts = {'a': np.array([[1, 4, 2]]), 'b': np.array([[2, 2, 2]])}  # of one picture
+    rows = words.table(words.Words(measures, found, counts, {})).splitlines()
     assert rows[2] == '| all | 2 | 0.500 | 1.000 |'
     assert rows[3] == '| height under 8 (pixels at 640) | 1 | 0.000 | 1.000 |'
     assert rows[4] == '| height 8 to 11 (pixels at 640) | 0 | - | - |'
-    assert rows[-1] == '| false alarms | | 3 | 0 |'
+    assert rows[-3:] == [
+        '| false alarms | | 3 | 0 |',
+        '| hmean | | 0.3333 | 1.0000 |',
+        '| hmean to the first | | | +0.6667 [+0.6667, +0.6667] |',
+    ]
 
 
 def test_the_best_detection_finds_a_word_alone():
