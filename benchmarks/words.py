@@ -140,7 +140,7 @@ def table(words: Words) -> str:
         first, *others = words.counts.values()
         found = [hmean_difference(counts, first) for counts in others]
         intervals = [f'{part.mean:+.4f} [{part.low:+.4f}, {part.high:+.4f}]' for part in found]
-        lines.append(f'| hmean to the first | | | {" | ".join(intervals)} |')
+        lines.append(f'| hmean more than the first | | | {" | ".join(intervals)} |')
     return '\n'.join(lines)
 
 

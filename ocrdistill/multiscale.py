@@ -1,8 +1,8 @@
 """An image seen at several sizes: the words that the largest one shows, scored by all of them.
 
 A network errs in what is a word more often than in where it ends. What looks like a word at one size only seldom is
-one. Large words are seen as well at smaller sizes, and count for more there. The validation images of the training
-chose all the numbers below, and other photographs gained as much: docs/image-size.md.
+one. Large words are seen as well at smaller sizes, which count for more with them. Two sets of validation images chose
+the numbers below, with the shipped N at 1,280 pixels: docs/image-size.md.
 """
 
 import copy
@@ -23,7 +23,8 @@ SMALL, LARGE = 24, 64  # pixels: heights of words at the full size; between them
 # threshold has to fit both.
 OF_SMALL, OF_LARGE = np.array([0.654, 0.272, 0.164]), np.array([0.436, 0.327, 0.327])
 SAME_WORD = 0.5  # IoU of the quads that two sizes show
-LOWEST_SCORE = 0.1  # that counts at one size
+LOWEST_SCORE = 0.1  # that counts at one size, whatever the threshold: it must not change scores
+MAX_WORDS = 3000  # at one size: which of them are kept is known at the end
 
 
 class MultiScale:
@@ -32,7 +33,7 @@ class MultiScale:
 
     def __init__(self, finder: Finder):
         if finder.about.input_size:
-            raise UserError('several sizes need a network that takes any: this one was exported for one (--dynamic)')
+            raise UserError('several sizes (--multiscale): this network takes one, export it as ONNX with --dynamic')
         self.finder = finder
         self.looks = [_at(finder, share) for share in SHARES]
 
@@ -46,9 +47,9 @@ class MultiScale:
         ]
 
     def _chosen(self, rows: np.ndarray) -> np.ndarray:
-        """Those over the threshold, best first."""
+        """Those over the threshold, best first, as many as are asked for."""
         rows = rows[rows[:, 4] > self.finder.conf_thres]
-        return rows[np.argsort(-rows[:, 4], kind='stable')]
+        return rows[np.argsort(-rows[:, 4], kind='stable')][: self.finder.max_det]
 
 
 def rescored(looks: Sequence[np.ndarray], scale: float) -> np.ndarray:
@@ -83,5 +84,5 @@ def _at(finder: Finder, share: float) -> Finder:
     """The finder at a share of its size, with all that may count; it shares the network and the clock."""
     look = copy.copy(finder)
     look.imgsz = max(round(finder.imgsz * share), 1)
-    look.conf_thres = min(finder.conf_thres, LOWEST_SCORE)
+    look.conf_thres, look.max_det = LOWEST_SCORE, max(finder.max_det, MAX_WORDS)
     return look

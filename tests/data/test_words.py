@@ -41,7 +41,7 @@ def test_table():
     assert rows[-3:] == [
         '| false alarms | | 3 | 0 |',
         '| hmean | | 0.3333 | 1.0000 |',
-        '| hmean to the first | | | +0.6667 [+0.6667, +0.6667] |',
+        '| hmean more than the first | | | +0.6667 [+0.6667, +0.6667] |',
     ]
 
 

@@ -79,6 +79,26 @@ def test_a_word_seen_at_one_size_only_goes(tmp_path):
     assert not TextDetector(network, size=640, threshold=0.4, multiscale=True)(white)
 
 
+def test_words_are_counted_by_their_final_scores(tmp_path):
+    """The surest word at the full size is seen there only: the other one stays."""
+    network = write_network(tmp_path / 'one.onnx', [[116, 60, 40, 20, 0.6, 1, 0, 0, 0, 0]])
+    detector = TextDetector(network, size=640, threshold=0.3, multiscale=True, max_words=1)
+    both, one = rows(word(200, 0.6), word(0, 0.5)), rows(word(0, 0.5))
+    for look, words in zip(detector._find.__self__.looks, (both, one, one), strict=True):
+        assert look.max_det > 1
+        look.find = lambda images, batch_size=1, words=words: [words]
+    (found,) = detector(np.full((360, 640, 3), 255, np.uint8))
+    assert found.score == pytest.approx(0.5 * OF_SMALL.sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize('threshold', [0.01, 0.2])
+def test_the_threshold_changes_no_score(tmp_path, threshold):
+    network = write_network(tmp_path / 'one.onnx', [[116, 60, 40, 20, 0.6, 1, 0, 0, 0, 0]])
+    detector = TextDetector(network, size=640, threshold=threshold, multiscale=True)
+    (found,) = detector(np.full((360, 640, 3), 255, np.uint8))
+    assert found.score == pytest.approx(0.6 * OF_SMALL[0], abs=1e-4)
+
+
 def test_a_network_for_one_size_is_refused(tmp_path):
     network = write_network(tmp_path / 'one.onnx', [[116, 60, 40, 20, 0.6, 1, 0, 0, 0, 0]], dynamic=False)
     with pytest.raises(UserError, match='--dynamic'):

@@ -64,6 +64,8 @@ def build_detector(options) -> Detector:
     )
     if (options.batch_size or 1) > 1 and detector.model.input_size:
         raise UserError(f'--batch-size: {options.weights} takes one image at a time (export it with --dynamic)')
+    if options.multiscale and detector.model.input_size:
+        raise UserError(f'--multiscale: {options.weights} takes images of one size (export it as ONNX with --dynamic)')
     return detector
 
 
