@@ -141,7 +141,7 @@ def table(results: dict[str, Measured]) -> list[str]:
         'precision',
         'recall',
         'hmean',
-        'against the first',
+        'more than the first',
         'ms a picture',
     )
     lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']

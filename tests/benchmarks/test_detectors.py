@@ -38,7 +38,7 @@ def test_the_table(tmp_path, monkeypatch):
         'precision',
         'recall',
         'hmean',
-        'against the first',
+        'more than the first',
         'ms a picture',
     ]
     assert rows[0] == head
