@@ -12,6 +12,7 @@ to get CRAFT's weights.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.reading import timed
 from utils.runtime.cli import run_command
 
+HEAD = '| detector | parameters, M | file, MB | precision | recall | hmean | more than the first | ms a picture |'
 OURS = ('fast', 'balanced', 'best', 'multiscale')  # the last one is best with several sizes
 Find = Callable[[Path], np.ndarray]  # from a file to quads (n, 4, 2) in pixels, best first
 
@@ -134,17 +136,7 @@ def table(results: dict[str, Measured]) -> list[str]:
     from utils.comparison.statistics import hmean, hmean_difference
 
     first = next(iter(results.values()))
-    head = (
-        'detector',
-        'parameters, M',
-        'file, MB',
-        'precision',
-        'recall',
-        'hmean',
-        'more than the first',
-        'ms a picture',
-    )
-    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    lines = [HEAD, re.sub('[^|]+', '---', HEAD)]
     for name, found in results.items():
         hits, detections, words = found.counts.sum(0)
         against = '' if found is first else interval(hmean_difference(found.counts, first.counts))

@@ -31,17 +31,8 @@ def test_the_table(tmp_path, monkeypatch):
     head, *table = done.stdout.splitlines()
     assert head.startswith('3 pictures of val, 2 of them timed; ')
     rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table]
-    head = [
-        'detector',
-        'parameters, M',
-        'file, MB',
-        'precision',
-        'recall',
-        'hmean',
-        'more than the first',
-        'ms a picture',
-    ]
-    assert rows[0] == head
+    assert rows[0][3:7] == ['precision', 'recall', 'hmean', 'more than the first']
+    assert set(rows[1]) == {'---'} and {len(row) for row in rows} == {8}
     assert [row[0] for row in rows[2:]] == ['fast', 'craft']
     assert rows[2][1:3] == ['1.77', f'{network_file("n").stat().st_size / 1e6:.1f}']
     assert all(0 <= float(score) <= 1 for row in rows[2:] for score in row[3:6])
