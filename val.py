@@ -3,7 +3,7 @@
 python val.py --weights runs/distill/xn_maskdiff_PFI/weights/best.pt --data data/ICDAR.yaml --task test
 
 Limits of the shipped weights: words under 8 pixels of a picture shown at 640 are mostly missed (--imgsz 1280 helps);
-other scripts than Latin were hardly seen; ocrdistill-s.pt has upright boxes only.
+other scripts than Latin were hardly seen.
 """
 
 from utils.evaluation.options import ValOptions
@@ -29,7 +29,7 @@ def main() -> None:
         split,
         device,
         workers=options.workers,
-        choose=options.task == 'val' and model.conf_threshold is None,
+        choose=options.task == 'val' and model.point_at(options.imgsz).conf_threshold is None,
         threshold=options.icdar_conf,
         scale=tuple(options.word_scale) if options.word_scale else None,
         amp=options.bfloat16,

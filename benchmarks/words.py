@@ -112,7 +112,7 @@ def detect(weights: str, options: argparse.Namespace):
 
     device = select_device(options.device)
     model = load_model(weights, device)
-    if model.conf_threshold is None:
+    if model.point_at(options.imgsz).conf_threshold is None:
         raise UserError(f'{weights} carries no threshold: only the best.pt of a run does')
     split = EvaluationSplit(load_data_config(options.data), options.task, options.imgsz)
     report = evaluate_split(model, split, device, title=weights)

@@ -1,5 +1,7 @@
 """--crop: squares around words, at the scales that the hyp says; what the frame cuts is nobody's target."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -113,6 +115,23 @@ def test_dataset_gives_squares_of_the_crop(tiny_data):
         assert (first.image == second.image).all()
         np.testing.assert_array_equal(first.annotations.polygons, second.annotations.polygons)
     assert (dataset[2, 0].image != dataset[3, 0].image).any()
+
+
+@pytest.mark.parametrize('imgsz', [128, 320])  # the pictures are larger; and between this and twice this
+def test_crops_for_a_teacher_of_larger_pictures_show_the_student_the_same(tiny_data, imgsz):
+    """With shown, all words and their places are those of the plain data set, twice as large."""
+    hyp = DEFAULTS | {'scale': 0.5, 'zoom': 2.0, 'aspect': 0.5, 'degrees': 5.0, 'perspective': 5e-4, 'mosaic': 0.0}
+    data = load_data_config(tiny_data)
+    plain = TextDataset(data, 'train', imgsz, hyp, augment=True, crop=64)
+    twice = TextDataset(data, 'train', 2 * imgsz, hyp, augment=True, crop=128, shown=imgsz)
+    words = 0
+    for key in itertools.product(range(5), range(len(plain))):
+        one, two = (dataset[key].annotations for dataset in (plain, twice))
+        small = (one.boxes()[:, 2:] - one.boxes()[:, :2] < augment.MIN_SIDE + 0.1).any(1)
+        np.testing.assert_allclose(two.polygons, 2 * one.polygons, atol=0.05)
+        np.testing.assert_array_equal(two.dont_care[~small], one.dont_care[~small])
+        words += (~one.dont_care).sum()
+    assert words > 20
 
 
 @pytest.mark.parametrize('options', [{'crop': 100}, {'crop': 64, 'augment': False}, {'crop': 64, 'rect': True}])

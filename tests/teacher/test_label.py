@@ -19,7 +19,7 @@ from utils.distillation.craft import Words
 from utils.distillation.labelling import Labeller, Teacher, lacking, name_of
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
-from utils.loading.labels import Annotations
+from utils.loading.labels import Annotations, read_labels
 
 SIZE = (100, 50)  # width, height
 
@@ -28,17 +28,17 @@ def quad(x1, y1, x2, y2) -> np.ndarray:
     return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], float)
 
 
-def teacher_of(words: dict[str, list[tuple]], sure=0.6, unsure=0.3) -> Teacher:
+def teacher_of(words: dict[str, list[tuple]], sure=0.6, unsure=0.3, quads=True) -> Teacher:
     """One that sees (box, score) in pictures by name, and cannot read others."""
 
     def find(file: Path) -> Words:
         if file.stem not in words:
             raise Unreadable('broken')
         boxes, scores = zip(*words[file.stem], strict=True) if words[file.stem] else ((), ())
-        quads = np.reshape([quad(*box) for box in boxes], (-1, 4, 2))
-        return Words(quads, np.array(scores), np.zeros(len(quads), int))
+        corners = np.reshape([quad(*box) for box in boxes], (-1, 4, 2))
+        return Words(corners, np.array(scores), np.zeros(len(corners), int))
 
-    return Teacher(find, sure, unsure, {'teacher': 'test'})
+    return Teacher(find, quads, sure, unsure, {'teacher': 'test'})
 
 
 @pytest.fixture
@@ -78,6 +78,18 @@ def test_what_is_written(source, tmp_path, capsys):
     said = capsys.readouterr().out
     assert '3 pictures: 3 labelled (0 of them before), 0 left out' in said
     assert "3 words, 1 don't-care region, 1 picture without a word" in said
+
+
+
+def test_a_teacher_of_boxes_writes_boxes(source, tmp_path):
+    """Rows of four corners would teach a student with quads that these words are level."""
+    out = tmp_path / 'out'
+    Labeller(teacher_of(WORDS, quads=False), source, out).run()
+    assert np.allclose(rows(out / 'labels/a.txt'), [[0, 0.25, 0.3, 0.3, 0.2], [0, 0.1, 0.9, 0.2, 0.2]])
+    assert np.allclose(rows(out / 'ignore/a.txt'), [[0, 0.65, 0.3, 0.3, 0.2]])
+    assert rows(out / 'labels/sub/c.txt') == [[0, 0.5, 0.5, 1, 1]]
+    found = read_labels(out / 'labels/a.txt', 1)[0]
+    assert np.allclose(found.polygons[0, :, 0].min(), 0.1) and not found.edge_weight.any()
 
 
 def test_the_result_trains(source, tmp_path):

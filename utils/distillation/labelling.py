@@ -37,11 +37,13 @@ class Teacher(NamedTuple):
 
     Attributes:
         words: of a picture's file; raises Unreadable.
+        quads: their corners are known; False: they are those of upright boxes.
         sure, unsure: scores from which a word is a label, and from which it is don't-care.
         identity: what it is, as plain data.
     """
 
     words: Callable[[Path], Words]
+    quads: bool
     sure: float
     unsure: float
     identity: dict[str, Any]
@@ -67,11 +69,12 @@ def make_teacher(options: TeacherSettings) -> Teacher:
     """
     if options.teacher == CRAFT:
         craft = CraftDetector(options.weights, options.device, options.cache, options.imgsz or CANVAS)
-        sure, words, sha = WORD, craft.words, ''
+        sure, words, quads, sha = WORD, craft.words, True, ''
         imgsz = craft.canvas
     else:
         detector = Detector(options.teacher, device=options.device, imgsz=options.imgsz)
         sure, sha, imgsz = detector.conf_thres, file_sha256(options.teacher), detector.imgsz
+        quads = detector.model.quads
 
         def words(file: Path) -> Words:
             rows = detector(read_image(file))
@@ -84,7 +87,7 @@ def make_teacher(options: TeacherSettings) -> Teacher:
     if options.teacher != CRAFT:
         detector.conf_thres = unsure
     identity = {'teacher': options.teacher, 'imgsz': imgsz, 'sure': sure, 'unsure': unsure}
-    return Teacher(words, sure, unsure, identity | ({'sha256': sha} if sha else {'md5': MD5}))
+    return Teacher(words, quads, sure, unsure, identity | ({'sha256': sha} if sha else {'md5': MD5}))
 
 
 @dataclass
@@ -201,10 +204,10 @@ class Labeller:
         if self.missing:
             known = picture.scanned.annotations.scaled(*size)
             labels, ignore = (own_rows(picture.file, kind) for kind in ('labels', 'ignore'))
-            ignore += label_rows(select(words, lacking(words.quads, known)), size)
+            ignore += self._rows(words, lacking(words.quads, known), size)
         else:
             sure = words.scores >= self.teacher.sure
-            labels, ignore = label_rows(select(words, sure), size), label_rows(select(words, ~sure), size)
+            labels, ignore = self._rows(words, sure, size), self._rows(words, ~sure, size)
         image = self._place(picture, 'images')
         make_folder(image.parent)
         image.unlink(missing_ok=True)
@@ -215,6 +218,10 @@ class Labeller:
         write_text(self._place(picture, 'ignore'), joined(ignore))
         write_text(self._place(picture, 'scores'), joined(score_rows(words)))
         write_text(self._place(picture, 'labels'), joined(labels))
+
+    def _rows(self, words: Words, chosen: np.ndarray, size: np.ndarray) -> list[str]:
+        """Rows of a label file: the words that a mask (n,) chooses, in a picture of size (width, height)."""
+        return (quad_rows if self.teacher.quads else box_rows)(select(words, chosen), size)
 
     def _report(self, pictures: list[Picture], before: int) -> None:
         """Say what was done; the numbers are of all pictures, those that were done before included."""
@@ -288,10 +295,20 @@ def rows_of(file: Path) -> list[str]:
     return [row for row in read_rows(file, 'the labels') if row.strip()]
 
 
-def label_rows(words: Words, size: np.ndarray) -> list[str]:
+def quad_rows(words: Words, size: np.ndarray) -> list[str]:
     """Rows of a label file: class x1 y1 ... x4 y4, 0..1 of a picture of size (width, height)."""
-    corners = (words.quads / size).reshape(-1, 8)
-    rows = zip(words.classes, corners, strict=True)
+    return class_rows(words.classes, (words.quads / size).reshape(-1, 8))
+
+
+def box_rows(words: Words, size: np.ndarray) -> list[str]:
+    """Rows of a label file: class x y w h, 0..1 of a picture of size (width, height). They teach no corners."""
+    low, high = words.quads.min(1) / size, words.quads.max(1) / size
+    return class_rows(words.classes, np.concatenate(((low + high) / 2, high - low), 1))
+
+
+def class_rows(classes: np.ndarray, values: np.ndarray) -> list[str]:
+    """A class and its numbers, row by row."""
+    rows = zip(classes, values, strict=True)
     return [f'{category} ' + ' '.join(f'{value:.6f}' for value in row) for category, row in rows]
 
 

@@ -94,17 +94,29 @@ def random_projection(rng: np.random.Generator, hyp: dict, source: tuple, target
     return _projection(middle, shift * target, middle, tilt, angle, gain * random_stretch(rng, hyp), shear)
 
 
-def random_crop(rng: np.random.Generator, hyp: dict, example: Example, side: int, small: float = 1.0) -> Example:
+def random_crop(
+    rng: np.random.Generator,
+    hyp: dict,
+    example: Example,
+    side: int,
+    small: float = 1.0,
+    larger: tuple[float, float] = (1.0, 1.0),
+) -> Example:
     """A square of `side` pixels cut from a randomly projected picture, around a word that is drawn from all its words.
 
     Where the picture is large enough the square lies inside it; without words it lies anywhere. Words that its frame
-    cuts become don't-care regions. `translate` has no meaning here; `small` is random_gain's.
+    cuts become don't-care regions. `translate` has no meaning here.
+
+    Args:
+        small: see random_gain.
+        larger: how many times larger the picture and the square are than those that hyp is for.
     """
+    picture_times, square_times = larger
     image, annotations = example
     size = np.array(image.shape[1::-1], float)
-    tilt = rng.uniform(-hyp['perspective'], hyp['perspective'], 2)
+    tilt = rng.uniform(-hyp['perspective'], hyp['perspective'], 2) / picture_times
     angle = math.radians(rng.uniform(-hyp['degrees'], hyp['degrees']))
-    gain = random_gain(rng, hyp, small) * random_stretch(rng, hyp)  # (2,)
+    gain = random_gain(rng, hyp, small) * random_stretch(rng, hyp) * (square_times / picture_times)  # (2,)
     shear = np.tan(np.radians(rng.uniform(-hyp['shear'], hyp['shear'], 2)))
     place = rng.uniform(0, 1, 2)
     words = annotations.boxes()[~annotations.dont_care]

@@ -48,6 +48,8 @@ class TextDataset(Dataset):
         unlabelled: a folder or a list file of more pictures, of which nothing is known; label files are not read.
         crop: with augment, side in pixels of the squares that are cut from the pictures and given out, a multiple of
             stride. Pictures are then held at imgsz at most; smaller ones are not enlarged.
+        shown: with crop, the longer side at which hyp is for them; None: imgsz. Words and squares are imgsz / shown
+            times larger than those of a data set of this imgsz, and otherwise the same.
 
     Attributes:
         files: n pictures (Path).
@@ -78,6 +80,7 @@ class TextDataset(Dataset):
         dont_care: str | None = None,
         unlabelled: Path | str | None = None,
         crop: int | None = None,
+        shown: int | None = None,
     ):
         if imgsz < stride or imgsz % stride:
             raise UserError(f'the image size is {imgsz}, expected a multiple of {stride}')
@@ -89,6 +92,7 @@ class TextDataset(Dataset):
         if crop is not None and (not augment or rect or crop < stride or crop % stride):
             raise UserError(f'crops are {crop} pixels, expected a multiple of {stride}, in training')
         self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
+        self.shown = shown or imgsz
         self.hyp = check_hyp(hyp or {})
         if augment and crop is None and self.hyp['paste']:
             raise UserError('paste of --hyp, which pastes words, is for training with --crop')
@@ -262,20 +266,21 @@ class TextDataset(Dataset):
         """A crop of the picture, or a mosaic of four crops of its size."""
         whole = rng.random() >= self.hyp['mosaic']
         images = (index,) if whole else (index, *self._others(rng, index, 3))
-        small = [self.imgsz / self._held_side(i) for i in images]
-        crops = [
-            augment.random_crop(rng, self.hyp, self.example(i), self.crop, times)
-            for i, times in zip(images, small, strict=True)
-        ]
+        crops = [self._crop(rng, i) for i in images]
         if whole:
             return self._pasted(rng, index, crops[0])
         image, annotations = augment.compose_mosaic(rng, crops, self.crop // 2)
         return image, annotations.demoted(augment.MIN_SIDE, augment.WHOLE)
+
+    def _crop(self, rng: np.random.Generator, index: int) -> Example:
+        own, held = int(self.shapes[index].max()), self._held_side(index)
+        usual = min(self.shown, own)  # what _held_side is for a data set of that imgsz
+        larger = (held / usual, self.imgsz / self.shown)
+        return augment.random_crop(rng, self.hyp, self.example(index), self.crop, self.shown / usual, larger)
 
     def _pasted(self, rng: np.random.Generator, index: int, crop: Example) -> Example:
         """The crop, with the probability of hyp's `paste` with words of another picture in it."""
         if not self.hyp['paste'] or rng.random() >= self.hyp['paste']:
             return crop
         other = self._others(rng, index, 1)[0]
-        small = self.imgsz / self._held_side(other)
-        return paste_words(rng, crop, augment.random_crop(rng, self.hyp, self.example(other), self.crop, small))
+        return paste_words(rng, crop, self._crop(rng, other))

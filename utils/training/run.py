@@ -75,6 +75,7 @@ class TrainingRun:
             cache=options.cache,
             unlabelled=options.unlabelled if isinstance(options, TeacherOptions) else None,
             crop=options.crop and options.crop * held // options.imgsz,
+            shown=options.imgsz if options.crop else None,
         )
         self.val_set = self._val_set(options.imgsz)
         read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
@@ -205,10 +206,11 @@ class TrainingRun:
     def _report(self, trainer: Trainer) -> None:
         """Evaluate best.pt in float32 on val, choose its threshold and word scale there, and draw."""
         best, best_epoch = load_model(trainer.best, self.device), trainer.state.best_epoch
-        begun = point_of(trainer.model, self.options.imgsz) if trainer.model.conf_threshold is not None else None
+        imgsz = self.options.imgsz
+        begun = None if trainer.model.point_at(imgsz).conf_threshold is None else point_of(trainer.model, imgsz)
         report = evaluate_split(best, self.val_set, self.device, choose=True, begun=begun, title='evaluating best.pt')
         metrics = report.metrics(
-            weights=str(trainer.best), imgsz=self.options.imgsz, precision_of='float32', epoch=best_epoch
+            weights=str(trainer.best), imgsz=imgsz, precision_of='float32', epoch=best_epoch
         )
         if report.point.origin != CHOSEN:
             metrics['conf_threshold_from'] = report.point.origin
