@@ -627,6 +627,20 @@ def test_useless_weight_flag(world, mistake, flag, method):
     assert f'{flag} has no effect' in line and method in line
 
 
+def test_methods_on_frozen_layers_teach_nothing(world, mistake):
+    flags = (*SMALL, *world.distillation('xn_maskdiff_PFI_Hint'), '--freeze', 10)
+    assert '--freeze 10: hint teaches layers 4, 6, 9' in mistake(distill.main, 'distill.py', *flags)
+
+
+def test_val_without_words_is_refused_before_training(world, tmp_path, mistake):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'labels').mkdir()
+    shutil.copy(next(world.unlabelled.iterdir()), tmp_path / 'images/empty.jpg')
+    (tmp_path / 'labels/empty.txt').touch()
+    data = world.write('no_words.yaml', yaml.safe_load(world.data.read_text()) | {'val': str(tmp_path / 'images')})
+    assert 'val has no target' in mistake(train.main, 'train.py', '--cfg', world.student, '--data', data, *SMALL)
+
+
 def test_mistakes_with_resume(world, tmp_path, trained, mistake):
     device = ('--device', 'cpu')
     assert 'only the last.pt' in mistake(train.main, 'train.py', '--resume', trained / 'weights/best.pt', *device)

@@ -261,6 +261,11 @@ def test_every_recipe_has_its_teachers_size(place):
         (('--recipes', 'xn_maskdiff,nn_larger', '--teacher_imgsz', 64), '^nn_larger: mask: layer 17 has cells of 8'),
         (('--recipes', 'xn_maskdiff_PFI', '--teacher_imgsz', 128), '^xn_maskdiff_PFI: the teacher sees 128 pixels'),
         (('--cfg_teacher', 'models/yolov5s.yaml'), '^xn_maskdiff: the teacher .* does not fit models/yolov5s.yaml'),
+        (
+            ('--recipes', 'maps+logit', '--maps', 'nowhere'),
+            '^maps.logit: .* training pictures have no maps of CRAFT in',
+        ),
+        (('--recipes', 'hint', '--freeze', 10), '^hint: --freeze 10: hint teaches layers 4, 6, 9'),
     ],
 )
 def test_what_a_recipe_would_refuse_is_refused_before_the_control(place, more, words):

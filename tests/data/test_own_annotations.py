@@ -332,6 +332,18 @@ def test_a_box_teaches_no_corners(run, photos, tmp_path, drawn, weight):
     np.testing.assert_allclose(data.labels[0], [[0, *BOX]], atol=1e-6)
 
 
+def test_a_word_that_the_border_cuts_teaches_no_corners(run, photos, tmp_path):
+    """Of a leaning quad the border leaves five corners; their smallest rectangle is not the word's."""
+    shapes = [
+        f'<polygon label="text" points="{corners}"/>' for corners in ('50,10;70,20;66,28;46,18', '1,1;9,1;9,9;1,9')
+    ]
+    images = ''.join(f'<image name="{name}.png" width="60" height="40">{"".join(shapes)}</image>' for name in 'abc')
+    run('cvat', write(tmp_path / 'notes.xml', f'<annotations>{images}</annotations>'))
+    data = TextDataset(load_data_config(tmp_path / 'out/data.yaml'), 'train', 64)
+    assert [annotations.edges()[:, 4].tolist() for annotations in data.annotations] == [[0, 1], [0, 1]]
+    np.testing.assert_allclose(data.labels[0][0], [0, 53 / 60, 17.5 / 40, 14 / 60, 15 / 40], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ('content', 'reason'),
     [

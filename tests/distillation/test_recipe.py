@@ -292,6 +292,9 @@ def test_teachers_size_by_hand():
     for scale, imgsz in ((1.5, 224), (0.25, 128)):
         with pytest.raises(UserError, match=f'teacher_scale {scale} makes {imgsz * scale:g} pixels'):
             recipe_of({'mask': {}}, teacher_scale=scale).teacher_imgsz(imgsz)
+    assert recipe_of({'mask': {}}, teacher_scale=1.5).teacher_imgsz(640, crop=64) == 960
+    with pytest.raises(UserError, match=r'teacher_scale 1\.5 makes 144 pixels of --crop 96'):
+        recipe_of({'mask': {}}, teacher_scale=1.5).teacher_imgsz(640, crop=96)
 
 
 def test_teacher_boxes_work_without_labels():

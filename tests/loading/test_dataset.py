@@ -1,7 +1,9 @@
 """Dataset: labels, the data yaml, batches, and what is skipped or refused; on small pictures made here."""
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -620,7 +622,9 @@ def two_kinds(tmp_path):
         folder = tmp_path / 'images' / split
         folder.mkdir(parents=True)
         for number in range(count):
-            cv2.imwrite(str(folder / f'{number}.png'), np.full((64, 96, 3), value, np.uint8))
+            image = np.full((64, 96, 3), value, np.uint8)
+            image[0, 0] = number
+            cv2.imwrite(str(folder / f'{number}.png'), image)
     (tmp_path / 'images/more/broken.png').write_bytes(b'nothing')
     for split in ('train', 'more'):  # labels of the unlabelled must not be read
         (tmp_path / 'labels' / split).mkdir(parents=True)
@@ -659,6 +663,11 @@ def test_pictures_of_a_split_are_not_unlabelled(two_kinds):
     (two_kinds / 'again').symlink_to(two_kinds / 'images/train')
     with pytest.raises(UserError, match='all 3 of .* are in a split'):
         TextDataset(data, 'train', 64, unlabelled=two_kinds / 'again')
+    shutil.copyfile(two_kinds / 'images/train/1.png', two_kinds / 'images/more/copy.png')
+    dataset = TextDataset(data, 'train', 64, unlabelled=two_kinds / 'images/more')
+    assert 'unlabelled: 3 pictures; 1 more are left out' in dataset.summary
+    copied = dataclasses.replace(data, splits={'train': 'images/train', 'test': 'images/more'})
+    assert shared_images(copied, list_images(copied, 'train')) == {'test': 1}
     assert shared_images(data, list_images(data, 'train')) == {'val': 3}
     assert shared_images(data, list_images(data, 'train')[1:]) == {'val': 2}  # one that is broken is not trained on
 

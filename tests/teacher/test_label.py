@@ -80,7 +80,6 @@ def test_what_is_written(source, tmp_path, capsys):
     assert "3 words, 1 don't-care region, 1 picture without a word" in said
 
 
-
 def test_a_teacher_of_boxes_writes_boxes(source, tmp_path):
     """Rows of four corners would teach a student with quads that these words are level."""
     out = tmp_path / 'out'

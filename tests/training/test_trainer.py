@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import train
-from models.checkpoint import load_model, read_checkpoint
+from models.checkpoint import load_model, read_checkpoint, save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
 from tests.support import ROOT, small_cfg
@@ -142,7 +142,9 @@ def test_a_line_says_how_an_epoch_went():
 def test_starting_weights_are_judged_and_keep_their_point(tiny_data, tmp_path, capsys):
     """Fine-tuning at a rate that ruins the weights leaves them as best.pt, with their threshold and word scale."""
     start = load_model(ROOT / 'teacher/demo/yolov5n.pt', fuse=False)
-    flags = ('--weights', ROOT / 'teacher/demo/yolov5n.pt', '--data', tiny_data, '--imgsz', 320, '--lr0', 1)
+    points = {'320': {'conf_threshold': 0.33, 'word_scale': [0.9, 0.8]}}  # a threshold for a size, as pack.py gives
+    save_checkpoint(tmp_path / 'start.pt', start, start.state_dict(), points=points)
+    flags = ('--weights', tmp_path / 'start.pt', '--data', tiny_data, '--imgsz', 320, '--lr0', 1)
     flags += ('--epochs', 9, '--patience', 1, '--project', tmp_path, '--name', 'run')
     call(train.main, 'train.py', *SMALL, *flags)
     said = capsys.readouterr().out
@@ -151,8 +153,8 @@ def test_starting_weights_are_judged_and_keep_their_point(tiny_data, tmp_path, c
     best = read_checkpoint(tmp_path / 'run/weights/best.pt')
     assert all(torch.equal(best.state[key], value) for key, value in start.state_dict().items())
     assert best.meta['epoch'] == -1 and best.meta['metrics']['map50'] > 0.2
-    assert (best.meta['conf_threshold'], tuple(best.meta['word_scale'])) == (start.conf_threshold, start.word_scale)
+    assert (best.meta['conf_threshold'], tuple(best.meta['word_scale'])) == (0.33, (0.9, 0.8))
     assert 'the starting weights, as val has 2 pictures, 20 are needed' in best.meta['conf_threshold_from']
     last = read_checkpoint(tmp_path / 'run/weights/last.pt')
-    assert last.meta['starting_point']['conf_threshold'] == start.conf_threshold
+    assert last.meta['starting_point']['conf_threshold'] == 0.33
     assert len(last.meta['resume']['rows']) == 1

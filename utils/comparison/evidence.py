@@ -78,7 +78,7 @@ class Evidence:
         options, opt = row.options, row.options.as_dict() | {'seed': seed}
         if isinstance(options, DistillOptions):
             recipe = read_recipe(options.recipe, options.methods, options)
-            size = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
+            size = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz, options.crop)
             opt |= {'recipe_content': recipe.as_dict(), 'teacher_imgsz': size}
         entry = Entry(row.label, row.kind, row.flags, opt)
         return Run(entry, seed, self.place, settings_of(opt, hyp_of(options)), SPLITS[-1])

@@ -12,8 +12,16 @@ from models.yolo import DetectionModel
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, method_flags
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
-from utils.distillation.models import build_student, load_teacher, require_teacher, take_own_yaml
+from utils.distillation.models import (
+    build_student,
+    load_teacher,
+    refuse_frozen,
+    require_maps,
+    require_teacher,
+    take_own_yaml,
+)
 from utils.distillation.recipe import Recipe, read_recipe
+from utils.loading.listing import list_images, new_images
 from utils.runtime.run_folder import write_yaml
 from utils.training.options import DEFAULT_RECIPE
 
@@ -139,7 +147,7 @@ def take_anchors(student: str, teachers: list[str], folder: Path, nc: int) -> st
 def add_recipe(comparison: Comparison, choice: Choice, recipe: Recipe) -> None:
     """Add a recipe's row and its teacher. Raises UserError where distill.py would refuse it."""
     options = comparison.options
-    size = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
+    size = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz, options.crop)
     if not options.table:
         try_recipe(comparison, choice.label, recipe, size)
     more = {'teacher_imgsz': size, 'unlabelled': options.unlabelled}
@@ -158,5 +166,9 @@ def try_recipe(comparison: Comparison, label: str, recipe: Recipe, teacher_imgsz
             labelled = 0.5 if options.unlabelled else 1.0  # whatever is less than all
             settings = DistillerSettings(comparison.hyp, options.imgsz, teacher_imgsz=teacher_imgsz, labelled=labelled)
             Distiller(student, freeze_teacher(teacher), recipe, settings)
+            refuse_frozen(recipe, options.freeze)
+            if recipe.needs_maps:
+                more_files = new_images(Path(options.unlabelled), data)[0] if options.unlabelled else []
+                require_maps(list_images(data, 'train') + more_files, options)
     except UserError as error:
         raise UserError(f'{label}: {error}') from None

@@ -59,11 +59,13 @@ def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
     if 'recipe_content' not in opt:
         cfg = opt['cfg'] or ('' if opt['weights'] else 'models/yolov5n.yaml')
         return found | {'cfg': fingerprint(cfg), 'weights': fingerprint(opt['weights'])}
-    recipe = parse_recipe(opt['recipe_content'], 'opt.yaml').as_dict()
+    known = parse_recipe(opt['recipe_content'], 'opt.yaml')
+    recipe = known.as_dict()
     for key in ('teacher', 'teacher_weights', 'student', 'student_weights'):
         found[key] = fingerprint(recipe.pop(key))
     del recipe['teacher_scale']  # teacher_imgsz tells it
-    more = {key: opt.get(key) for key in ('teacher_imgsz', 'unlabelled')}
+    of_maps = ('maps',) if known.needs_maps else ()
+    more = {key: opt.get(key) for key in ('teacher_imgsz', 'unlabelled', *of_maps)}
     return found | more | dict(flatten(recipe, 'recipe'))
 
 

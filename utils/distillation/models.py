@@ -155,7 +155,8 @@ def resolve_recipe(start: Start[DistillOptions], published: str | None = None) -
         print(yaml.safe_dump(recipe.as_dict(), sort_keys=False), end='')
     require_teacher(recipe, options.data)
     take_own_yaml(recipe, options)
-    options.teacher_imgsz = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz)
+    refuse_frozen(recipe, options.freeze)
+    options.teacher_imgsz = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz, options.crop)
     options.recipe_content = recipe.as_dict()
     return recipe
 
@@ -166,16 +167,28 @@ def add_maps(pictures: TextDataset, recipe: Recipe, options: DistillOptions) -> 
     Raises:
         UserError: there are none of a picture.
     """
-    if not any(use.method.NEEDS_MAPS for use in recipe.methods.values()):
-        return
+    if recipe.needs_maps:
+        require_maps(pictures.files, options)
+        pictures.maps = MapDataset(pictures, MapCache(options.maps).read)
+
+
+def require_maps(files: list[Path], options: TeacherOptions) -> None:
+    """Raise a UserError where there are no maps of CRAFT of a training picture."""
     cache = MapCache(options.maps)
-    lacking = [file for file in pictures.files if not cache.has(file)]
+    lacking = [file for file in files if not cache.has(file)]
     if lacking:
         raise UserError(
-            f'{len(lacking)} of {counted(len(pictures), "training picture")} have no maps of CRAFT in {options.maps}, '
+            f'{len(lacking)} of {counted(len(files), "training picture")} have no maps of CRAFT in {options.maps}, '
             f'the first {lacking[0]}: make them with "python teacher/craft.py --data {options.data} --task train"'
         )
-    pictures.maps = MapDataset(pictures, cache.read)
+
+
+def refuse_frozen(recipe: Recipe, count: int) -> None:
+    """Raise a UserError where a method looks at layers alone that --freeze keeps as they are: it teaches nothing."""
+    for name, use in recipe.methods.items():
+        if use.layers and max(use.layers) < count:
+            layers = ', '.join(map(str, use.layers))
+            raise UserError(f'--freeze {count}: {name} teaches layers {layers}, and none of them would train')
 
 
 def resolve_teacher(run: TrainingRun, teacher: DetectionModel, weights: str) -> None:

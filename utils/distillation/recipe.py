@@ -68,8 +68,12 @@ class Recipe:
     decay: str
     methods: dict[str, MethodUse]
 
-    def teacher_imgsz(self, imgsz: int) -> int | None:
-        """Longer side in pixels of the teacher's pictures where it is not the student's. Raises UserError."""
+    def teacher_imgsz(self, imgsz: int, crop: int | None = None) -> int | None:
+        """Longer side in pixels of the teacher's pictures where it is not the student's.
+
+        Raises:
+            UserError: the network cannot take pictures of that size, or squares of `crop` pixels at that scale.
+        """
         if self.teacher_scale == 1:
             return None
         size = imgsz * self.teacher_scale
@@ -78,7 +82,17 @@ class Recipe:
                 f"teacher_scale {self.teacher_scale:g} makes {size:g} pixels of the student's {imgsz}, "
                 f'expected a multiple of 32, at least 64'
             )
+        if crop and crop * self.teacher_scale % 32:
+            raise UserError(
+                f'teacher_scale {self.teacher_scale:g} makes {crop * self.teacher_scale:g} pixels of --crop {crop}, '
+                f'expected a multiple of 32'
+            )
         return int(size)
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether a method reads CRAFT's maps."""
+        return any(use.method.NEEDS_MAPS for use in self.methods.values())
 
     def override(self, flag: str, method: str, value: float) -> None:
         """Set a method's weight from a command's flag: its first term gets the value, the others keep their ratio.

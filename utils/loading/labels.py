@@ -262,8 +262,9 @@ def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: b
             continue
         if note:
             notes.append(f'{place}: {note}')
-        weight = float(len(coordinates) != BOX_COLUMNS - 1)
         polygon = clip_polygons(polygon[None], 1, 1)[0]
+        # Where the picture's border cuts a word, the corners on it are not the word's.
+        weight = float(len(coordinates) != BOX_COLUMNS - 1 and ((polygon > 0) & (polygon < 1)).all())
         key = (category, polygon.tobytes())
         if polygon_areas(polygon[None])[0] < MIN_AREA:
             skipped.append(f'{place}: a region without area')

@@ -1,6 +1,8 @@
 """Which images a split has."""
 
 import contextlib
+import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -77,7 +79,7 @@ def spread(images: list[Path], count: int, source: Path) -> list[Path]:
 
 
 def new_images(place: Path, data: DataConfig) -> tuple[list[Path], Listing]:
-    """The images of a folder or list file that are in no split of the data, and all that is there.
+    """The images of a folder or list file that are in no split of the data, as copies neither, and all that is there.
 
     Raises:
         UserError: the place is neither, or nothing is left.
@@ -86,7 +88,7 @@ def new_images(place: Path, data: DataConfig) -> tuple[list[Path], Listing]:
     if listing is None or not listing.images:
         raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
     known = set().union(*(real_files(data, split) for split in data.splits))
-    images = [file for file in listing.images if real_file(file) not in known]
+    images = [file for file, is_known in zip(listing.images, among(listing.images, known), strict=True) if not is_known]
     if not images:
         raise UserError(f'unlabelled pictures: all {len(listing.images)} of {place} are in a split of {data.file}')
     return images, listing
@@ -107,7 +109,8 @@ def twins(images: list[Path]) -> str:
 def shared_images(data: DataConfig, trained_on: Iterable[Path]) -> dict[str, int]:
     """{split: images of it that are trained on too}, of the splits where there are any."""
     trained_on = set(map(real_file, trained_on))
-    shared = {split: len(trained_on & real_files(data, split)) for split in data.splits if split != 'train'}
+    others = {split: list(real_files(data, split)) for split in data.splits if split != 'train'}
+    shared = {split: sum(among(files, trained_on)) for split, files in others.items()}
     return {split: count for split, count in shared.items() if count}
 
 
@@ -145,3 +148,34 @@ def image_of_row(row: str, folders: Iterable[Path]) -> Path:
             if found := matching(folder, row if start == 0 else '/'.join(parts[start:])):
                 return found
     return next(iter(folders)) / row
+
+
+def among(files: Iterable[Path], others: Iterable[Path]) -> list[bool]:
+    """Which files are others: the same file whatever links lead to it, or a copy of it."""
+    contents = defaultdict(dict)  # of each length: the files, and their digests once they are asked for
+    for other in set(map(real_file, others)):
+        contents[length(other)][other] = None
+    found = []
+    for file in map(real_file, files):
+        alike = contents.get(length(file), {})
+        if alike and file not in alike:
+            for other in alike:
+                alike[other] = alike[other] or digest(other)
+            found.append(digest(file) in alike.values())
+        else:
+            found.append(bool(alike))
+    return found
+
+
+def length(file: Path) -> int:
+    """Bytes of a file, 0 where there is none to read."""
+    with contextlib.suppress(OSError, ValueError):
+        return file.stat().st_size
+    return 0
+
+
+def digest(file: Path) -> bytes:
+    """Of a file's content; of one that cannot be read its own name, which no other has."""
+    with contextlib.suppress(OSError), file.open('rb') as stream:
+        return hashlib.file_digest(stream, 'sha256').digest()
+    return os.fsencode(file)

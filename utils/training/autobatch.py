@@ -46,6 +46,9 @@ def _trial_step(model, criterion: DetectionCriterion, size: int, imgsz: int) -> 
     device = next(model.parameters()).device
     images = torch.zeros(size, 3, imgsz, imgsz, device=device).contiguous(memory_format=torch.channels_last)
     rows = torch.tensor([[i, 0, 0.5, 0.5, 0.05, 0.05] for i in range(size) for _ in range(20)], device=device)
-    batch = Batch(images, rows, rows[:0], [], [], [], [])
+    edges = torch.zeros(len(rows), 5, device=device)
+    edges[:, 4] = 1  # their weight
+    maps = torch.zeros_like(images, dtype=torch.uint8)  # for the methods that read some
+    batch = Batch(images, rows, rows[:0], [], [], [], [], edges=edges, maps=maps)
     terms = criterion(model.train(), images, batch)
     weighted_sum(terms, criterion.weights(0.0)).backward()

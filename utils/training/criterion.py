@@ -9,7 +9,7 @@ from utils.runtime import distributed
 from utils.runtime.device import autocast
 from utils.training.loss import DetectionLoss, scaled_gains
 
-WAIT = 50  # batches of the first epoch that automatic weights wait for a gradient
+WAIT = 50  # first batches, in which automatic weights wait for a gradient
 
 
 class DetectionCriterion(nn.Module):

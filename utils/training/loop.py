@@ -192,8 +192,9 @@ class Trainer:
     def _step(self, batch: Batch, epoch: int, number: int, last: bool) -> StepResult:
         """Add a batch's gradients; the last of the batches that make a step moves the weights."""
         images = to_network(batch.images, self.device, self.criterion.amp)
-        if epoch == 0 and (number == 0 or (number < WAIT and self.criterion.waiting)):
-            self.criterion.prepare(self.model, images, batch, number == 0)
+        before = epoch * len(self.loader) + number
+        if before == 0 or (before < WAIT and self.criterion.waiting):
+            self.criterion.prepare(self.model, images, batch, before == 0)
         with distributed.accumulating(self.forward, last):
             terms = self.forward(images, batch)
             weights = self.criterion.weights(epoch + number / len(self.loader))

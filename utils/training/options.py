@@ -285,6 +285,13 @@ class TeacherOptions(TrainingOptions):
         metavar='DIR',
     )
 
+    maps: str = option(
+        'runs/craft/1280',
+        "folder of CRAFT's maps of the training images, for the method maps; see teacher/craft.py ({default})",
+        group=MODELS,
+        metavar='DIR',
+    )
+
     def contradictions(self, given: set[str]) -> Iterator[str]:
         yield from super().contradictions(given)
         if self.crop and self.teacher_imgsz and (self.crop * self.teacher_imgsz) % (32 * self.imgsz):
@@ -318,12 +325,6 @@ class DistillOptions(TeacherOptions, RunOptions):
         metavar='LIST',
     )
     list_methods: bool = option(False, 'show all methods, a line each', group='recipe', exclusive='recipe', kept=False)
-    maps: str = option(
-        'runs/craft/1280',
-        "folder of CRAFT's maps of the training images, for the method maps; see teacher/craft.py ({default})",
-        group=MODELS,
-        metavar='DIR',
-    )
     mask_diff: float | None = option(
         None,
         'weight of the mask term (objects; the background keeps its ratio)',

@@ -78,6 +78,8 @@ class TrainingRun:
             shown=options.imgsz if options.crop else None,
         )
         self.val_set = self._val_set(options.imgsz)
+        if not any(map(len, self.val_set.labels)):
+            raise UserError(f'{options.data}: val has no target, so no epoch could be judged')
         read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
         if options.quads and not any(a.edge_weight[~a.dont_care].any() for a in self.train_set.annotations):
@@ -209,9 +211,7 @@ class TrainingRun:
         imgsz = self.options.imgsz
         begun = None if trainer.model.point_at(imgsz).conf_threshold is None else point_of(trainer.model, imgsz)
         report = evaluate_split(best, self.val_set, self.device, choose=True, begun=begun, title='evaluating best.pt')
-        metrics = report.metrics(
-            weights=str(trainer.best), imgsz=imgsz, precision_of='float32', epoch=best_epoch
-        )
+        metrics = report.metrics(weights=str(trainer.best), imgsz=imgsz, precision_of='float32', epoch=best_epoch)
         if report.point.origin != CHOSEN:
             metrics['conf_threshold_from'] = report.point.origin
         store_metrics(trainer.best, metrics)
