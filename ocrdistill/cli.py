@@ -1,12 +1,13 @@
 """The command `ocrdistill`: words in pictures, found (detect) and read (read). Imports nothing heavy before it must."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ocrdistill.errors import Unreadable, UserError
 
@@ -24,20 +25,22 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (detect, read):
         command.add_argument('sources', nargs='+', metavar='FILE|FOLDER', help='pictures; folders with all below them')
         command.add_argument('--model', default='n', help='n, s, or a .onnx file of export.py (default n)')
-        size = f'{", ".join(SIZES)} or pixels of the long side (default balanced)'
-        command.add_argument('--size', default='balanced', type=_size, metavar='SIZE', help=size)
+        size = f'{", ".join(SIZES)} or pixels of the long side (default balanced; of a .onnx file its own)'
+        command.add_argument('--size', type=_size, metavar='SIZE', help=size)
         command.add_argument('--threshold', type=float, metavar='SCORE', help='lowest score, 0..1 (default: as chosen)')
-        tiles = command.add_argument('--slice', nargs='?', type=int, const=True, default=False, metavar='PX')
-        tiles.help = 'look at tiles of PX x PX pixels, too (default: of --size)'
+        tiles = command.add_argument('--slice', nargs='?', type=_tile, const=True, default=False, metavar='PX')
+        tiles.help = 'look at tiles of PX x PX pixels, too (without PX: of --size)'
         command.add_argument('--rotate', action='store_true', help='find words in all four quarter turns')
         several = 'score words by three sizes: surer with --size best, nearly twice as slow'
         command.add_argument('--multiscale', action='store_true', help=several)
         command.add_argument('--max-words', type=int, metavar='N', help='of a picture (1000; 3000 with --slice)')
         command.add_argument('--threads', type=int, metavar='N', help='of the processor (default: all cores)')
+        where = "ONNX Runtime's, such as CUDAExecutionProvider,CPUExecutionProvider (default: the processor)"
+        command.add_argument('--providers', type=lambda text: text.split(','), metavar='LIST', help=where)
         command.add_argument('--draw', type=Path, metavar='DIR', help='write pictures with the words outlined')
         command.add_argument('--scores', action='store_true', help='with --draw: write the scores beside the words')
+        command.add_argument('--crops', type=Path, metavar='DIR', help='write each word, levelled, in reading order')
     detect.add_argument('--json', type=Path, metavar='FILE', help='write boxes, corners, scores, lines; - prints them')
-    detect.add_argument('--crops', type=Path, metavar='DIR', help='write each word, levelled, in reading order')
     read.add_argument('--format', choices=FORMATS, default='text', help='of what is written (default text)')
     read.add_argument('--out', type=Path, metavar='FILE', help='write there (default: print)')
     read.add_argument('--recogniser', choices=RECOGNISERS, default='rapidocr', help='(default rapidocr)')
@@ -54,6 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == 'read' and options.language and options.recogniser != 'tesseract':
         parser.error('--language is for --recogniser tesseract')
     logging.basicConfig(format='warning: %(message)s')
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     try:
         {'detect': run_detect, 'read': run_read}[options.command](options)
     except UserError as error:
@@ -62,54 +68,95 @@ def main(arguments: list[str] | None = None) -> None:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
             raise
-        sys.exit(f'error: {error.filename}: {error.strerror}')
+        sys.exit(f'error: {f"{error.filename}: " if error.filename else ""}{error.strerror}')
 
 
 def run_detect(options: argparse.Namespace) -> None:
     """`ocrdistill detect`."""
     from ocrdistill.detector import TextDetector
-    from ocrdistill.reading.formats import Page, to_json
+    from ocrdistill.reading.formats import to_json
 
     images = Images(options.sources)
-    detector = TextDetector(**detector_options(options))
-    pages: list[Page] = []
     printed = options.json is not None and str(options.json) == '-'
-    for name, image in images:
-        words = detector(image)
-        pages.append(Page(str(name), image.shape[1], image.shape[0], words))
-        print(f'{name}: {counted(len(words), "word")}', file=sys.stderr if printed else sys.stdout)
-        if options.draw:
-            draw(image, words, options.draw / name, options.scores, images)
-        if options.crops:
-            for number, word in enumerate(words):
-                images.save(word.crop(), options.crops / name.with_name(f'{name.name}_{number:03d}.png'))
-    if options.json is not None:
-        put(to_json(pages), None if printed else options.json)
+    with Report(to_json if options.json else None, None if printed else options.json, images) as report:
+        detector = TextDetector(**detector_options(options))
+        for name, image in images:
+            words = detector(image)
+            report.add(name, image, words)
+            say(f'{name}: {counted(len(words), "word")}', sys.stderr if printed else sys.stdout)
+            write_pictures(options, name, image, words, images)
     images.end()
 
 
 def run_read(options: argparse.Namespace) -> None:
     """`ocrdistill read`."""
     from ocrdistill.reading.formats import FORMATS as WRITERS
-    from ocrdistill.reading.formats import Page
     from ocrdistill.reading.reader import TextReader
 
     images = Images(options.sources)
-    reader = TextReader(options.recogniser, language=options.language, **detector_options(options))
-    pages: list[Page] = []
-    for name, image in images:
-        words = reader(image)
-        pages.append(Page(str(name), image.shape[1], image.shape[0], words))
-        if images.several or options.out:
-            print(f'{name}: {counted(len(words), "word")}', file=sys.stderr)
-        if options.draw:
-            draw(image, words, options.draw / name, options.scores, images)
-    put(WRITERS[options.format][1](pages), options.out)
+    with Report(WRITERS[options.format][1], options.out, images) as report:
+        reader = TextReader(options.recogniser, language=options.language, **detector_options(options))
+        for name, image in images:
+            words = reader(image)
+            report.add(name, image, words)
+            if images.several or options.out:
+                say(f'{name}: {counted(len(words), "word")}', sys.stderr)
+            write_pictures(options, name, image, words, images)
     images.end()
+
+
+class Report:
+    """What is told of all images, written at the end: as a context manager, also of a run that was interrupted.
+
+    Args:
+        write: makes the text of pages; None: there is none.
+        file: where to; None: it is printed.
+        images: the sources, which it must not replace.
+
+    Raises:
+        UserError: the file is a source or a folder. An OSError where it cannot be written; both before any image.
+    """
+
+    def __init__(self, write: Callable[[list[Any]], str] | None, file: Path | None, images: 'Images'):
+        self.write, self.file = write, file
+        self.pages: list[Any] = []
+        if file is None:
+            return
+        images.protect(file)
+        if file.is_dir():
+            raise UserError(f'{file} is a folder: name a file')
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open('ab'):  # may be written
+            pass
+
+    def add(self, name: Any, image: Any, words: list[Any]) -> None:
+        """Keep the words of an image (H, W, 3), without its pixels."""
+        from dataclasses import replace
+
+        from ocrdistill.reading.formats import Page
+
+        if self.write:
+            kept = [replace(word, image=image[:0]) for word in words]
+            self.pages.append(Page(str(name), image.shape[1], image.shape[0], kept))
+
+    def __enter__(self) -> 'Report':
+        return self
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        if self.write is None or (error is not None and not self.pages):
+            return
+        text = self.write(self.pages)
+        if self.file is not None:
+            # What UTF-8 cannot hold, of names, becomes an escape, which JSON reads back.
+            self.file.write_text(text, encoding='utf-8', errors='backslashreplace')
+            return
+        if hasattr(sys.stdout, 'reconfigure'):
+            sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace')
+        sys.stdout.write(text)
 
 
 class Images:
@@ -150,10 +197,14 @@ class Images:
 
         if file.suffix.lower() not in ('.jpg', '.jpeg', '.png', '.webp'):
             file = file.with_name(f'{file.name}.png')
-        if os.path.realpath(file) in self.real:
-            raise UserError(f'{file} is a source itself: choose another folder')
+        self.protect(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file, quality=95)
+
+    def protect(self, file: Path) -> None:
+        """Raises UserError where a file that is to be written is a source."""
+        if os.path.realpath(file) in self.real:
+            raise UserError(f'{file} is a source itself: choose another place')
 
     def end(self) -> None:
         """Raises UserError that names what could not be read."""
@@ -164,7 +215,7 @@ class Images:
 
 def detector_options(options: argparse.Namespace) -> dict[str, Any]:
     """What both commands hand to TextDetector."""
-    names = ('model', 'size', 'threshold', 'slice', 'rotate', 'multiscale', 'max_words', 'threads')
+    names = ('model', 'size', 'threshold', 'slice', 'rotate', 'multiscale', 'max_words', 'threads', 'providers')
     return {name: getattr(options, name) for name in names}
 
 
@@ -181,15 +232,26 @@ def draw(image: Any, words: list[Any], file: Path, with_scores: bool, images: Im
     images.save(annotated, file)
 
 
-def put(text: str, file: Path | None) -> None:
-    """Write a text to a file, or print it."""
-    if file is None:
-        if hasattr(sys.stdout, 'reconfigure'):
-            sys.stdout.reconfigure(encoding='utf-8')
-        sys.stdout.write(text)
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding='utf-8')
+def write_pictures(options: argparse.Namespace, name: Any, image: Any, words: list[Any], images: Images) -> None:
+    """What --draw and --crops ask for of an image."""
+    if options.draw:
+        draw(image, words, options.draw / name, options.scores, images)
+    if options.crops:
+        for number, word in enumerate(words):
+            images.save(word.crop(), options.crops / name.with_name(f'{name.name}_{number:03d}.png'))
+
+
+def say(line: str, stream: IO[str]) -> None:
+    """Print a line. Where nobody reads the stream any more, the run goes on without it."""
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        silence(stream)
+
+
+def silence(stream: IO[str]) -> None:
+    """Let a stream lead nowhere, so that no later line or flush complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def counted(count: int, noun: str) -> str:
@@ -198,3 +260,9 @@ def counted(count: int, noun: str) -> str:
 
 def _size(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
+
+
+def _tile(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of pixels; name the pictures before --slice')
+    return int(text)

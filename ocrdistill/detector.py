@@ -20,6 +20,7 @@ from ocrdistill.turns import detect_turned
 SIZES = {'fast': 640, 'balanced': 960, 'best': 1280}  # pixels of an image's long side
 DEFAULT_THRESHOLD = 0.25  # of networks that have none of their own
 NETWORKS = Path(__file__).parent / 'networks'
+INSTALLED = ('n', 's')  # names of networks there
 MAX_WORDS, MAX_WORDS_SLICED = 1000, 3000  # of an image; a dense page has some 600
 MAX_SIDE = 1 << 15  # pixels; more needs more memory than there is
 MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
@@ -73,6 +74,7 @@ class TextDetector:
     Args:
         model: 'n' (small) or, where it is installed, 's' (surer), or a .onnx file of export.py.
         size: 'fast', 'balanced' or 'best', for which the image's long side is 640, 960 or 1,280 pixels; or pixels.
+            None: 'balanced', of a .onnx file the size that it was exported for.
         threshold: lowest score, 0..1; None: what was chosen for the size on validation images.
         slice: look at tiles of so many pixels, too, for small words in large images; True: tiles of `size`.
         rotate: find words that are turned by 90, 180 or 270 degrees, too.
@@ -92,7 +94,7 @@ class TextDetector:
         self,
         model: str | Path = 'n',
         *,
-        size: str | int = 'balanced',
+        size: str | int | None = None,
         threshold: float | None = None,
         slice: int | bool = False,
         rotate: bool = False,
@@ -106,11 +108,15 @@ class TextDetector:
             raise UserError(f"colours: {colours!r}, expected 'RGB' or 'BGR'")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f'threshold: {threshold}, expected 0 to 1')
-        if slice and slice is not True and slice < MIN_TILE:
+        if not isinstance(slice, bool) and slice < MIN_TILE:
             raise UserError(f'slice: {slice}, expected tiles of {MIN_TILE} pixels at least')
+        if max_words is not None and max_words < 1:
+            raise UserError(f'max_words: {max_words}, expected 1 or more')
+        if threads is not None and threads < 1:
+            raise UserError(f'threads: {threads}, expected 1 or more')
         network = OnnxNetwork(network_file(model), threads, providers)
         about = network.about
-        side = _side(size, about)
+        side = _side(size, about, str(model) in INSTALLED)
         own = about.point_at(side).conf_threshold
         self.names = about.names
         self.threshold = threshold if threshold is not None else DEFAULT_THRESHOLD if own is None else own
@@ -140,9 +146,9 @@ class TextDetector:
         """
         if isinstance(images, (list, tuple)):
             return [self(image) for image in images]
+        if self._bgr and isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (3, 4):
+            images = images[..., [2, 1, 0, 3][: images.shape[2]]]
         image = to_image(images)
-        if self._bgr and isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] == 3:
-            image = np.ascontiguousarray(image[..., ::-1])
         rows, lines = in_reading_order(self._find([image])[0])
         return [
             Word(quad, row[:4], round(float(row[4]), 5), int(line), int(row[5]), self.names[int(row[5])], image)
@@ -152,7 +158,7 @@ class TextDetector:
 
 def network_file(model: str | Path) -> Path:
     """The .onnx file that a model's name stands for. Raises UserError."""
-    if str(model) not in ('n', 's'):
+    if str(model) not in INSTALLED:
         return Path(model)
     file = NETWORKS / f'{model}.onnx'
     if not file.is_file():
@@ -161,12 +167,17 @@ def network_file(model: str | Path) -> Path:
     return file
 
 
-def _side(size: str | int, about: Metadata) -> int:
+def _side(size: str | int | None, about: Metadata, installed: bool) -> int:
     """Pixels of the long side. Raises UserError."""
-    side = SIZES.get(size) if isinstance(size, str) else size
+    if size is None and not installed:
+        return about.long_side
+    chosen = 'balanced' if size is None else size
+    side = SIZES.get(chosen) if isinstance(chosen, str) else chosen
     if not isinstance(side, int) or not 0 < side <= MAX_SIDE:
         raise UserError(f'size: {size!r}, expected {", ".join(map(repr, SIZES))} or pixels')
-    return max(about.input_size) if about.input_size else side
+    if about.input_size and side != about.long_side:
+        raise UserError(f'size: {size!r}, and {about.file} takes {about.long_side} pixels only')
+    return side
 
 
 def _of_each(find: Any) -> Any:

@@ -135,19 +135,24 @@ def pages(path: Path) -> list[int]:
         raise Unreadable(problem)
     try:
         with Image.open(path) as image:
-            count = min(getattr(image, 'n_frames', 1), MAX_PAGES) if image.format in PAGED else 1
-            if count == 1 or image.format != 'TIFF':
-                return list(range(count))
-            found = []
-            for number in range(count):
-                image.seek(number)
-                if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
-                    found.append(number)
-            return found or [0]
+            return pages_of(image)
     except UnidentifiedImageError:
         return [0]
     except Exception as error:  # decoders raise what they like at a broken file
         raise Unreadable(f'broken image: {error}') from None
+
+
+def pages_of(image: Image.Image) -> list[int]:
+    """`pages` of an image that Pillow has opened; of a TIFF it is at its last page then."""
+    count = min(getattr(image, 'n_frames', 1), MAX_PAGES) if image.format in PAGED else 1
+    if count == 1 or image.format != 'TIFF':
+        return list(range(count))
+    found = []
+    for number in range(count):
+        image.seek(number)
+        if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
+            found.append(number)
+    return found or [0]
 
 
 def unfit(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ocrdistill.errors import Unreadable, UserError
-from ocrdistill.images import Decode, pages, read_image, upright_rgb
+from ocrdistill.images import Decode, pages, pages_of, read_image, upright_rgb
 
 TAKEN = (
     "give a path, a file's bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats "
@@ -71,14 +71,20 @@ def _from_pil(image: Image.Image) -> np.ndarray:
         raise UserError('an image without pixels')
     try:
         return upright_rgb(image)
-    except Unreadable as error:
+    except Exception as error:  # files that are read late, or were closed
         raise UserError(f'an image that cannot be read ({error})') from None
 
 
 def _from_bytes(content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
+            numbers = pages_of(image)
+            if len(numbers) > 1:
+                raise UserError(f'{len(content)} bytes that hold {len(numbers)} images: give one of them')
+            image.seek(numbers[0])
             return upright_rgb(image)
+    except UserError:
+        raise
     except UnidentifiedImageError:
         raise UserError(f'{len(content)} bytes that are no image, or of an unknown format') from None
     except Exception as error:  # decoders raise what they like at broken content

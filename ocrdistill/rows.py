@@ -41,9 +41,13 @@ def levelled_boxes(quads: np.ndarray) -> np.ndarray:
         return np.zeros((0, 4))
     along = (quads[:, 1] - quads[:, 0]) + (quads[:, 2] - quads[:, 3])
     angles, lengths = np.arctan2(along[:, 1], along[:, 0]), np.hypot(*along.T)
+    # Angles from the mean direction, so that those of upside-down text are not split in two at half a turn.
+    mean = np.arctan2(*along.sum(0)[::-1])
+    angles = (angles - mean + np.pi) % (2 * np.pi) - np.pi
     order = np.argsort(angles)
     middle = np.searchsorted(lengths[order].cumsum(), lengths.sum() / 2)
-    cos, sin = np.cos(angles[order][middle]), np.sin(angles[order][middle])
+    angle = angles[order][middle] + mean
+    cos, sin = np.cos(angle), np.sin(angle)
     turned = quads @ np.array([[cos, -sin], [sin, cos]])
     return np.concatenate((turned.min(1), turned.max(1)), 1)
 

@@ -23,6 +23,7 @@ from ocrdistill.rows import BOX_ROW, corners_of, has_quads
 
 SLICE_OVERLAP = 0.2  # fraction of a tile's side
 SAME_TEXT = 0.6
+AT_ONCE = 32  # views; a large picture has hundreds, and each is copied at the network's size
 TOUCH = 4.0  # pixels; boxes of cut words end about there
 
 
@@ -79,7 +80,9 @@ def detect_sliced(
     """
     height, width = image.shape[:2]
     views = make_views(width, height, size, overlap)
-    found = detect([image[view.y1 : view.y2, view.x1 : view.x2] for view in views])
+    found = []
+    for first in range(0, len(views), AT_ONCE):
+        found += detect([image[view.y1 : view.y2, view.x1 : view.x2] for view in views[first : first + AT_ONCE]])
     for rows, view in zip(found, views, strict=True):
         for columns in (slice(4), slice(BOX_ROW, None)):  # the box, the corners; a sum has digits of its own
             points = rows[:, columns]

@@ -23,8 +23,9 @@ class TextReader:
     """
 
     def __init__(self, recogniser: Any = 'rapidocr', *, language: str | None = None, **detector: Any):
-        self.recognise = recogniser if callable(recogniser) else make_recogniser(recogniser, language)
         self.detector = TextDetector(**detector)
+        threads = detector.get('threads')
+        self.recognise = recogniser if callable(recogniser) else make_recogniser(recogniser, language, threads)
 
     def __call__(self, images: Any) -> Any:
         """The words of an image, or of each of a list of them, in reading order, with `text` and `text_score`.

@@ -3,6 +3,7 @@
 A recogniser takes a list of crops (h, w, 3) uint8 RGB, level, one word each, and returns (text, score 0..1) of each.
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -19,30 +20,33 @@ from ocrdistill.network import import_onnxruntime
 Crops = list[np.ndarray]
 Texts = list[tuple[str, float]]
 Recogniser = Callable[[Crops], Texts]
-UPRIGHT = 1.5  # times as high as wide: the letters of such a crop lie on their side
+UPRIGHT = 1.5  # times as high as wide: a word that runs up or down, or one narrow letter
 BATCH = 8  # crops of similar width in RapidOCR's network at a time
 LEAST = 32  # pixels of a crop's height for Tesseract, which is made for print of some 300 dots per inch
 
 
-def make_recogniser(name: str, language: str | None = None) -> Recogniser:
+def make_recogniser(name: str, language: str | None = None, threads: int | None = None) -> Recogniser:
     """A recogniser by its name, 'rapidocr' or 'tesseract'. Raises UserError: no such one, or it is not installed."""
     if name == 'rapidocr':
-        return RapidRecogniser()
+        return RapidRecogniser(threads)
     if name == 'tesseract':
-        return TesseractRecogniser(language or 'eng')
+        return TesseractRecogniser(language or 'eng', threads)
     raise UserError(f"recogniser: {name!r}, expected 'rapidocr' or 'tesseract'")
 
 
 class RapidRecogniser:
     """The recogniser in RapidOCR's package: PP-OCRv6 small, Apache-2.0, Latin and Chinese scripts and others.
 
-    Words that stand upright are read in both quarter turns, and the surer text counts.
+    Crops that are high and narrow are read as they are and in both quarter turns, and the surest text counts.
+
+    Args:
+        threads: of the processor; None: all cores.
 
     Raises:
         UserError: rapidocr is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
         import_onnxruntime()  # before rapidocr does: without its count of uses
         try:
             from rapidocr import RapidOCR
@@ -50,7 +54,10 @@ class RapidRecogniser:
             if error.name != 'rapidocr':
                 raise
             raise UserError("reading needs the package rapidocr: pip install 'rapidocr>=3.10'") from None
-        self._engine: Any = RapidOCR(params={'Global.log_level': 'critical', 'Rec.rec_batch_num': BATCH})
+        options = {'Global.log_level': 'critical', 'Rec.rec_batch_num': BATCH}
+        if threads:
+            options['EngineConfig.onnxruntime.intra_op_num_threads'] = threads
+        self._engine: Any = RapidOCR(params=options)
 
     def __call__(self, crops: Crops) -> Texts:
         views = [view for crop in crops for view in turns(crop)]
@@ -65,12 +72,14 @@ class TesseractRecogniser:
 
     Args:
         language: of its trained data, such as 'eng' or 'deu+fra'.
+        threads: of the processor; None: as it likes.
 
     Raises:
         UserError: there is no such program, or it has no data of the language.
     """
 
-    def __init__(self, language: str = 'eng'):
+    def __init__(self, language: str = 'eng', threads: int | None = None):
+        self.environment = os.environ | ({'OMP_THREAD_LIMIT': str(threads)} if threads else {})
         program = shutil.which('tesseract')
         if program is None:
             raise UserError('there is no program tesseract here: install it, or read with rapidocr')
@@ -95,7 +104,14 @@ class TesseractRecogniser:
         return surest(crops, parse_tsv(table, len(views)))
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run([self.program, *arguments], capture_output=True, text=True, encoding='utf-8', check=False)
+        done = subprocess.run(
+            [self.program, *arguments],
+            capture_output=True,
+            text=True,
+            encoding='utf-8',
+            check=False,
+            env=self.environment,
+        )
         if done.returncode:
             line = (done.stderr.strip() or f'status {done.returncode}').splitlines()[-1]
             raise UserError(f'tesseract failed: {line}')
@@ -117,10 +133,10 @@ def parse_tsv(table: str, count: int) -> Texts:
 
 
 def turns(crop: np.ndarray) -> Crops:
-    """A crop; one that stands upright in both quarter turns."""
+    """A crop; one that is high and narrow in both quarter turns, too."""
     if crop.shape[0] < UPRIGHT * crop.shape[1]:
         return [crop]
-    return [np.rot90(crop), np.rot90(crop, -1)]
+    return [crop, np.rot90(crop), np.rot90(crop, -1)]
 
 
 def surest(crops: Crops, read: Texts) -> Texts:

@@ -67,6 +67,17 @@ def turn(degrees: float) -> np.ndarray:
     return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
+def test_upside_down_text_is_read_from_its_own_start():
+    """Directions near half a turn are alike, on whichever side of it they lie; two words of other directions."""
+    places = [(x, y) for y in (300, 200, 100) for x in (310, 240, 170, 100)]
+    slopes = [180 + (-1) ** number for number in range(len(places))]
+    quads = np.array([turned_quad(*place, 60, 20, slope) for place, slope in zip(places, slopes, strict=True)])
+    odd = np.array([turned_quad(700, 150, 60, 20, 0), turned_quad(700, 250, 60, 20, 0)])
+    lines = reading_order(levelled_boxes(np.concatenate((quads, odd))))
+    order = [word for line in lines for word in line if word < len(places)]
+    assert order == list(range(len(places)))
+
+
 @pytest.mark.parametrize('turns', range(4))
 def test_turned_words_come_back(turns):
     """A painted point of a turned image is found again where the rows say it is in the image itself."""

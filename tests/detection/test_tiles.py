@@ -93,6 +93,21 @@ def test_small_words_of_a_large_picture_are_found():
     assert sliced_precision > 0.5
 
 
+def test_views_go_through_the_network_a_few_at_a_time(monkeypatch):
+    image = np.arange(200 * 300 * 3, dtype=np.uint32).astype(np.uint8).reshape(200, 300, 3)
+    seen = []
+
+    def find(tiles):
+        seen.append(len(tiles))
+        return [np.array([[1, 1, 20, 9, tile[0, 0, 0] / 256, 0.0]]) for tile in tiles]
+
+    whole = detect_sliced(image, find, 64, 0.2, 100)
+    (views,) = seen
+    monkeypatch.setattr('ocrdistill.tiles.AT_ONCE', 7)
+    assert np.array_equal(detect_sliced(image, find, 64, 0.2, 100), whole)
+    assert sum(seen[1:]) == views and max(seen[1:]) == 7
+
+
 @pytest.mark.parametrize('columns', [6, 14])
 def test_tiles_without_a_word(columns):
     """Neither rows of boxes nor rows of quads need be there."""

@@ -1,6 +1,7 @@
 """The command `ocrdistill`."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocrdistill import cli
+from ocrdistill import Word, cli
 from ocrdistill.reading import reader
 from tests.support import ROOT
 
@@ -118,6 +119,58 @@ def test_mistakes_are_one_line(run, photos, arguments, words):
 def test_drawings_do_not_replace_sources(run, photos):
     status, _, err = run('detect', photos, '--draw', photos)
     assert status == 1 and 'is a source itself' in err and Image.open(photos / 'a.jpg').getpixel((80, 48)) == (255,) * 3
+
+
+def test_reports_do_not_replace_sources_or_folders(run, photos, tmp_path):
+    before = (photos / 'a.jpg').read_bytes()
+    for command, flag in (('detect', '--json'), ('read', '--out')):
+        status, said, err = run(command, photos, flag, photos / 'a.jpg')
+        assert status == 1 and not said and 'is a source itself' in err and (photos / 'a.jpg').read_bytes() == before
+    status, said, err = run('detect', photos, '--json', tmp_path)
+    assert status == 1 and not said and 'is a folder' in err
+
+
+def test_what_was_found_before_an_interruption_is_written(run, photos, tmp_path, monkeypatch):
+    def save(_self, _image, file):
+        if 'below' in str(file):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Images, 'save', save)
+    status, _, err = run('detect', photos, '--draw', tmp_path, '--json', tmp_path / 'd.json')
+    assert status == 130 and err.endswith('interrupted\n')
+    assert [entry['image'] for entry in json.loads((tmp_path / 'd.json').read_text())] == ['a.jpg', 'below/b.png']
+
+
+def test_a_report_keeps_no_pixels(photos):
+    image = np.zeros((360, 640, 3), np.uint8)
+    with cli.Report(lambda _pages: '', None, cli.Images([str(photos)])) as report:
+        report.add('a', image, [Word(np.zeros((4, 2)), np.zeros(4), 1.0, 0, image=image)])
+        assert report.pages[0].words[0].image.size == 0 and report.pages[0].width == 640
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='names are text there')
+def test_a_name_that_is_no_text_and_a_reader_that_goes_away(run, photos, tmp_path):
+    odd = photos / os.fsdecode(b'caf\xe9.jpg')
+    try:
+        (photos / 'a.jpg').rename(odd)
+    except OSError:
+        pytest.skip('this file system takes no such name')
+    network = write_network(tmp_path / 'net.onnx', CELLS)
+    flags = ['--model', str(network), '--json', str(tmp_path / 'd.json')]
+    command = [sys.executable, '-m', 'ocrdistill', 'detect', str(photos), *flags]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, 'left out: 1 .md\n')
+    names = [entry['image'] for entry in json.loads((tmp_path / 'd.json').read_text())]
+    assert len(names) == 4 and odd.name in names
+
+
+def test_a_source_after_slice_is_named(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['detect', '--slice', 'a.jpg'])
+    assert 'name the pictures before --slice' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('flags', [['detect', 'x', '--scores'], ['read', 'x', '--language', 'eng'], ['find', 'x'], []])

@@ -177,13 +177,15 @@ def test_hocr_tools_reads_the_lines_and_makes_a_searchable_pdf(page, tmp_path):
     assert sheet.extract_text().split() == ['A&B', '<"ü">', 'Cd']
 
 
-def test_tall_crops_are_read_in_both_quarter_turns():
+def test_high_and_narrow_crops_are_read_in_quarter_turns_too():
+    """A word that runs up or down, or a 1 or I, which on its side looks like another letter."""
     wide, tall = np.zeros((10, 30, 3), np.uint8), np.zeros((30, 10, 3), np.uint8)
     tall[0] = 255
     assert [view.shape for view in recognisers.turns(wide)] == [(10, 30, 3)]
-    first, second = recognisers.turns(tall)
+    level, first, second = recognisers.turns(tall)
+    assert level is tall
     assert first[0, 0, 0] == 255 and first.shape == (10, 30, 3) and second[0, -1, 0] == 255 and second[0, 0, 0] == 0
-    read = [('a', 0.9), ('b', 0.2), ('c', 0.7)]
+    read = [('a', 0.9), ('I', 0.3), ('b', 0.2), ('c', 0.7)]
     assert recognisers.surest([wide, tall], read) == [('a', 0.9), ('c', 0.7)]
 
 

@@ -60,6 +60,7 @@ def test_sizes_have_the_thresholds_that_were_chosen_for_them(network):
     found = {size: TextDetector(network, size=size).threshold for size in ('fast', 'balanced', 'best', 700, 4000)}
     assert found == {'fast': 0.3, 'balanced': 0.4, 'best': 0.5, 700: 0.3, 4000: 0.5}
     assert TextDetector(network, threshold=0.7).threshold == 0.7
+    assert TextDetector(network).threshold == found['fast']  # the size that the file was exported for
 
 
 def test_a_network_without_thresholds_has_a_default(tmp_path, white):
@@ -92,6 +93,15 @@ def test_arrays_may_be_bgr(network, white):
     detector = TextDetector(network, size=640, threshold=0.6, colours='BGR')
     assert len(detector(blue)) == 1 and detector(Image.fromarray(blue)) == []
     assert detector(blue)[0].image[0, 0].tolist() == [255, 0, 0]
+    opaque = np.concatenate((blue, np.full_like(blue[..., :1], 255)), 2)
+    assert detector(opaque)[0].image[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_network_of_one_size_refuses_others(tmp_path, white):
+    file = write_network(tmp_path / 'fixed.onnx', [LEVEL], dynamic=False, imgsz=[384, 640])
+    assert len(TextDetector(file)(white)) == len(TextDetector(file, size='fast')(white)) == 1
+    with pytest.raises(UserError, match="size: 'best', and .* takes 640 pixels only"):
+        TextDetector(file, size='best')
 
 
 @pytest.mark.parametrize(
@@ -103,6 +113,10 @@ def test_arrays_may_be_bgr(network, white):
         ({'size': 10**9}, 'size: 1000000000'),
         ({'threshold': 1.5}, 'threshold: 1.5'),
         ({'slice': 3}, 'slice: 3'),
+        ({'slice': 0}, 'slice: 0'),
+        ({'max_words': 0}, 'max_words: 0'),
+        ({'max_words': -1}, 'max_words: -1'),
+        ({'threads': 0}, 'threads: 0'),
         ({'colours': 'rgb'}, "colours: 'rgb'"),
         ({'providers': ['NoSuchProvider']}, 'NoSuchProvider'),
     ],
@@ -119,6 +133,20 @@ def test_mistakes_are_one_line(network, options, words):
 def test_what_is_no_image_is_one_line(network, image, words):
     with pytest.raises(UserError, match=words):
         TextDetector(network)(image)
+
+
+def test_images_that_break_late_are_one_line(network, tmp_path, white):
+    content, pages = io.BytesIO(), io.BytesIO()
+    Image.fromarray(white).save(content, 'JPEG')
+    Image.fromarray(white).save(pages, 'TIFF', save_all=True, append_images=[Image.fromarray(white)])
+    closed = Image.open(io.BytesIO(content.getvalue()))
+    closed.close()
+    (tmp_path / 'cut.jpg').write_bytes(content.getvalue()[:-400])
+    (tmp_path / 'pages.tif').write_bytes(pages.getvalue())
+    detector = TextDetector(network)
+    for image in (closed, Image.open(tmp_path / 'cut.jpg'), tmp_path / 'pages.tif', pages.getvalue()):
+        with pytest.raises(UserError):
+            detector(image)
 
 
 @pytest.mark.parametrize('content', [b'', b'no graph', b'\x08\x07' * 50])
