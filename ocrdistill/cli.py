@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (detect, read):
         command.add_argument('sources', nargs='+', metavar='FILE|FOLDER', help='pictures; folders with all below them')
         command.add_argument('--model', default='n', help='n, s, or a .onnx file of export.py (default n)')
-        size = f'{", ".join(SIZES)} or pixels of the long side (default balanced; of a .onnx file its own)'
+        size = f'{", ".join(SIZES)} or pixels of the long side (default: balanced; a .onnx file: that of its export)'
         command.add_argument('--size', type=_size, metavar='SIZE', help=size)
         command.add_argument('--threshold', type=float, metavar='SCORE', help='lowest score, 0..1 (default: as chosen)')
         tiles = command.add_argument('--slice', nargs='?', type=_tile, const=True, default=False, metavar='PX')
@@ -110,7 +110,8 @@ def run_read(options: argparse.Namespace) -> None:
 
 
 class Report:
-    """What is told of all images, written at the end: as a context manager, also of a run that was interrupted.
+    """What is told of all images, written at the end; as a context manager also at an error or an interruption, of the
+    images before.
 
     Args:
         write: makes the text of pages; None: there is none.
@@ -130,17 +131,24 @@ class Report:
         if file.is_dir():
             raise UserError(f'{file} is a folder: name a file')
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open('ab'):  # may be written
-            pass
+        new = not file.exists()
+        if new or file.is_file():  # no pipe, whose reader would see its end
+            with file.open('ab'):  # it may be written
+                pass
+        if new:
+            file.unlink()
 
     def add(self, name: Any, image: Any, words: list[Any]) -> None:
         """Keep the words of an image (H, W, 3), without its pixels."""
         from dataclasses import replace
 
+        import numpy as np
+
         from ocrdistill.reading.formats import Page
 
         if self.write:
-            kept = [replace(word, image=image[:0]) for word in words]
+            none = np.zeros((0, 0, 3), np.uint8)  # not a slice, which would keep all of it
+            kept = [replace(word, image=none) for word in words]
             self.pages.append(Page(str(name), image.shape[1], image.shape[0], kept))
 
     def __enter__(self) -> 'Report':

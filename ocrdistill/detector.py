@@ -96,7 +96,7 @@ class TextDetector:
         *,
         size: str | int | None = None,
         threshold: float | None = None,
-        slice: int | bool = False,
+        slice: int | bool | None = False,
         rotate: bool = False,
         multiscale: bool = False,
         max_words: int | None = None,
@@ -108,7 +108,7 @@ class TextDetector:
             raise UserError(f"colours: {colours!r}, expected 'RGB' or 'BGR'")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f'threshold: {threshold}, expected 0 to 1')
-        if not isinstance(slice, bool) and slice < MIN_TILE:
+        if slice is not None and not isinstance(slice, bool) and slice < MIN_TILE:
             raise UserError(f'slice: {slice}, expected tiles of {MIN_TILE} pixels at least')
         if max_words is not None and max_words < 1:
             raise UserError(f'max_words: {max_words}, expected 1 or more')
@@ -147,7 +147,7 @@ class TextDetector:
         if isinstance(images, (list, tuple)):
             return [self(image) for image in images]
         if self._bgr and isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (3, 4):
-            images = images[..., [2, 1, 0, 3][: images.shape[2]]]
+            images = np.ascontiguousarray(images[..., [2, 1, 0, 3][: images.shape[2]]])
         image = to_image(images)
         rows, lines = in_reading_order(self._find([image])[0])
         return [

@@ -81,7 +81,8 @@ def _from_bytes(content: bytes) -> np.ndarray:
             numbers = pages_of(image)
             if len(numbers) > 1:
                 raise UserError(f'{len(content)} bytes that hold {len(numbers)} images: give one of them')
-            image.seek(numbers[0])
+            if image.format == 'TIFF':  # pages_of has looked at all pages
+                image.seek(numbers[0])
             return upright_rgb(image)
     except UserError:
         raise

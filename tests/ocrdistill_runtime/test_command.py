@@ -145,7 +145,13 @@ def test_a_report_keeps_no_pixels(photos):
     image = np.zeros((360, 640, 3), np.uint8)
     with cli.Report(lambda _pages: '', None, cli.Images([str(photos)])) as report:
         report.add('a', image, [Word(np.zeros((4, 2)), np.zeros(4), 1.0, 0, image=image)])
-        assert report.pages[0].words[0].image.size == 0 and report.pages[0].width == 640
+        kept = report.pages[0].words[0].image
+        assert kept.size == 0 and kept.base is None and report.pages[0].width == 640
+
+
+def test_a_run_that_never_began_leaves_no_report(run, photos, tmp_path):
+    status, _, err = run('detect', photos, '--json', tmp_path / 'd.json', model=tmp_path / 'none.onnx')
+    assert status == 1 and 'no such file' in err and not (tmp_path / 'd.json').exists()
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='names are text there')

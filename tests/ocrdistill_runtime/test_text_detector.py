@@ -1,6 +1,7 @@
 """TextDetector on networks whose answers are known, and beside detect.py on the shipped one."""
 
 import io
+import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,13 @@ def test_images_that_break_late_are_one_line(network, tmp_path, white):
     for image in (closed, Image.open(tmp_path / 'cut.jpg'), tmp_path / 'pages.tif', pages.getvalue()):
         with pytest.raises(UserError):
             detector(image)
+
+
+def test_bytes_of_a_photoshop_file(network, tmp_path):
+    """Pillow numbers its images from 1."""
+    head = b'8BPS' + struct.pack('>H6xHIIHH', 1, 3, 20, 30, 8, 3) + struct.pack('>III', 0, 0, 0) + struct.pack('>H', 0)
+    (tmp_path / 'a.psd').write_bytes(head + b'\x80' * 1800)
+    assert (to_image((tmp_path / 'a.psd').read_bytes()) == to_image(tmp_path / 'a.psd')).all()
 
 
 @pytest.mark.parametrize('content', [b'', b'no graph', b'\x08\x07' * 50])

@@ -11,6 +11,7 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, method_flags
+from utils.distillation.craft import MapCache
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.models import (
     build_student,
@@ -168,7 +169,9 @@ def try_recipe(comparison: Comparison, label: str, recipe: Recipe, teacher_imgsz
             Distiller(student, freeze_teacher(teacher), recipe, settings)
             refuse_frozen(recipe, options.freeze)
             if recipe.needs_maps:
-                more_files = new_images(Path(options.unlabelled), data)[0] if options.unlabelled else []
-                require_maps(list_images(data, 'train') + more_files, options)
+                more = new_images(Path(options.unlabelled), data)[0] if options.unlabelled else []
+                files = [file for file in list_images(data, 'train') + more if file.is_file()]
+                if not any(map(MapCache(options.maps).has, files)):  # broken pictures never have any
+                    require_maps(files, options)
     except UserError as error:
         raise UserError(f'{label}: {error}') from None

@@ -87,6 +87,8 @@ def make_teacher(options: TeacherSettings) -> Teacher:
     if options.teacher != CRAFT:
         detector.conf_thres = unsure
     identity = {'teacher': options.teacher, 'imgsz': imgsz, 'sure': sure, 'unsure': unsure}
+    if not quads:
+        identity['rows'] = 'boxes'  # before, their corners
     return Teacher(words, quads, sure, unsure, identity | ({'sha256': sha} if sha else {'md5': MD5}))
 
 

@@ -179,7 +179,8 @@ def require_maps(files: list[Path], options: TeacherOptions) -> None:
     if lacking:
         raise UserError(
             f'{len(lacking)} of {counted(len(files), "training picture")} have no maps of CRAFT in {options.maps}, '
-            f'the first {lacking[0]}: make them with "python teacher/craft.py --data {options.data} --task train"'
+            f'the first {lacking[0]}: make them with "python teacher/craft.py --data {options.data} --task train"; '
+            f'those of other pictures with "python teacher/label.py --teacher craft"'
         )
 
 

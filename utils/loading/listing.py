@@ -79,7 +79,7 @@ def spread(images: list[Path], count: int, source: Path) -> list[Path]:
 
 
 def new_images(place: Path, data: DataConfig) -> tuple[list[Path], Listing]:
-    """The images of a folder or list file that are in no split of the data, as copies neither, and all that is there.
+    """Images of a folder or list file that are in no split, and no copies of such images; and the listing of all.
 
     Raises:
         UserError: the place is neither, or nothing is left.
