@@ -1,5 +1,6 @@
 """Words of pictures: TextDetector."""
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -176,7 +177,8 @@ def _side(size: str | int | None, about: Metadata, installed: bool) -> int:
     if not isinstance(side, int) or not 0 < side <= MAX_SIDE:
         raise UserError(f'size: {size!r}, expected {", ".join(map(repr, SIZES))} or pixels')
     if about.input_size and side != about.long_side:
-        raise UserError(f'size: {size!r}, and {about.file} takes {about.long_side} pixels only')
+        logging.getLogger('ocrdistill').warning('%s takes %d pixels only, whatever size says', about.file, about.long_side)
+        return about.long_side
     return side
 
 
