@@ -66,7 +66,7 @@ def choose_points(model, options: PackOptions):
 def main() -> None:
     options = parse(PackOptions, __doc__)
     from models.checkpoint import read_checkpoint, restore, save_checkpoint
-    from ocrdistill.points import to_plain
+    from ocrdistill.points import Point, nearest, to_plain
 
     checkpoint = read_checkpoint(options.source)
     model = restore(checkpoint).half()
@@ -74,7 +74,12 @@ def main() -> None:
     entries = {key: value for key, value in checkpoint.meta.items() if key not in left_out}
     if options.sizes:
         # Of the rounded weights, which are those that will be used.
-        entries['points'] = to_plain(choose_points(copy.deepcopy(model).float(), options))
+        points = choose_points(copy.deepcopy(model).float(), options)
+        entries['points'] = to_plain(points)
+        if entries.get('conf_threshold') is None:  # as of a last.pt
+            trained_at = (entries.get('options') or {}).get('imgsz') or max(points)
+            threshold, scale = nearest(points, trained_at, Point())
+            entries['conf_threshold'], entries['word_scale'] = threshold, list(scale)
     options.target.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(options.target, model, model.state_dict(), **entries)
     print(f'{options.target}: {options.target.stat().st_size / 1e6:.1f} MB')
