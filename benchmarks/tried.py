@@ -9,7 +9,6 @@ import statistics
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,38 +78,6 @@ def compiled(device: torch.device) -> None:
     after = milliseconds(lambda: step(fast), device)
     print(f'N, forward and backward, a picture: {before / BATCH:.2f} ms, torch.compile: ', end='')
     print(f'{after / BATCH:.2f} ms, {spent:.0f} s to compile', flush=True)
-
-
-def normalisation(device: torch.device) -> None:
-    """The compiled step with statistics of the batch, with running ones, and with these folded into convolutions."""
-    found = {}
-    for name, frozen, forward in (
-        ('of the batch (used)', False, Conv.forward),
-        ('running', True, Conv.forward),
-        ('running, folded', True, folded_forward),
-    ):
-        step, model = step_of(device)
-        if frozen:
-            for module in model.modules():
-                module.train(not isinstance(module, nn.BatchNorm2d))
-        before, Conv.forward = Conv.forward, forward
-        try:
-            torch.compiler.reset()
-            fast = torch.compile(model, dynamic=False)
-            found[name] = milliseconds(partial(step, fast), device)
-        finally:
-            Conv.forward = before
-    text = ', '.join(f'{name} {value / BATCH:.2f} ms' for name, value in found.items())
-    print(f'N, forward and backward, compiled, a picture, statistics of normalisation: {text}', flush=True)
-
-
-def folded_forward(conv: Conv, x: Tensor) -> Tensor:
-    """What Conv computes with its running statistics, as one convolution."""
-    inner, norm = conv.conv, conv.bn
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None and norm.running_mean is not None
-    gain = (norm.running_var + norm.eps).rsqrt() * norm.weight
-    weight, bias = inner.weight * gain.view(-1, 1, 1, 1), norm.bias - norm.running_mean * gain
-    return conv.act(nn.functional.conv2d(x, weight, bias, inner.stride, inner.padding))
 
 
 def differences(device: torch.device) -> None:
@@ -195,7 +162,7 @@ class Constant(torch.utils.data.Dataset):
         return torch.zeros(3, IMGSZ, IMGSZ, dtype=torch.uint8)
 
 
-IDEAS = {idea.__name__: idea for idea in (allocator, differences, detector, worker_batches, compiled, normalisation)}
+IDEAS = {idea.__name__: idea for idea in (allocator, differences, detector, worker_batches, compiled)}
 
 
 def main() -> None:
