@@ -18,6 +18,7 @@ from ocrdistill.rows import corners_of, in_reading_order, level_crop
 from ocrdistill.tiles import SLICE_OVERLAP, detect_sliced
 from ocrdistill.turns import detect_turned
 
+LOG = logging.getLogger('ocrdistill')
 SIZES = {'fast': 640, 'balanced': 960, 'best': 1280}  # pixels of an image's long side
 DEFAULT_THRESHOLD = 0.25  # of networks that have none of their own
 NETWORKS = Path(__file__).parent / 'networks'
@@ -177,7 +178,7 @@ def _side(size: str | int | None, about: Metadata, installed: bool) -> int:
     if not isinstance(side, int) or not 0 < side <= MAX_SIDE:
         raise UserError(f'size: {size!r}, expected {", ".join(map(repr, SIZES))} or pixels')
     if about.input_size and side != about.long_side:
-        logging.getLogger('ocrdistill').warning('%s takes %d pixels only, whatever size says', about.file, about.long_side)
+        LOG.warning('%s takes %d pixels only, whatever size says', about.file, about.long_side)
         return about.long_side
     return side
 
