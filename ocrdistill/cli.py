@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         tiles = command.add_argument('--slice', nargs='?', type=_tile, const=True, default=False, metavar='PX')
         tiles.help = 'look at tiles of PX x PX pixels, too (without PX: of --size)'
         command.add_argument('--rotate', action='store_true', help='find words in all four quarter turns')
-        several = 'score words by three sizes: surer with --size best, nearly twice as slow'
+        several = 'score words by three sizes: surer with --size best, twice as slow'
         command.add_argument('--multiscale', action='store_true', help=several)
         command.add_argument('--max-words', type=int, metavar='N', help='of a picture (1000; 3000 with --slice)')
         command.add_argument('--threads', type=int, metavar='N', help='of the processor (default: all cores)')

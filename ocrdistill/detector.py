@@ -81,7 +81,7 @@ class TextDetector:
         slice: look at tiles of so many pixels, too, for small words in large images; True: tiles of `size`.
         rotate: find words that are turned by 90, 180 or 270 degrees, too.
         multiscale: look at 3/4 and 1/2 of the size, too, and score each word by all three: surer with 'best',
-            and nearly twice as slow.
+            and twice as slow.
         max_words: kept of an image at most; None: 1000, with slices 3000.
         colours: 'RGB' or 'BGR': the order in arrays with three colours. Files and PIL images know theirs.
         threads: of the processor, for one image; None: all cores.

@@ -5,7 +5,6 @@ A file of maps is named by the SHA-256 of its picture's file, so copies, links a
 is a grey PNG that any viewer shows: the region map above, the affinity map below, 0 to 1 as 0 to 255.
 """
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import torch
 from models.errors import UserError
 from utils.distillation.craft_network import CRAFT, WEIGHTS, load_weights
 from utils.loading.augment import resize_long_side, resized_shape
+from utils.loading.files import file_sha256
 from utils.loading.images import probe_image, read_image
 from utils.quads import ordered
 from utils.runtime.device import network_dtype, select_device
@@ -70,8 +70,7 @@ class MapCache:
 @cache
 def _digest(image: str) -> str:
     try:
-        with open(image, 'rb') as stream:
-            return hashlib.file_digest(stream, 'sha256').hexdigest()
+        return file_sha256(image)
     except OSError as error:
         raise UserError(f'{image}: the picture cannot be read ({error.strerror})') from None
 

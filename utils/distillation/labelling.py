@@ -17,7 +17,7 @@ from ocrdistill.rows import corners_of
 from utils.detection.detector import Detector
 from utils.distillation.craft import CANVAS, WORD, CraftDetector, Words
 from utils.distillation.craft_network import MD5
-from utils.distillation.models import file_sha256
+from utils.loading.files import file_sha256
 from utils.loading.images import read_image
 from utils.loading.labels import MIN_AREA, Annotations, find_companion, polygon_areas
 from utils.loading.listing import images_at

@@ -1,6 +1,5 @@
 """Teacher and student of a distillation, from a recipe's yamls and weights."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from utils.distillation.craft import MapCache
 from utils.distillation.recipe import Recipe, parse_recipe, read_recipe
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
+from utils.loading.files import file_sha256
 from utils.loading.listing import list_images
 from utils.loading.maps import MapDataset
 from utils.runtime.words import counted
@@ -125,12 +125,6 @@ def build_student(
             raise UserError(f'{recipe.student_weights} has other anchors than the teacher; both must share them')
         start_from(student, checkpoint)
     return student
-
-
-def file_sha256(path: Path | str) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def resolve_recipe(start: Start[DistillOptions], published: str | None = None) -> Recipe:

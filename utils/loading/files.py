@@ -1,6 +1,7 @@
 """Which files a name means. Suffixes and the walk through folders are the runtime's, for all commands alike."""
 
 import contextlib
+import hashlib
 import os
 import unicodedata
 from collections import defaultdict
@@ -21,6 +22,12 @@ def real_file(file: Path) -> Path:
         return file.resolve()
     except (OSError, RuntimeError, ValueError):
         return file
+
+
+def file_sha256(path: Path | str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal. Raises OSError."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def same_name(name: str) -> str:

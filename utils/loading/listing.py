@@ -1,8 +1,6 @@
 """Which images a split has."""
 
 import contextlib
-import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -11,7 +9,7 @@ from typing import NamedTuple
 from models.errors import UserError
 from ocrdistill.files import left_out, walk
 from utils.loading.config import DataConfig, listed, place_below
-from utils.loading.files import is_image, matching, real_file
+from utils.loading.files import file_sha256, is_image, matching, real_file
 from utils.loading.rows import read_list
 from utils.runtime.words import counted
 
@@ -174,8 +172,8 @@ def length(file: Path) -> int:
     return 0
 
 
-def digest(file: Path) -> bytes:
+def digest(file: Path) -> str:
     """Of a file's content; of one that cannot be read its own name, which no other has."""
-    with contextlib.suppress(OSError), file.open('rb') as stream:
-        return hashlib.file_digest(stream, 'sha256').digest()
-    return os.fsencode(file)
+    with contextlib.suppress(OSError):
+        return file_sha256(file)
+    return str(file)

@@ -284,7 +284,6 @@ class TeacherOptions(TrainingOptions):
         group=MODELS,
         metavar='DIR',
     )
-
     maps: str = option(
         'runs/craft/1280',
         "folder of CRAFT's maps of the training images, for the method maps; see teacher/craft.py ({default})",
