@@ -79,7 +79,8 @@ def count(reading: Reading, quads: np.ndarray, words: list[str]) -> Counts:
         quads: (m, 4, 2) of the truth.
         words: m words of the truth, '###' of those that do not count.
     """
-    from utils.evaluation.icdar import DONT_CARE, match_words
+    from utils.evaluation.icdar import match_words
+    from utils.loading.rows import DONT_CARE
 
     order = np.argsort(-reading.scores, kind='stable')
     found = np.rint(np.asarray(reading.quads, float).reshape(-1, 4, 2)[order]).astype(np.int64)

@@ -32,16 +32,17 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.formats import FORMATS, Format
-from data.formats.common import DONT_CARE, MAX_PIXELS, BadEntry, shorten
+from data.formats.common import MAX_PIXELS, BadEntry, shorten
 from data.formats.image_files import ImageFiles
 from data.formats.pages import Page, Region
 from models.errors import UserError
 from ocrdistill.files import left_out, walk
 from ocrdistill.images import pages
-from utils.loading.files import is_image
+from utils.loading.files import is_image, real_file, without_images
 from utils.loading.images import probe_image
-from utils.loading.labels import CROSSING, MIN_AREA, companion_file
+from utils.loading.labels import CROSSING, MIN_AREA, companion_file, label_row
 from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
+from utils.loading.rows import DONT_CARE
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_text, write_yaml
 from utils.runtime.words import counted
@@ -61,7 +62,7 @@ class Item:
 
     Attributes:
         page: what was read of it, without the regions that have no area inside it.
-        name: its path below images/<split>/.
+        name: its path below images/<split>/, without folders named images: labels would be looked for beside them.
         size: (width, height) of the upright picture in pixels.
         split: one of SPLITS.
     """
@@ -77,15 +78,19 @@ class Skipped:
     """What is not used, and why: what is wrong (images, rows), what is not wanted (left_out), and what is worth a look.
 
     Attributes:
-        left_out: reason, as 'picture without an annotation' -> number of images.
-        others: lines on files of other kinds.
+        left_out: reason, as 'picture of sets without annotations' -> number of images.
+        there, annotated: all images that were found, and those that an annotation names.
+        others, annotations: files that are no images, and the annotations among them.
     """
 
     images: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    there: set[Path] = field(default_factory=set)
+    annotated: set[Path] = field(default_factory=set)
+    others: set[Path] = field(default_factory=set)
+    annotations: set[Path] = field(default_factory=set)
 
     def describe(self) -> list[str]:
         """Lines for people, none if nothing was skipped."""
@@ -93,10 +98,11 @@ class Skipped:
         if self.images or self.rows:
             lines.append(f'skipped {counted(len(self.images), "picture")} and {counted(len(self.rows), "row")}')
         lines += _first(self.images + self.rows)
-        for reason, count in self.left_out.items():
+        reasons = {**self.left_out, 'picture without an annotation': len(self.there - self.annotated)}
+        for reason, count in reasons.items():
             noun, _, rest = reason.partition(' ')
             lines += [f'left out: {counted(count, noun)} {rest}'] if count else []
-        lines += self.others
+        lines += filter(None, [left_out(self.others - self.annotations)])
         if self.notes:
             lines.append(f'worth a look: {len(self.notes)}')
         return lines + _first(self.notes)
@@ -146,9 +152,11 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
     if not (annotations.is_dir() if form.place == 'folder' else annotations.is_file()):
         raise UserError(f'{annotations} is no {form.place}: expected a {form.place} with {form.form}')
     files = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent))
-    items, taken, spoken_of = [], {}, set()
+    skipped.there.update(files.by_path.values())
+    _note_files(form, annotations, files, skipped)
+    items, taken = [], {}
     for page in form.read(annotations, files):
-        spoken_of.add(page.image)
+        skipped.annotated.add(page.image)
         if page.left_out:
             skipped.left_out[page.left_out] += 1
             continue
@@ -162,37 +170,36 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
         skipped.rows += page.bad_rows
         skipped.notes += page.notes
         items.append(item)
-    skipped.left_out['picture without an annotation'] += len(set(files.by_path.values()) - spoken_of)
-    skipped.others += filter(None, [_other_files(form, annotations, files)])
     if not items:
         why = f', the first: {skipped.images[0]}' if skipped.images else f': no {form.form}'
         raise UserError(f'{annotations}: no picture can be used{why}')
     return items
 
 
-def _other_files(form: Format, annotations: Path, files: ImageFiles) -> str:
-    """A line on files that are neither images nor annotations, '' for none."""
-    others, own = set(files.others) - {annotations}, ()
+def _note_files(form: Format, annotations: Path, files: ImageFiles, skipped: Skipped) -> None:
+    """Note the files that are no images, and which of them are annotations."""
+    found = set(files.others)
     if annotations.is_dir():
-        others |= {file for file in walk(annotations) if not is_image(file)}
-        own = form.suffixes
-    return left_out(file for file in others if file.suffix.lower() not in own)
+        found.update(file for file in walk(annotations) if not is_image(file))
+        skipped.annotations.update(file for file in found if file.suffix.lower() in form.suffixes)
+    else:
+        skipped.annotations.add(annotations)
+    skipped.others |= found
 
 
 def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
     """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
     if page.problem:
         raise BadEntry(page.problem)
-    name = PurePosixPath(images.relative(page.image))
+    name = without_images(PurePosixPath(images.relative(page.image)))
     key = name.with_suffix('')  # pictures that differ in their suffix alone would share a label file
     if key in taken:
         raise BadEntry(f'{name} was annotated already, as {taken[key]}')
-    size = _image_size(page.image)
+    size, count = _probe(page.image)
     if page.size and page.size != size:
         annotated, found = (f'{width}x{height}' for width, height in (page.size, size))
         raise BadEntry(f'annotated at {annotated} pixels, but {images.relative(page.image)} has {found}')
-    taken[key] = page.name
-    if (count := len(pages(page.image))) > 1:
+    if count > 1:
         page.notes.append(f'{name}: the first of its {count} pages is used')
     kept = []
     for region in page.regions:
@@ -203,18 +210,22 @@ def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
             page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
         else:
             kept.append(region)
+    if page.regions and not kept:
+        raise BadEntry('no region has an area inside the picture')
     page.regions = kept
+    taken[key] = page.name
     return Item(page, name, size, page.split or 'train')
 
 
-def _image_size(file: Path) -> tuple[int, int]:
+def _probe(file: Path) -> tuple[tuple[int, int], int]:
+    """((width, height), number of pages). Raises BadEntry."""
     try:
-        width, height = probe_image(file)
+        (width, height), count = probe_image(file), len(pages(file))
     except Exception as error:  # decoders raise what they like at a broken file
         raise BadEntry(f'{file.name} is broken ({error})') from None
     if width * height > MAX_PIXELS:
         raise BadEntry(f'{file.name} has {width}x{height} pixels, more than {MAX_PIXELS // 10**6} million')
-    return width, height
+    return (width, height), count
 
 
 def choose_splits(items: list[Item], val: float, test: float) -> None:
@@ -223,7 +234,7 @@ def choose_splits(items: list[Item], val: float, test: float) -> None:
     At least one picture goes to each split that is asked for. Raises UserError where too few are left to train with.
     """
     free = [item for item in items if not item.page.split]
-    free.sort(key=lambda item: hashlib.sha256(str(item.name).encode()).digest())
+    free.sort(key=lambda item: hashlib.sha256(os.fsencode(item.name)).digest())
     if not free:
         return
     fractions = {'val': val, 'test': test}
@@ -258,7 +269,7 @@ def _label_row(region: Region, size: tuple[int, int]) -> str:
     if region.is_box:  # whose corners say nothing of a word that leans in it
         low, high = inside.min(0), inside.max(0)
         inside = np.array([(low + high) / 2, high - low])
-    return '0 ' + ' '.join(f'{value:.6f}' for value in inside.ravel()) + '\n'
+    return label_row(0, inside.ravel())
 
 
 def _truth_row(region: Region) -> str:
@@ -270,7 +281,7 @@ def _truth_row(region: Region) -> str:
 def write_set(items: list[Item], out: Path, link: bool) -> None:
     """Write everything but the preview, under a temporary name until it is complete."""
     used = [split for split in SPLITS if any(item.split == split for item in items)]
-    others = {item.split for item in items for region in item.page.regions if len(region.polygon) != QUAD}
+    others = with_others(items)
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
@@ -285,6 +296,11 @@ def write_set(items: list[Item], out: Path, link: bool) -> None:
         raise UserError(f'cannot write {out}: {error}') from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def with_others(items: list[Item]) -> Counter:
+    """How many regions of a split have other than four corners; ICDAR's ground truth cannot hold them."""
+    return Counter(item.split for item in items for region in item.page.regions if len(region.polygon) != QUAD)
 
 
 def write_preview(out: Path) -> None:
@@ -311,6 +327,8 @@ def summarise(items: list[Item]) -> list[str]:
             unread = counted(counts[True], "don't-care region")
             text = f'{split}: {counted(len(regions), "picture")}, {counted(counts[False], "word")}, {unread}'
             lines.append(text + (f', {counted(empty, "picture")} without text' if empty else ''))
+    for split, count in with_others(items).items():
+        lines.append(f'{split}: no gt/, so no hmean: {counted(count, "region has", "regions have")} not four corners')
     return lines
 
 
@@ -361,12 +379,17 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     unknown = unread.labels - {label for item in items for region in item.page.regions for label in region.labels}
     if unknown:
         raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
-    choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
+    others = []
     if options.test_annotations:
         others = read_items(form, options.test_annotations, options.test_images, unread, skipped)
+        of_test = {real_file(item.page.image) for item in others}
+        free = [item for item in items if real_file(item.page.image) not in of_test]
+        skipped.left_out['picture that belongs to the test set too: not for training'] = len(items) - len(free)
+        items = free
         for item in others:
             item.split = 'test'
-        items += others
+    choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
+    items += others
     if not all(any(item.split == split for item in items) for split in ('train', 'val')):
         raise UserError('training needs pictures in train and in val (--val)')
     if not any(not region.dont_care for item in items if item.split == 'train' for region in item.page.regions):

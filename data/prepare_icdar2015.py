@@ -35,9 +35,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.formats.common import DONT_CARE, MAX_PIXELS, MAX_TEXT_BYTES, BadEntry, shorten
+from data.formats.common import MAX_PIXELS, MAX_TEXT_BYTES, BadEntry, shorten
 from models.errors import UserError
-from utils.loading.rows import split_rows, unquoted
+from utils.loading.labels import label_row
+from utils.loading.rows import DONT_CARE, split_rows, unquoted
 from utils.runtime.cli import run_command
 from utils.runtime.words import counted
 
@@ -221,7 +222,7 @@ def convert_truth(content: bytes, name: str, size: tuple[int, int], tally: Tally
             continue
         is_word = unquoted(word) != DONT_CARE
         tally.counts['words' if is_word else 'dont_care'] += 1
-        rows['labels' if is_word else 'ignore'].append('0 ' + ' '.join(f'{v:.6f}' for v in quad) + '\n')
+        rows['labels' if is_word else 'ignore'].append(label_row(0, quad))
     return {kind: ''.join(lines).encode() for kind, lines in rows.items()}
 
 

@@ -38,7 +38,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -50,6 +49,7 @@ from data.synthesis.settings import SPLITS, STYLES, Material
 from data.synthesis.statistics import compare_with, measure, summarise
 from data.synthesis.words import vocabulary
 from models.errors import UserError
+from utils.loading.labels import label_row
 from utils.runtime.cli import run_command
 
 MANIFEST = 'synthtext.json'
@@ -68,11 +68,6 @@ class Job(NamedTuple):
     material: Material
 
 
-def label_row(quad: np.ndarray, size: tuple[int, int]) -> str:
-    """A quad (4, 2) in pixels as a YOLO polygon row of class 0."""
-    return '0 ' + ' '.join(f'{value:.6f}' for value in (quad / size).ravel())
-
-
 def write_image(job: Job) -> list[tuple[float, float, float, bool]]:
     """Render one picture and write its four files; returns (width, height, angle, legible) of its words."""
     image, words, quality = render_image(*job[1:])
@@ -81,7 +76,7 @@ def write_image(job: Job) -> list[tuple[float, float, float, bool]]:
     assert encoded, 'OpenCV is built without JPEG'
     (out / 'images' / folder / f'{stem}.jpg').write_bytes(data.tobytes())
     for tree, legible in (('labels', True), ('ignore', False)):
-        rows = [label_row(word.quad, job.size) + '\n' for word in words if word.legible == legible]
+        rows = [label_row(0, (word.quad / job.size).ravel()) for word in words if word.legible == legible]
         (out / tree / folder / f'{stem}.txt').write_text(''.join(rows), encoding='utf-8')
     rows = [','.join([*map(str, word.quad.ravel()), word.text if word.legible else '###']) + '\n' for word in words]
     (out / 'gt' / folder / f'gt_{stem}.txt').write_text(''.join(rows), encoding='utf-8')
@@ -151,7 +146,7 @@ def read_manifest(out: Path) -> dict | None:
 
 def digest(rows: list[str]) -> str:
     """What stands for a long list in the manifest."""
-    return hashlib.sha256('\n'.join(rows).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode('\n'.join(rows))).hexdigest()[:16]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -189,7 +184,7 @@ def parse_options() -> argparse.Namespace:
         nargs='+',
         default=[],
         metavar='DIR',
-        help='photographs (jpg, png, webp; subfolders too), or lists of them (txt)',
+        help='folders of photographs (subfolders too), or lists of them (txt)',
     )
     parser.add_argument(
         '--compare', type=Path, metavar='DIR', help='print the measures of this prepared data set beside ours'

@@ -28,7 +28,7 @@ HEIF_START = re.compile(rb'....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1)', re.D
 PAGED = ('TIFF', 'GIF', 'WEBP', 'PNG', 'AVIF', 'HEIF')  # formats of which a file may hold several images of one kind
 MAX_PAGES = 10_000
 THUMBNAIL = 1  # bit of a TIFF page's NewSubfileType
-ORIENTATION, SUBFILE_TYPE = 0x0112, 254  # tags
+ORIENTATION, SUBFILE_TYPE, BITS, PHOTOMETRIC = 0x0112, 254, 258, 262  # tags
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation\s*(?:=\s*["\']|>)\s*([1-8])')
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap width and height
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -49,11 +49,11 @@ Decode = Callable[[Path, int, str], 'np.ndarray | None']
 _said: set[str] = set()
 
 
-def read_image(path: Path, page: int = 0, decode: Decode | None = None) -> np.ndarray:
+def read_image(path: Path, page: int | None = None, decode: Decode | None = None) -> np.ndarray:
     """Read an image of any colour mode and depth, upright as its EXIF says, or else its XMP.
 
     Args:
-        page: of a file of several images, one of `pages(path)`.
+        page: of a file of several images, one of `pages(path)`; None: the first of them.
         decode: reads what Pillow cannot, see Decode.
 
     Returns:
@@ -69,11 +69,9 @@ def read_image(path: Path, page: int = 0, decode: Decode | None = None) -> np.nd
     with _unreadable():
         try:
             with Image.open(path) as image:
-                if page:
-                    image.seek(page)
-                return _pixels(image, path, page, decode)
+                return _pixels(image, path, go_to(image, page), decode)
         except UnidentifiedImageError:
-            if decode is None or (pixels := decode(path, page, '')) is None:
+            if decode is None or (pixels := decode(path, page or 0, '')) is None:
                 raise Unreadable(_unknown(path)) from None
             return _to_rgb(pixels, path)
 
@@ -155,6 +153,15 @@ def pages_of(image: Image.Image) -> list[int]:
     return found or [0]
 
 
+def go_to(image: Image.Image, page: int | None = None) -> int:
+    """Go to a page of an image that Pillow has opened, None: the first of `pages_of`. Returns its number."""
+    if page is None:
+        page = pages_of(image)[0] if image.format == 'TIFF' else 0
+    if image.tell() != page:
+        image.seek(page)
+    return page
+
+
 def unfit(path: Path) -> str:
     """Why a file is not even opened; '' if it is: a device or pipe never ends, and a huge one takes all memory."""
     try:
@@ -170,7 +177,9 @@ def unfit(path: Path) -> str:
 
 def orientation_of(image: Image.Image) -> int:
     """1 to 8: what EXIF says, or else XMP; 1 where neither says anything that is known."""
-    value: Any = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
+    value: Any = None
+    with contextlib.suppress(Exception):  # a broken EXIF spoils no pixels, and Pillow raises what it likes at it
+        value = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
     if value in range(1, 9):
         return int(value)
     xmp = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp') or b''
@@ -208,7 +217,11 @@ def _values(image: Image.Image, deep: bool) -> np.ndarray:
     Of 16-bit colours (`deep`) Pillow gives the upper eight bits. Raises Unreadable: they hold next to nothing.
     """
     if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PPM'):
-        return np.asarray(image).astype(np.uint16)
+        values = np.asarray(image).astype(np.uint16)
+        tags = image.tag_v2 if image.format == 'TIFF' else {}  # type: ignore[attr-defined]
+        if tags.get(PHOTOMETRIC) == 0:  # 0 is white: Pillow turns such values round with 8 bits, but not with more
+            return ((1 << tags[BITS][0]) - 1 - values).astype(np.uint16)
+        return values
     if image.mode in ('I', 'F'):
         return np.asarray(image, np.float64)
     pixels = np.asarray(image.convert('RGBA' if image.has_transparency_data else 'RGB'))

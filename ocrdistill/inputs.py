@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ocrdistill.errors import Unreadable, UserError
-from ocrdistill.images import Decode, pages, pages_of, read_image, upright_rgb
+from ocrdistill.images import Decode, go_to, pages, pages_of, read_image, upright_rgb
 
 TAKEN = (
     "give a path, a file's bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats "
@@ -81,8 +81,7 @@ def _from_bytes(content: bytes) -> np.ndarray:
             numbers = pages_of(image)
             if len(numbers) > 1:
                 raise UserError(f'{len(content)} bytes that hold {len(numbers)} images: give one of them')
-            if image.format == 'TIFF':  # pages_of has looked at all pages
-                image.seek(numbers[0])
+            go_to(image, numbers[0])  # pages_of has looked at all pages of a TIFF
             return upright_rgb(image)
     except UserError:
         raise

@@ -50,8 +50,8 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
                 continue
             if page.split not in ('train', 'val', 'test'):
                 raise BadEntry(f'"set" is {page.split[:30]!a}, expected train, val or test')
-            page.size = to_size(image.get('width'), image.get('height'))
             page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
+            page.size = to_size(image.get('width'), image.get('height'))
         except BadEntry as error:
             page.problem = str(error)
         else:
@@ -93,9 +93,9 @@ def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
         try:
             key = str(expect(image, dict, 'the image').get('id'))
             page.name = f'{file.name} image {key[:40]}'
+            page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
             if image.get('width') and image.get('height'):
                 page.size = to_size(image['width'], image['height'])
-            page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
         except BadEntry as error:
             page.problem = str(error)
         else:

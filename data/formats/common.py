@@ -1,6 +1,5 @@
 """What the readers of annotations and the makers of data sets share."""
 
-DONT_CARE = '###'
 # Bounds that published files stay far below; they only stop what is no such file.
 MAX_TEXT_BYTES = 1 << 20  # of the annotations of one image
 MAX_PIXELS = 50_000_000

@@ -20,6 +20,7 @@ from data.formats.pages import (
     expect,
     image_of,
     load_json,
+    own_image,
     points_of,
     to_box,
     to_number,
@@ -39,7 +40,7 @@ def read_labelme(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """A file for each image; polygons and rectangles, also turned ones; the description is the word."""
     for file in tqdm(annotation_files(folder, ('.json',)), 'reading', unit='file', leave=False, delay=2):
         relative = file.relative_to(folder)
-        page = Page(relative.as_posix())
+        page = Page(relative.as_posix(), own_image(relative, images))
         try:
             content = expect(load_json(file, MAX_PAGE_BYTES), dict, 'the content')
             shapes = expect(content.get('shapes'), list, '"shapes"')
@@ -62,7 +63,7 @@ def _parse_labelme(shape) -> Region:
     two = is_box and len(points) == 2
     polygon = to_box(*points[0], *points[1]) if two else to_polygon(v for point in points for v in point)
     word, labels = str(shape.get('description') or ''), (str(shape.get('label')),)
-    return word_region(polygon, word, labels=labels, is_box=is_box)
+    return word_region(polygon, word, shape.get('difficult') is True, labels, is_box=is_box)  # X-AnyLabeling's flag
 
 
 def read_label_studio(file: Path, images: ImageFiles) -> Iterator[Page]:

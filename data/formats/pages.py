@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from data.formats.common import DONT_CARE, BadEntry
+from data.formats.common import BadEntry
 from data.formats.image_files import ImageFiles
 from ocrdistill.files import walk
-from utils.loading.rows import unquoted
+from utils.loading.polygons import opened
+from utils.loading.rows import DONT_CARE, unquoted
 
 # Bounds that no annotation made by people comes near; they stop what is no such file.
 MAX_CORNERS = 1000
@@ -89,11 +90,14 @@ class Page:
 
 
 def to_polygon(values: Iterable) -> np.ndarray:
-    """Numbers or texts x1 y1 x2 y2 ... -> (p, 2) corners. Raises BadEntry for anything but 3 to MAX_CORNERS corners."""
+    """Numbers or texts x1 y1 x2 y2 ... -> (p, 2) corners. A last corner that repeats the first is left out.
+
+    Raises BadEntry for anything but 3 to MAX_CORNERS corners.
+    """
     numbers = [to_number(value) for value in values]
     if len(numbers) % 2 or not 3 <= len(numbers) // 2 <= MAX_CORNERS:
         raise BadEntry(f'{len(numbers)} coordinates, expected x y of 3 to {MAX_CORNERS} corners')
-    return np.array(numbers).reshape(-1, 2)
+    return opened(np.array(numbers).reshape(-1, 2))
 
 
 def to_box(x1, y1, x2, y2) -> np.ndarray:
@@ -133,6 +137,13 @@ def word_region(
     return Region(polygon, word, dont_care or word == DONT_CARE, labels, is_box)
 
 
+def own_image(file: Path, images: ImageFiles) -> Path | None:
+    """The image of an annotation file's own name; None where there is none, or several."""
+    with contextlib.suppress(BadEntry):
+        return images.find_stem(file)
+    return None
+
+
 def image_of(path, file: Path, images: ImageFiles, page: Page) -> Path:
     """The image of an annotation file that also names one: that of the file's own name comes first.
 
@@ -145,13 +156,12 @@ def image_of(path, file: Path, images: ImageFiles, page: Page) -> Path:
     Raises:
         BadEntry: neither is there.
     """
-    named = problem = own = None
+    named = problem = None
     try:
         named = images.find(expect(path, str, 'the name of the picture'))
     except BadEntry as error:
         problem = error
-    with contextlib.suppress(BadEntry):
-        own = images.find_stem(file)
+    own = own_image(file, images)
     found = own or named
     if found is None:
         raise problem or BadEntry(f'there is no picture for {file}')

@@ -106,10 +106,10 @@ def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
             page.problem = str(error)
         else:
             page.bad_rows, page.notes, page.problem = labels.skipped, labels.notes, labels.problem
-            polygons, weights = labels.annotations.polygon_list(1, 1), labels.annotations.edge_weight
+            polygons = labels.annotations.polygon_list(1, 1)
             page.regions = [
-                Region(polygon.astype(float) * size, is_box=not weight)
-                for polygon, weight in zip(polygons, weights, strict=True)
+                Region(polygon.astype(float) * size, is_box=bool(is_box))
+                for polygon, is_box in zip(polygons, labels.boxes, strict=True)
             ]
         yield page
 

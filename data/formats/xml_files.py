@@ -16,6 +16,7 @@ from data.formats.pages import (
     Region,
     annotation_files,
     image_of,
+    own_image,
     read_bounded,
     to_box,
     to_number,
@@ -47,7 +48,7 @@ def read_voc(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """Pascal VOC, a file for each image, as LabelImg and Roboflow write it; roLabelImg's turned boxes too."""
     for file in tqdm(annotation_files(folder, ('.xml',)), 'reading', unit='file', leave=False, delay=2):
         relative = file.relative_to(folder)
-        page = Page(relative.as_posix())
+        page = Page(relative.as_posix(), own_image(relative, images))
         try:
             root = load_xml(file, MAX_PAGE_BYTES)
             if root.tag != 'annotation':
@@ -111,8 +112,8 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
     for image in root.findall('image'):
         page = Page(f'{file.name} image {str(image.get("id"))[:40]}')
         try:
-            page.size = to_size(image.get('width'), image.get('height'))
             page.image = images.find(image.get('name') or '')
+            page.size = to_size(image.get('width'), image.get('height'))
         except BadEntry as error:
             page.problem = str(error)
         else:

@@ -25,7 +25,7 @@ def find_photographs(folders: tuple[str, ...]) -> list[str]:
     """Paths of all photographs in the folders and the list files (*.txt), sorted within each. Raises UserError."""
     found = []
     for place in map(Path, folders):
-        if place.is_file() and place.suffix == '.txt':
+        if place.is_file() and place.suffix.lower() == '.txt':
             files = [str(image_of_row(row, [place.parent])) for row in read_list(place)]
         else:
             files = sorted(str(file) for file in walk(place) if is_image(file)) if place.is_dir() else []
@@ -67,12 +67,14 @@ def draw_photograph(
 
 
 def read_reduced(file: Path, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) uint8 BGR, decoded at 1/2, 1/4 or 1/8 where that is still larger than `size`. Raises UserError."""
+    """(H, W, 3) uint8 BGR; a JPEG is decoded at 1/2 or 1/4 where that is still larger than `size`. Raises UserError."""
     try:
         with Image.open(file) as image:
-            (wide, high), orientation = image.size, orientation_of(image)
+            (wide, high), orientation, form = image.size, orientation_of(image), image.format
         if wide * high > MAX_PIXELS:
             raise UserError(f'{file}: {wide}x{high} pixels are more than {MAX_PIXELS // 10**6} million')
+        if form != 'JPEG':
+            return np.ascontiguousarray(load_image(file)[..., ::-1])
         spare = min(wide / size[0], high / size[1])
         flag = cv2.IMREAD_COLOR
         for factor, reduced in ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4)):
@@ -80,8 +82,8 @@ def read_reduced(file: Path, size: tuple[int, int]) -> np.ndarray:
         photo = cv2.imread(str(file), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f'{file}: the photograph cannot be read ({error})') from None
-    if photo is None:  # GIF, AVIF ...
-        return np.ascontiguousarray(load_image(file)[..., ::-1])
+    if photo is None:
+        raise UserError(f'{file}: the photograph cannot be read (broken)')
     return np.ascontiguousarray(UPRIGHT.get(orientation, np.asarray)(photo))
 
 

@@ -23,8 +23,8 @@ def measure_labels(folder: Path, size: tuple[int, int]) -> list[tuple[float, flo
     measures = []
     for tree, legible in (('labels', True), ('ignore', False)):
         for file in sorted((folder / tree / SPLITS['train']).glob('*.txt')):
-            regions = read_labels(file, nc=1)[0].scaled(*size).polygons
-            measures += [measure(Word(quad, '', legible)) for quad in regions if len(quad) == 4]
+            regions = read_labels(file, nc=1)[0].polygon_list(1, 1)
+            measures += [measure(Word(quad * size, '', legible)) for quad in regions if len(quad) == 4]
     return measures
 
 

@@ -397,3 +397,115 @@ def test_ppocrlabel_rows(run, photos, tmp_path):
     assert "train: 2 pictures, 2 words, 2 don't-care regions" in printed and 'skipped 4 pictures' in printed
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
     assert 'no Label.txt' in run('ppocrlabel', write(tmp_path / 'Label.txt', 'a,b\n'))[1]
+
+
+def test_closed_rings_keep_four_corners(run, photos, tmp_path):
+    ring = [10, 4, 40, 4, 40, 20, 10, 20, 10, 4]
+    content = {
+        'images': [{'id': i, 'file_name': f'{name}.png'} for i, name in enumerate('abc')],
+        'annotations': [{'image_id': i, 'segmentation': [ring]} for i in range(3)],
+    }
+    printed, error = run('coco', write(tmp_path / 'all.json', content))
+    assert error == '' and 'no gt/' not in printed
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+    assert len(list((tmp_path / 'out/gt').rglob('*.txt'))) == 3
+    # A triangle is what ICDAR's form cannot hold: its split has no gt, and a line says so.
+    content['annotations'] += [{'image_id': i, 'segmentation': [ring[:6]]} for i in range(3)]
+    printed, _ = run('coco', write(tmp_path / 'all.json', content))
+    assert 'train: no gt/, so no hmean: 2 regions have not four corners' in printed
+    assert 'val: no gt/, so no hmean: 1 region has not four corners' in printed
+    assert not (tmp_path / 'out/gt').exists()
+
+
+def test_yolo_polygons_at_the_border_stay_polygons(run, photos, tmp_path):
+    for name in 'abc':
+        write(
+            tmp_path / f'notes/{name}.txt', '0 0 .3 .4 .1 .45 .3 .05 .5\n0 .5 .5 .2 .1\n0 .9 .5 1.00005 .5 1 .6 .9 .6\n'
+        )
+    run('yolo', tmp_path / 'notes')
+    found = labels_of(tmp_path, 'a')
+    np.testing.assert_allclose(found[0], [0, 0.3, 0.4, 0.1, 0.45, 0.3, 0.05, 0.5])
+    np.testing.assert_allclose(found[1], [0.5, 0.5, 0.2, 0.1])
+    np.testing.assert_allclose(found[2], [0.9, 0.5, 1, 0.5, 1, 0.6, 0.9, 0.6])  # clamped, not cut: four corners
+
+
+def test_names_that_are_no_utf8(run, photos, tmp_path):
+    name = b'caf\xe9'.decode('utf-8', 'surrogateescape')
+    try:
+        inputs.picture(photos / f'{name}.png')
+    except OSError:
+        pytest.skip('this file system takes UTF-8 names alone')
+    for stem in ('a', 'b', name):
+        write(tmp_path / f'notes/{stem}.txt', '0 0.5 0.5 0.2 0.1\n')
+    printed, error = run('yolo', tmp_path / 'notes')
+    assert error == '' and 'left out: 1 picture without an annotation' in printed
+    data = TextDataset(load_data_config(tmp_path / 'out/data.yaml'), 'train', 64)
+    assert len(data.fingerprint()) == 64
+
+
+def test_a_picture_whose_regions_lie_outside_is_no_picture_without_text(run, photos, tmp_path):
+    for name, row in (('a', QUAD), ('b', '100,50,140,50,140,60,100,60'), ('c', QUAD)):
+        write(tmp_path / f'notes/gt_{name}.txt', f'{row},word\n')
+    printed, _ = run('icdar2015', tmp_path / 'notes')
+    assert 'skipped 1 picture and 0 rows\n  gt_b.txt: no region has an area inside the picture' in printed
+    assert 'without text' not in printed
+
+
+def test_a_cut_tiff_costs_its_picture_alone(run, photos, tmp_path):
+    pages = [Image.new('RGB', (60, 40), colour) for colour in ('white', 'red', 'blue')]
+    pages[0].save(tmp_path / 'whole.tif', save_all=True, append_images=pages[1:])
+    content = (tmp_path / 'whole.tif').read_bytes()
+    write(photos / 'd.tif', content[: len(content) * 6 // 10])
+    for name in 'abcd':
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
+    printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '' and 'skipped 1 picture and 0 rows\n  gt_d.txt: d.tif is broken' in printed
+
+
+def test_folders_named_images(run, tmp_path):
+    for place in ('train/images/a', 'train/images/b', 'valid/Images/a'):
+        inputs.picture(tmp_path / f'photos/{place}.png')
+        write(tmp_path / f'photos/{place}.txt', '0 0.5 0.5 0.2 0.1\n')
+    _, error = run('yolo', tmp_path / 'photos')
+    written = {
+        file.relative_to(tmp_path / 'out/labels').as_posix() for file in (tmp_path / 'out/labels').rglob('*.txt')
+    }
+    assert error == '' and {name.partition('/')[2] for name in written} == {'train/a.txt', 'train/b.txt', 'valid/a.txt'}
+    assert (
+        sum(len(TextDataset(load_data_config(tmp_path / 'out/data.yaml'), split, 64)) for split in ('train', 'val'))
+        == 3
+    )
+
+
+def test_counts_of_one_folder_for_two_sets(run, photos, tmp_path):
+    for name in 'de':
+        inputs.picture(photos / f'{name}.png')
+
+    def coco(names: str) -> dict:
+        shape = {'bbox': [10, 4, 30, 16]}
+        return {
+            'images': [{'id': name, 'file_name': f'{name}.png'} for name in names],
+            'annotations': [{'image_id': name, **shape} for name in names],
+        }
+
+    train, test = write(photos / 'train.json', coco('abcd')), write(photos / 'test.json', coco('de'))
+    printed, error = run('coco', train, '--test-annotations', test, '--test-images', photos)
+    assert error == '' and 'test: 2 pictures' in printed and 'train: 2 pictures' in printed
+    assert 'left out: 1 picture that belongs to the test set too' in printed  # d
+    assert 'without an annotation' not in printed and '.json' not in printed
+
+
+def test_a_broken_annotation_is_counted_once(run, photos, tmp_path):
+    for name in 'bc':
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': [labelme_shape()]})
+    write(tmp_path / 'notes/a.json', '{')
+    printed, _ = run('labelme', tmp_path / 'notes')
+    assert 'skipped 1 picture and 0 rows\n  a.json' in printed and 'without an annotation' not in printed
+
+
+def test_what_is_difficult_in_x_anylabeling(run, photos, tmp_path):
+    for name in 'abc':
+        shapes = [labelme_shape(), {**labelme_shape(corners=((1, 1), (9, 1), (9, 9), (1, 9))), 'difficult': True}]
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': shapes})
+    printed, _ = run('labelme', tmp_path / 'notes')
+    assert "train: 2 pictures, 2 words, 2 don't-care regions" in printed

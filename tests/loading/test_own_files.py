@@ -14,6 +14,7 @@ from ocrdistill import files, images
 from ocrdistill.errors import Unreadable
 from ocrdistill.files import left_out, walk
 from ocrdistill.images import pages, read_all
+from ocrdistill.inputs import to_image
 from tests import inputs
 from tests.support import run_script
 from utils.loading.config import load_data_config
@@ -409,3 +410,30 @@ def test_folders_in_another_case(tmp_path, labels):
     (tmp_path / 'images').rename(tmp_path / 'Images')
     (tmp_path / 'labels').rename(tmp_path / labels)
     assert dataset(yaml).summary.startswith("train: 2 pictures, 2 targets, 0 don't-care regions, 0 pictures without")
+
+
+def test_tiffs_with_a_thumbnail_first_or_with_white_as_zero(tmp_path):
+    small, large = Image.new('L', (16, 8), 200), Image.new('L', (60, 40), 100)
+    small.save(tmp_path / 'scan.tif', save_all=True, append_images=[large], tiffinfo={254: 1})
+    file = tmp_path / 'scan.tif'
+    with Image.open(file) as image:  # Pillow writes the tag to both pages: take it from the second
+        image.seek(1)
+        place = image.tag_v2._offset
+    content = bytearray(file.read_bytes())
+    spot = content.index((254).to_bytes(2, 'little'), place)
+    content[spot + 8] = 0
+    file.write_bytes(content)
+    assert pages(file) == [1] and probe_image(file) == (60, 40)
+    assert read_image(file).shape == (40, 60, 3) and to_image(str(file)).shape == (40, 60, 3)
+    assert to_image(file.read_bytes()).shape == (40, 60, 3)
+
+    values = np.array([[0, 30_000, 65_535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / 'grey.tif', tiffinfo={262: 0})
+    assert read_image(tmp_path / 'grey.tif')[0, :, 0].tolist() == [255, 138, 0]
+
+
+def test_a_broken_exif_spoils_no_picture(tmp_path):
+    for suffix in ('png', 'jpg', 'webp'):
+        Image.new('RGB', (6, 4), 'red').save(tmp_path / f'a.{suffix}', exif=b'Exif\0\0nonsense of no TIFF')
+        assert read_image(tmp_path / f'a.{suffix}').shape == (4, 6, 3)
+        assert probe_image(tmp_path / f'a.{suffix}') == (6, 4)

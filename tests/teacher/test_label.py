@@ -186,7 +186,8 @@ def test_names():
         ('/data/a.png', 'a.png'),
         ('/data/train/a.png', 'train/a.png'),
         ('/data/images/train/a.png', 'train/a.png'),
-        ('/data/images/old/Images/a.png', 'a.png'),
+        ('/data/images/old/Images/a.png', 'old/a.png'),
+        ('/data/train/images/a.png', 'train/a.png'),
         ('/elsewhere/images/a.png', 'a.png'),
     ):
         assert name_of(Path(file), folder) == PurePosixPath(name)

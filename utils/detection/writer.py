@@ -11,6 +11,7 @@ import numpy as np
 from models.errors import UserError
 from ocrdistill.detector import CROP_MARGIN
 from ocrdistill.rows import corners_of, has_quads, level_crop, upright_crop
+from utils.loading.labels import label_row
 from utils.runtime.run_folder import make_folder, make_run_folder, write_bytes, write_yaml
 
 QUALITY = 95  # of JPEG and WebP files, 0..100
@@ -157,8 +158,8 @@ def _label_row(row: list[float], width: int, height: int, with_confidence: bool)
         values = [value / side for value, side in zip(corners, (width, height) * 4, strict=True)]
     else:
         values = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
-    text = ' '.join(f'{value:.6f}' for value in values)
-    return f'{category:.0f} {text} {confidence:.5f}\n' if with_confidence else f'{category:.0f} {text}\n'
+    text = label_row(int(category), values)
+    return f'{text.rstrip()} {confidence:.5f}\n' if with_confidence else text
 
 
 def _encode(image, suffix: str) -> bytes:

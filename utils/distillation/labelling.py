@@ -17,9 +17,9 @@ from ocrdistill.rows import corners_of
 from utils.detection.detector import Detector
 from utils.distillation.craft import CANVAS, WORD, CraftDetector, Words
 from utils.distillation.craft_network import MD5
-from utils.loading.files import file_sha256
+from utils.loading.files import file_sha256, without_images
 from utils.loading.images import read_image
-from utils.loading.labels import MIN_AREA, Annotations, find_companion, polygon_areas
+from utils.loading.labels import MIN_AREA, Annotations, find_companion, label_row, polygon_areas
 from utils.loading.listing import images_at
 from utils.loading.rows import read_rows
 from utils.loading.scan import Scanned, describe, examine, map_files
@@ -261,10 +261,9 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 def name_of(file: Path, folder: Path) -> PurePosixPath:
-    """A picture's path below a folder; of a path with a folder `images`, what follows the last one."""
-    parts = file.relative_to(folder).parts if file.is_relative_to(folder) else file.parts[-1:]
-    above = [place for place, part in enumerate(parts[:-1], 1) if part.lower() == 'images']
-    return PurePosixPath(*parts[max(above, default=0) :])
+    """A picture's path below a folder, without folders named `images`; the name alone of one that lies elsewhere."""
+    below = file.relative_to(folder).parts if file.is_relative_to(folder) else (file.name,)
+    return without_images(PurePosixPath(*below))
 
 
 def select(words: Words, rows: np.ndarray) -> Words:
@@ -310,8 +309,7 @@ def box_rows(words: Words, size: np.ndarray) -> list[str]:
 
 def class_rows(classes: np.ndarray, values: np.ndarray) -> list[str]:
     """A class and its numbers, row by row."""
-    rows = zip(classes, values, strict=True)
-    return [f'{category} ' + ' '.join(f'{value:.6f}' for value in row) for category, row in rows]
+    return [label_row(category, row).rstrip() for category, row in zip(classes, values, strict=True)]
 
 
 def score_rows(words: Words) -> list[str]:

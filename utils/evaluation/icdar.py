@@ -16,11 +16,10 @@ import numpy as np
 from models.errors import UserError
 from models.files import replacing
 from ocrdistill.points import UNSCALED
-from utils.loading.rows import read_rows, unquoted
+from utils.loading.rows import DONT_CARE, read_rows, unquoted
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept
 THRESHOLDS = np.arange(5, 96) / 100  # the sweep: 0.05 to 0.95 in steps of 0.01
-DONT_CARE = '###'
 HEIGHT_SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # that are tried on the validation split
 WIDTH_SCALES = (1.0, 0.97, 0.94, 0.91)
 

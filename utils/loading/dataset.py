@@ -1,6 +1,7 @@
 """The dataset: the images of one split as network inputs."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import cv2
@@ -165,7 +166,7 @@ class TextDataset(Dataset):
         """A digest of the pictures' names, sizes and annotations, in their order."""
         digest = hashlib.sha256(np.ascontiguousarray(self.shapes).tobytes())
         for file, annotations in zip(self.files, self.annotations, strict=True):
-            digest.update(file.name.encode())
+            digest.update(os.fsencode(file.name))
             for part in (annotations.classes, annotations.polygons, annotations.dont_care):
                 digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()

@@ -24,6 +24,11 @@ def real_file(file: Path) -> Path:
         return file
 
 
+def without_images(path: PurePosixPath) -> PurePosixPath:
+    """A relative path without its folders named `images`: what lies in them has its labels elsewhere."""
+    return PurePosixPath(*(part for part in path.parts[:-1] if part.lower() != 'images'), path.name)
+
+
 def file_sha256(path: Path | str) -> str:
     """The SHA-256 of a file's content, in hexadecimal. Raises OSError."""
     with open(path, 'rb') as file:

@@ -28,7 +28,7 @@ images.LOG.addHandler(_AboveBars())
 images.LOG.propagate = False
 
 
-def read_image(path: Path, page: int = 0) -> np.ndarray:
+def read_image(path: Path, page: int | None = None) -> np.ndarray:
     """As ocrdistill.images.read_image: (H, W, 3) uint8 RGB, upright. Raises Unreadable."""
     return images.read_image(path, page, decode_with_opencv)
 
@@ -51,6 +51,7 @@ def probe_image(file: Path) -> tuple[int, int]:
         raise Unreadable(problem)
     try:
         with Image.open(file) as image:
+            images.go_to(image)
             deep = images.is_deep(image)  # before the orientation, for which Pillow decodes a PNG
             (width, height), orientation = image.size, images.orientation_of(image)
             complete = images.end_of(file).endswith(images.FILE_ENDS.get(image.format, b'none'))

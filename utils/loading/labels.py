@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 
 from models.errors import UserError
 from utils.loading.files import is_image, matching, real_file
-from utils.loading.polygons import clip_polygons, crosses_itself, polygon_areas, uncrossed
+from utils.loading.polygons import clip_polygons, crosses_itself, opened, polygon_areas, uncrossed
 from utils.loading.rows import read_rows
 
 TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clamped
@@ -206,12 +207,14 @@ class LabelFile(NamedTuple):
 
     Attributes:
         annotations: its regions, 0..1.
+        boxes: (n,) bool: the region's row was an upright box, whose word may lean in it.
         skipped: a message for every row that was not used.
         notes: a message for every row that was used, but has a form of its own.
         problem: why nothing in it can be used; '' if something can, or if it has no rows: an image without text.
     """
 
     annotations: Annotations
+    boxes: np.ndarray
     skipped: list[str]
     notes: list[str]
     problem: str
@@ -219,14 +222,16 @@ class LabelFile(NamedTuple):
 
 def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotations, list[str]]:
     """The annotations of a label file and a message for every row that was skipped; see read_label_file."""
-    return read_label_file(file, nc, dont_care)[:2]
+    found = read_label_file(file, nc, dont_care)
+    return found.annotations, found.skipped
 
 
 def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: bool = False) -> LabelFile:
     """Read a label file of box rows (class x y w h) and polygon rows (class x1 y1 x2 y2 ...), fractions of the image.
 
-    Boxes that reach over the image's border are cut at it. Four corners whose edges cross are put in order. A row of a
-    box and its four corners in one counts as the corners; if they do not fit each other it is skipped.
+    Boxes that reach over the image's border are cut at it. Four corners whose edges cross are put in order; a last
+    corner that repeats the first is left out. A row of a box and its four corners in one counts as the corners; if they
+    do not fit each other it is skipped.
 
     Args:
         file: an existing file; any line end, a byte order mark, UTF-16 and blank lines are allowed.
@@ -252,34 +257,35 @@ def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: b
         except ValueError as error:
             skipped.append(f'{place}: {error}')
     two_forms = any(_holds_two_forms(coordinates) for _, _, coordinates in rows)
-    classes, polygons, weights, notes, seen = [], [], [], [], set()
+    notes, kept = [], {}  # (class, corners) -> corners, whether it was a box
     for place, category, coordinates in rows:
         _check_range(category, coordinates, nc, place)
         try:
             polygon, note = _corners(coordinates, two_forms)
+            key = (category, polygon.tobytes())
+            if key in kept:
+                raise ValueError('repeats an earlier row')
         except ValueError as error:
             skipped.append(f'{place}: {error}')
             continue
         if note:
             notes.append(f'{place}: {note}')
-        polygon = clip_polygons(polygon[None], 1, 1)[0]
-        # Where the picture's border cuts a word, the corners on it are not the word's.
-        weight = float(len(coordinates) != BOX_COLUMNS - 1 and ((polygon > 0) & (polygon < 1)).all())
-        key = (category, polygon.tobytes())
-        if polygon_areas(polygon[None])[0] < MIN_AREA:
-            skipped.append(f'{place}: a region without area')
-        elif key in seen:
-            skipped.append(f'{place}: repeats an earlier row')
-        else:
-            seen.add(key)
-            classes.append(category)
-            polygons.append(polygon)
-            weights.append(weight)
+        kept[key] = polygon, len(coordinates) == BOX_COLUMNS - 1
+    classes, polygons = [category for category, _ in kept], [polygon for polygon, _ in kept.values()]
+    boxes = np.array([is_box for _, is_box in kept.values()], bool)
+    # Where the picture's border cuts a word, the corners on it are not the word's.
+    whole = np.array([((polygon > 0) & (polygon < 1)).all() for polygon in polygons], bool)
+    annotations = Annotations.build(classes, polygons, dont_care, (whole & ~boxes).astype(float))
     problem = ''
-    if skipped and not classes:
+    if skipped and not kept:
         count = f'none of its {len(skipped)} rows can be used' if len(skipped) > 1 else 'its only row cannot be used'
         problem = f'{count}; row {skipped[0].removeprefix(f"{file}:")}'
-    return LabelFile(Annotations.build(classes, polygons, dont_care, weights), skipped, notes, problem)
+    return LabelFile(annotations, boxes, skipped, notes, problem)
+
+
+def label_row(category: int, values: Iterable[float]) -> str:
+    """A row of a label file with its line end: the class, and x y w h or x1 y1 x2 y2 ..., 0..1."""
+    return f'{category} ' + ' '.join(f'{value:.6f}' for value in values) + '\n'
 
 
 def _parse_row(row: str, confidences: bool = False) -> tuple[int, np.ndarray]:
@@ -324,24 +330,36 @@ def _check_range(category: int, coordinates: np.ndarray, nc: int, place: str) ->
 
 
 def _corners(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]:
-    """(4,) x, y, w, h or (2 p,) corners -> (p, 2) corners, clockwise from the top left for a box, and what to say.
+    """(4,) x, y, w, h or (2 p,) corners -> (p, 2) corners inside the picture, clockwise from the top left for a box,
+    and what to say.
 
-    `two_forms`: the file has rows of a box and its corners. ValueError of such a row where these do not fit: what is no
-    polygon, since edges cross or its first corner (the box's centre) lies among the last four, is such a row too.
+    `two_forms`: the file has rows of a box and its corners. ValueError of a region without area, and of such a row
+    where the box and the corners do not fit.
     """
-    if len(coordinates) == BOX_COLUMNS - 1:
-        return _box_corners(coordinates), ''
-    polygon = coordinates.reshape(-1, 2)
+    polygon, note = (
+        (_box_corners(coordinates), '') if len(coordinates) == BOX_COLUMNS - 1 else _drawn(coordinates, two_forms)
+    )
+    polygon = polygon.clip(0, 1)  # of a polygon this is rounding alone: _check_range
+    if polygon_areas(polygon[None])[0] < MIN_AREA:
+        raise ValueError('a region without area')
+    return polygon, note
+
+
+def _drawn(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]:
+    """_corners of a row of corners. What is no polygon, since edges cross or its first corner (the box's centre) lies
+    among the last four, is a row of two forms too."""
     if len(coordinates) != TWO_FORMS:
+        polygon = opened(coordinates.reshape(-1, 2))
         ordered = uncrossed(polygon)
         return ordered, '' if ordered is polygon else CROSSING
+    polygon = coordinates.reshape(-1, 2)
     if _holds_two_forms(coordinates):
         return polygon[2:], 'two forms in one row, a box and its four corners: the corners are taken'
     hull = cv2.convexHull(polygon[2:].astype(np.float32))
     if two_forms or crosses_itself(polygon) or cv2.pointPolygonTest(hull, polygon[0].tolist(), False) > 0:
         raise ValueError('two forms in one row, a box and four corners that do not fit it')
     box = _box_corners(coordinates[:4])
-    return polygon, SIX_CORNERS if box.min() >= 0 and box.max() <= 1 else ''
+    return opened(polygon), SIX_CORNERS if box.min() >= 0 and box.max() <= 1 else ''
 
 
 def _holds_two_forms(coordinates: np.ndarray) -> bool:

@@ -56,6 +56,11 @@ def crosses_itself(polygon: np.ndarray) -> bool:
     return bool((parted & parted.T).any())
 
 
+def opened(polygon: np.ndarray) -> np.ndarray:
+    """A polygon (p, 2) without a last corner that repeats the first, as closed rings have."""
+    return polygon[:-1] if len(polygon) > 3 and (polygon[0] == polygon[-1]).all() else polygon
+
+
 def uncrossed(polygon: np.ndarray) -> np.ndarray:
     """A polygon (p, 2); four corners whose edges cross, as row by row they do, in the order around their quad."""
     if len(polygon) != 4 or not crosses_itself(polygon):

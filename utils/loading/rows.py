@@ -8,6 +8,7 @@ from models.errors import UserError
 
 # Far more than one image needs; they keep a file that is no such file from taking all memory.
 MAX_BYTES, MAX_ROWS = 4 << 20, 10_000
+DONT_CARE = '###'  # stands for a word that nobody can read, in ICDAR's ground truth and all that follow it
 LINE_END = re.compile(r'\r\n|\n|\r')  # of Unix, Windows and old Macs; a word may hold what else breaks lines
 UTF_32, UTF_16 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
