@@ -23,7 +23,7 @@ import os
 import shutil
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -35,8 +35,9 @@ from data.formats import FORMATS, Format
 from data.formats.common import MAX_PIXELS, BadEntry, shorten
 from data.formats.image_files import ImageFiles
 from data.formats.pages import Page, Region
+from data.formats.skipped import Skipped
 from models.errors import UserError
-from ocrdistill.files import left_out, walk
+from ocrdistill.files import walk
 from ocrdistill.images import pages
 from utils.loading.files import is_image, real_file, without_images
 from utils.loading.images import probe_image
@@ -50,7 +51,6 @@ from utils.runtime.words import counted
 # The dataset is imported where it is used: it needs torch, and --help is answered at once.
 
 SPLITS = ('train', 'val', 'test')
-NAMED = 20  # skipped pictures and rows that the summary names
 PREVIEW = 16  # pictures
 QUAD = 4  # corners
 LONG_SIDE = 640  # pixels, of --min-height
@@ -71,46 +71,6 @@ class Item:
     name: PurePosixPath
     size: tuple[int, int]
     split: str
-
-
-@dataclass
-class Skipped:
-    """What is not used, and why: what is wrong (images, rows), what is not wanted (left_out), and what is worth a look.
-
-    Attributes:
-        left_out: reason, as 'picture of sets without annotations' -> number of images.
-        there, annotated: all images that were found, and those that an annotation names.
-        others, annotations: files that are no images, and the annotations among them.
-    """
-
-    images: list[str] = field(default_factory=list)
-    rows: list[str] = field(default_factory=list)
-    left_out: Counter = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
-    there: set[Path] = field(default_factory=set)
-    annotated: set[Path] = field(default_factory=set)
-    others: set[Path] = field(default_factory=set)
-    annotations: set[Path] = field(default_factory=set)
-
-    def describe(self) -> list[str]:
-        """Lines for people, none if nothing was skipped."""
-        lines = []
-        if self.images or self.rows:
-            lines.append(f'skipped {counted(len(self.images), "picture")} and {counted(len(self.rows), "row")}')
-        lines += _first(self.images + self.rows)
-        reasons = {**self.left_out, 'picture without an annotation': len(self.there - self.annotated)}
-        for reason, count in reasons.items():
-            noun, _, rest = reason.partition(' ')
-            lines += [f'left out: {counted(count, noun)} {rest}'] if count else []
-        lines += filter(None, [left_out(self.others - self.annotations)])
-        if self.notes:
-            lines.append(f'worth a look: {len(self.notes)}')
-        return lines + _first(self.notes)
-
-
-def _first(reasons: list[str]) -> list[str]:
-    more = [f'  and {len(reasons) - NAMED} more'] if len(reasons) > NAMED else []
-    return [f'  {reason}' for reason in reasons[:NAMED]] + more
 
 
 @dataclass

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
-from models.files import replacing
 from models.yolo import DetectionModel
 from ocrdistill.points import from_plain, is_scale, is_threshold
+from ocrdistill.whole_files import replacing
 
 FORMAT, VERSION = 'ocrdistill', 1
 # Names that a public YOLOv5 file may hold beyond tensors and containers. Every one becomes an inert stand-in: none of

@@ -1,15 +1,19 @@
 """The command `ocrdistill`: words in pictures, found (detect) and read (read). Imports nothing heavy before it must."""
 
 import argparse
+import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ocrdistill.errors import Unreadable, UserError
+from ocrdistill.errors import Interrupted, Unreadable, UserError
+from ocrdistill.whole_files import replacing
 
 SIZES = ('fast', 'balanced', 'best')
 RECOGNISERS = ('rapidocr', 'tesseract')
@@ -49,7 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and end the process: 0; 1 after a mistake, with one line on standard error; 2 for bad flags."""
+    """Run the command and end the process: 0; 1 after a mistake, with one line on standard error; 2 for bad flags; 130,
+    143 and 129 after Ctrl-C, SIGTERM and SIGHUP, with what was found so far written."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.scores and not options.draw:
@@ -57,6 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == 'read' and options.language and options.recogniser != 'tesseract':
         parser.error('--language is for --recogniser tesseract')
     logging.basicConfig(format='warning: %(message)s')
+    warnings.filterwarnings('ignore', module=r'PIL\.')  # of files that are broken, which our own lines name
+    for name in ('SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
@@ -64,15 +73,19 @@ def main(arguments: list[str] | None = None) -> None:
         {'detect': run_detect, 'read': run_read}[options.command](options)
     except UserError as error:
         sys.exit(f'error: {" ".join(str(error).split())}')
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print('interrupted', file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
     except BrokenPipeError:  # the reader of our output went away
         silence(sys.stdout)
     except OSError as error:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
             raise
         sys.exit(f'error: {f"{error.filename}: " if error.filename else ""}{error.strerror}')
+
+
+def _interrupt(number: int, _frame: Any) -> None:
+    raise Interrupted(number)
 
 
 def run_detect(options: argparse.Namespace) -> None:
@@ -159,8 +172,10 @@ class Report:
             return
         text = self.write(self.pages)
         if self.file is not None:
-            # What UTF-8 cannot hold, of names, becomes an escape, which JSON reads back.
-            self.file.write_text(text, encoding='utf-8', errors='backslashreplace')
+            whole = self.file.is_file() or not self.file.exists()  # or else a pipe
+            with replacing(self.file.resolve()) if whole else contextlib.nullcontext(self.file) as file:
+                # What UTF-8 cannot hold, of names, becomes an escape, which JSON reads back.
+                file.write_text(text, encoding='utf-8', errors='backslashreplace')
             return
         if hasattr(sys.stdout, 'reconfigure'):
             sys.stdout.reconfigure(encoding='utf-8', errors='backslashreplace')
@@ -179,6 +194,7 @@ class Images:
         self.files, self.left_out = find_images(sources)
         self.real = {os.path.realpath(file) for file in self.files.values()}
         self.failed: list[str] = []
+        self.written: set[Path] = set()
         self.count = 0
 
     @property
@@ -199,12 +215,17 @@ class Images:
                     yield name, image
 
     def save(self, image: Any, file: Path) -> None:
-        """Write an image (H, W, 3), as PNG where the name's own form may lose colours. Raises UserError: it would
-        overwrite a source."""
+        """Write an image (H, W, 3), as PNG where the name's own form may lose colours; under another name where this
+        run has used that name already. Raises UserError: it would overwrite a source."""
         from PIL import Image
 
         if file.suffix.lower() not in ('.jpg', '.jpeg', '.png', '.webp'):
             file = file.with_name(f'{file.name}.png')
+        free = file  # a.tif and a.tif.png both become a.tif.png
+        while free in self.written:
+            free = free.with_name(f'annotated_{free.name}')
+        file = free
+        self.written.add(file)
         self.protect(file)
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(file, quality=95)

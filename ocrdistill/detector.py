@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ from ocrdistill.errors import UserError
 from ocrdistill.finder import Finder
 from ocrdistill.inputs import to_image
 from ocrdistill.metadata import Metadata
-from ocrdistill.multiscale import MultiScale
 from ocrdistill.network import OnnxNetwork, Providers
-from ocrdistill.rows import corners_of, in_reading_order, level_crop
-from ocrdistill.tiles import SLICE_OVERLAP, detect_sliced
-from ocrdistill.turns import detect_turned
+from ocrdistill.rows import as_detection, corners_of, in_reading_order, level_crop
+from ocrdistill.search import make_find
 
 LOG = logging.getLogger('ocrdistill')
 SIZES = {'fast': 640, 'balanced': 960, 'best': 1280}  # pixels of an image's long side
@@ -59,14 +56,7 @@ class Word:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as in detections.json."""
-        found = {
-            'box': self.box.tolist(),
-            'quad': self.quad.tolist(),
-            'score': self.score,
-            'class': self.category,
-            'name': self.name,
-            'line': self.line,
-        }
+        found = as_detection(self.box, self.quad, self.score, self.category, self.name, self.line)
         return found if self.text is None else found | {'text': self.text, 'text_score': self.text_score}
 
 
@@ -125,13 +115,8 @@ class TextDetector:
         self._bgr = colours == 'BGR'
         limit = max_words or (MAX_WORDS_SLICED if slice else MAX_WORDS)
         finder = Finder(network, about, stride=about.stride, imgsz=side, conf_thres=self.threshold, max_det=limit)
-        find = self._find = MultiScale(finder).find if multiscale else finder.find
-        if slice:
-            tile = side if slice is True else slice
-            sliced = partial(detect_sliced, size=tile, overlap=SLICE_OVERLAP, max_det=limit)
-            self._find = _of_each(partial(sliced, detect=find))
-        if rotate:
-            self._find = _of_each(partial(detect_turned, detect=self._find, iou_thres=finder.iou_thres, max_det=limit))
+        tile = side if slice is True else slice or None
+        self._find = make_find(finder, multiscale=multiscale, tile=tile, rotate=rotate)
 
     def __call__(self, images: Any) -> Any:
         """The words of an image, or of each of a list of them, in reading order.
@@ -181,8 +166,3 @@ def _side(size: str | int | None, about: Metadata, installed: bool) -> int:
         LOG.warning('%s takes %d pixels only, whatever size says', about.file, about.long_side)
         return about.long_side
     return side
-
-
-def _of_each(find: Any) -> Any:
-    """What finds the rows of one image, for a list of them."""
-    return lambda images: [find(image) for image in images]

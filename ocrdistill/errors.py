@@ -1,4 +1,4 @@
-"""What goes wrong because of what was given."""
+"""What ends a command without a traceback."""
 
 
 class UserError(Exception):
@@ -7,3 +7,11 @@ class UserError(Exception):
 
 class Unreadable(OSError):
     """A file that is no image or video, or a broken one; the message says why."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP; `signal` is its number. Commands exit with 128 + signal."""
+
+    def __init__(self, signal: int):
+        super().__init__(signal)
+        self.signal = signal

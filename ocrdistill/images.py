@@ -157,7 +157,7 @@ def go_to(image: Image.Image, page: int | None = None) -> int:
     """Go to a page of an image that Pillow has opened, None: the first of `pages_of`. Returns its number."""
     if page is None:
         page = pages_of(image)[0] if image.format == 'TIFF' else 0
-    if image.tell() != page:
+    if page or image.format == 'TIFF':
         image.seek(page)
     return page
 

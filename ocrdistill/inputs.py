@@ -78,10 +78,9 @@ def _from_pil(image: Image.Image) -> np.ndarray:
 def _from_bytes(content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            numbers = pages_of(image)
-            if len(numbers) > 1:
-                raise UserError(f'{len(content)} bytes that hold {len(numbers)} images: give one of them')
-            go_to(image, numbers[0])  # pages_of has looked at all pages of a TIFF
+            if (count := len(pages_of(image))) > 1:
+                raise UserError(f'{len(content)} bytes that hold {count} images: give one of them')
+            go_to(image)  # pages_of has looked at all pages of a TIFF
             return upright_rgb(image)
     except UserError:
         raise

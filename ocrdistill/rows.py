@@ -5,6 +5,7 @@ from where reading begins; all in pixels of the image.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,14 @@ def corners_of(rows: np.ndarray) -> np.ndarray:
 def has_quads(rows: np.ndarray) -> bool:
     """Whether rows have corners."""
     return rows.shape[1] == QUAD_ROW
+
+
+def as_detection(
+    box: np.ndarray, quad: np.ndarray, score: float, category: int, name: str, line: int
+) -> dict[str, Any]:
+    """A word as plain data, as detections.json has it."""
+    found = {'box': box.tolist(), 'quad': quad.tolist(), 'score': float(score), 'class': int(category)}
+    return found | {'name': name, 'line': int(line)}
 
 
 def in_reading_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

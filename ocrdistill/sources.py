@@ -23,7 +23,10 @@ def find_images(sources: Sequence[str | Path]) -> tuple[dict[PurePosixPath, Path
         UserError: there is no such source, or they hold no images.
     """
     files, roots, rest = [], [], []
-    for source in map(Path, sources):
+    for given in sources:
+        source = Path(given)
+        if not str(given):  # of a shell variable that is not set; as a path it would be the current folder
+            raise UserError('a source is empty: name a file or a folder')
         if not os.path.exists(source):
             raise UserError(f'no such source: {source}')
         if not source.is_dir():

@@ -42,9 +42,9 @@ def turned_back(rows: np.ndarray, turn: int, width: int, height: int) -> np.ndar
     """Rows that were found in an image after np.rot90(image, turn), in pixels of the image (width, height) itself."""
     result = rows.copy()
     ends = _turned_points(rows[:, :4].reshape(-1, 2, 2), turn, width, height)
-    result[:, :4] = np.concatenate((ends.min(1), ends.max(1)), 1)
+    result[:, :4] = np.concatenate((ends.min(1), ends.max(1)), 1).round(2)  # a difference has digits of its own
     if has_quads(rows):
-        result[:, BOX_ROW:] = _turned_points(corners_of(rows), turn, width, height).reshape(-1, 8)
+        result[:, BOX_ROW:] = _turned_points(corners_of(rows), turn, width, height).reshape(-1, 8).round(2)
     return result
 
 

@@ -65,9 +65,9 @@ function* fields(bytes) {
 async function find(ort, session, about, picture) {
   const [height, width] = [picture.height, picture.width];
   const longest = Math.max(height, width);
-  const scale = Math.round(Math.min(about.imgsz[0] / height, about.imgsz[1] / width) * longest) / longest;
-  const newHeight = Math.max(Math.round(height * scale), 1);
-  const newWidth = Math.max(Math.round(width * scale), 1);
+  const scale = roundEven(Math.min(about.imgsz[0] / height, about.imgsz[1] / width) * longest) / longest;
+  const newHeight = Math.max(roundEven(height * scale), 1);
+  const newWidth = Math.max(roundEven(width * scale), 1);
   const whole = about.dynamic ? [newHeight, newWidth].map((n) => Math.ceil(n / about.stride + 0.5) * about.stride) : about.imgsz;
   const top = Math.floor((whole[0] - newHeight) / 2);
   const left = Math.floor((whole[1] - newWidth) / 2);
@@ -82,7 +82,10 @@ async function find(ort, session, about, picture) {
   return { candidates: decode(data, dims[2], Object.keys(about.names).length, place), milliseconds };
 }
 
-function decode(data, columns, classes, { left, top, scaleX, scaleY, width, height }) {
+// As Python rounds: halves to the even neighbour.
+const roundEven = (value) => (value % 1 === 0.5 ? 2 * Math.round(value / 2) : Math.round(value));
+
+export function decode(data, columns, classes, { left, top, scaleX, scaleY, width, height }) {
   const candidates = [];
   const toPicture = ([x, y]) => [clamp((x - left) / scaleX, width), clamp((y - top) / scaleY, height)];
   for (let row = 0; row < data.length; row += columns) {
@@ -118,21 +121,23 @@ function corners([x0, y0, x1, y1], [t, b, l, r]) {
 
 const clamp = (value, high) => Math.min(Math.max(value, 0), high);
 
-// Non-maximum suppression within each class, of candidates sorted by score.
+// The words among candidates that are sorted by score: those surer than `confidence`, each once.
 export function chooseBoxes(candidates, confidence) {
-  const kept = [];
-  for (const one of candidates) {
-    if (one.score <= confidence || kept.length === MAX_DET) break;
-    if (!kept.some((other) => other.category === one.category && sameWord(other, one))) kept.push(one);
-  }
-  return kept.filter(({ box }) => box[2] > box[0] && box[3] > box[1]); // none that lies on the grey
+  const sure = candidates.filter(({ score }) => score > confidence);
+  const boxesMeet = (most) => (a, b) => overlap(a.raw, b.raw) > most;
+  const quadsMeet = (a, b) => overlap(a.raw, b.raw) > 0 && quadOverlap(a.rawQuad, b.rawQuad) > QUAD_IOU;
+  // Of a network with quads first boxes that overlap almost wholly, then quads, as ocrdistill/nms.py does it.
+  const kept = sure[0]?.rawQuad ? suppress(suppress(sure, boxesMeet(UPRIGHT_IOU)), quadsMeet) : suppress(sure, boxesMeet(BOX_IOU));
+  return kept.filter(({ box }) => box[2] > box[0] && box[3] > box[1]).slice(0, MAX_DET); // none that lies on the grey
 }
 
-// Boxes that overlap; of a network with quads words whose quads do, or whose boxes do almost wholly.
-function sameWord(a, b) {
-  const boxes = overlap(a.raw, b.raw);
-  if (!a.rawQuad || boxes > UPRIGHT_IOU) return boxes > (a.rawQuad ? UPRIGHT_IOU : BOX_IOU);
-  return boxes > 0 && quadOverlap(a.rawQuad, b.rawQuad) > QUAD_IOU;
+// Non-maximum suppression within each class.
+function suppress(candidates, meet) {
+  const kept = [];
+  for (const one of candidates) {
+    if (!kept.some((other) => other.category === one.category && meet(other, one))) kept.push(one);
+  }
+  return kept;
 }
 
 // IoU of two convex clockwise quads: the first is cut by the four sides of the second (Sutherland & Hodgman 1974).

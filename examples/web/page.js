@@ -1,7 +1,8 @@
 import { chooseBoxes, loadDetector } from './detector.js';
 
 const $ = (id) => document.getElementById(id);
-const state = { detector: null, picture: null, shown: null }; // shown: a picture with what was found in it
+// shown: a picture with what was found in it; confidence: the model's own to all its digits, until the slider moves
+const state = { detector: null, picture: null, shown: null, confidence: 0 };
 
 // Files are used one after another, however fast they come: a session runs one picture at a time.
 let last = Promise.resolve();
@@ -20,9 +21,9 @@ async function useModel(bytes, origin) {
   } catch (error) {
     return say(`${origin} cannot be used: ${error.message}`, true);
   }
-  const threshold = state.detector.about.conf_threshold ?? 0.25;
-  $('confidence').value = threshold;
-  $('shown').textContent = threshold.toFixed(2);
+  state.confidence = state.detector.about.conf_threshold ?? 0.25;
+  $('confidence').value = state.confidence;
+  $('shown').textContent = state.confidence.toFixed(2);
   say('Ready.');
   showSize();
   if (state.picture) await detect();
@@ -64,7 +65,7 @@ async function detect() {
 }
 
 function words() {
-  return chooseBoxes(state.shown.candidates, Number($('confidence').value));
+  return chooseBoxes(state.shown.candidates, state.confidence);
 }
 
 function show() {
@@ -164,7 +165,8 @@ $('picture').addEventListener('change', (event) => takeFile(event.target.files[0
 $('model').addEventListener('change', (event) => takeFile(event.target.files[0]));
 $('download').addEventListener('click', download);
 $('confidence').addEventListener('input', () => {
-  $('shown').textContent = Number($('confidence').value).toFixed(2);
+  state.confidence = Number($('confidence').value);
+  $('shown').textContent = state.confidence.toFixed(2);
   if (state.shown) show();
 });
 document.addEventListener('paste', (event) => takeFile(event.clipboardData.files[0]));

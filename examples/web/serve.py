@@ -36,6 +36,7 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
+DIST = HERE / 'node_modules/onnxruntime-web/dist'
 RUNTIME = ('ort.wasm.min.mjs', 'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm')
 PAGE = ('index.html', 'page.js', 'detector.js', 'sw.js')
 
@@ -45,7 +46,7 @@ def sizes(model: Path | None) -> str:
     network = model or HERE / 'model.onnx'
     parts = {
         'page': sum((HERE / name).stat().st_size for name in PAGE),
-        'runtime': sum((HERE / 'node_modules/onnxruntime-web/dist' / name).stat().st_size for name in RUNTIME),
+        'runtime': sum((DIST / name).stat().st_size for name in RUNTIME),
         'network': network.stat().st_size if network.is_file() else 0,
     }
     each = ', '.join(f'{name} {size / 1e6:.2f}' for name, size in parts.items())
@@ -72,13 +73,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.model and not args.model.is_file():
         parser.error(f'--model: there is no file {args.model}')
-    if not (HERE / 'node_modules').is_dir():
+    if not all((DIST / name).is_file() for name in RUNTIME):
         parser.error(f'onnxruntime-web is missing: run "npm ci" in {HERE}')
     Handler.model = args.model
     try:
         server = ThreadingHTTPServer((args.host, args.port), functools.partial(Handler, directory=str(HERE)))
-    except OSError as error:
-        parser.error(f'--host {args.host}, --port {args.port}: {error.strerror or error}')
+    except (OSError, OverflowError) as error:  # a port over 65535
+        parser.error(f'--host {args.host}, --port {args.port}: {getattr(error, "strerror", None) or error}')
     with server:
         host = address() if args.host == '0.0.0.0' else args.host
         print(f'http://{host}:{server.server_port}/ (Ctrl-C ends); {sizes(args.model)}', flush=True)

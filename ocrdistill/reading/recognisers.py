@@ -26,8 +26,11 @@ LEAST = 32  # pixels of a crop's height for Tesseract, which is made for print o
 
 
 def make_recogniser(name: str, language: str | None = None, threads: int | None = None) -> Recogniser:
-    """A recogniser by its name, 'rapidocr' or 'tesseract'. Raises UserError: no such one, or it is not installed."""
+    """A recogniser by its name, 'rapidocr' or 'tesseract'. Raises UserError: no such one, it is not installed, or it
+    takes no language."""
     if name == 'rapidocr':
+        if language:
+            raise UserError(f'language: {language!r} is for tesseract; rapidocr reads its scripts without being told')
         return RapidRecogniser(threads)
     if name == 'tesseract':
         return TesseractRecogniser(language or 'eng', threads)

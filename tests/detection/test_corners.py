@@ -95,6 +95,13 @@ def test_turned_words_come_back(turns):
     assert corners[0].tolist() == [[30, 10], [70, 10], [70, 20], [30, 20]][turns]  # where reading begins in that turn
 
 
+@pytest.mark.parametrize('turns', range(4))
+def test_turned_coordinates_have_two_digits(turns):
+    rows = np.array([[10.1, 20.33, 30.07, 40.59, 0.5, 0, 10.1, 20.33, 30.07, 20.33, 30.07, 40.59, 10.1, 40.59]])
+    for value in turned_back(rows, turns, 781, 433)[0].tolist():
+        assert value == round(value, 2)
+
+
 def test_of_four_turns_the_surest_stays():
     image = np.zeros((60, 100, 3), np.uint8)
     image[10:20, 30:70] = 255

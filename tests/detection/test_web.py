@@ -17,6 +17,7 @@ from torchvision.ops import box_iou
 from data.synthesis.image import render_image
 from models.checkpoint import anchors_of, read_checkpoint, save_checkpoint, transfer
 from models.yolo import DetectionModel
+from ocrdistill.nms import select
 from tests.support import ROOT, run_here
 from utils.detection.detector import Detector
 
@@ -136,6 +137,33 @@ def test_messages(seen):
     assert len(result['runtime']) == 3 and all('onnxruntime-web cannot be loaded' in text for text in result['runtime'])
 
 
+@pytest.mark.skipif(not shutil.which('node'), reason='needs Node.js')
+def test_the_page_suppresses_as_the_package(tmp_path):
+    """A word that a surer box hides is gone, and hides no other one: all boxes come before all quads."""
+    rng = np.random.default_rng(0)
+    decoded = np.zeros((200, 10), np.float32)  # x, y, w, h, objectness, one class, four edges
+    decoded[:, :2], decoded[:, 2:4] = rng.uniform(20, 300, (200, 2)), rng.uniform(20, 90, (200, 2))
+    decoded[:, 4], decoded[:, 5] = rng.uniform(0.3, 1, 200), 1
+    decoded[:, 6:] = rng.uniform(-0.5, 0.5, (200, 4))
+    decoded[:3] = [[x, 100, 100, 20, score, 1, 0, 0, 0, 0] for x, score in ((500, 0.9), (553, 0.8), (555, 0.7))]
+    decoded[100:] = decoded[:100] + np.float32([1, 1, 2, 1, -0.05, 0, 0, 0, 0, 0])  # each once more, a little aside
+    for quads in (True, False):
+        columns = 10 if quads else 6
+        rows = decoded[:, :columns]
+        expected = select(rows, 1, 0.25, 0.3 if quads else 0.45)[:, 4]
+        script = f"""
+            import {{ chooseBoxes, decode }} from {json.dumps((WEB / 'detector.js').as_uri())};
+            const place = {{ left: 0, top: 0, scaleX: 1, scaleY: 1, width: 700, height: 400 }};
+            const rows = Float32Array.from({json.dumps(rows.ravel().tolist())});
+            const words = chooseBoxes(decode(rows, {columns}, 1, place), 0.25);
+            console.log(JSON.stringify(words.map(({{ score }}) => score)));
+        """
+        (tmp_path / 'run.mjs').write_text(script)
+        done = subprocess.run(['node', tmp_path / 'run.mjs'], capture_output=True, text=True, check=True)
+        np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
+        assert 20 < len(expected) < 190
+
+
 @pytest.mark.skipif(not (WEB / 'node_modules').is_dir(), reason='needs npm ci in examples/web')
 def test_serve_prints_the_size_and_takes_a_host(tmp_path):
     (tmp_path / 'model.onnx').write_bytes(bytes(2_000_000))
@@ -146,6 +174,8 @@ def test_serve_prints_the_size_and_takes_a_host(tmp_path):
     assert re.fullmatch(r'http://[\w.-]+:\d+/ \(Ctrl-C ends\); 16\.\d MB to load \(.*, network 2\.00\)\n', line)
     refused = run_here('examples/web/serve.py', '--port', 0, '--host', '192.0.2.1')
     assert refused.returncode == 2 and '--host 192.0.2.1' in refused.stderr
+    refused = run_here('examples/web/serve.py', '--port', 70000)
+    assert refused.returncode == 2 and '--port 70000' in refused.stderr and 'Traceback' not in refused.stderr
 
 
 def test_serve_says_what_is_missing(tmp_path):

@@ -286,7 +286,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError('disk')
 
-    monkeypatch.setattr('models.files.os.replace', fail)
+    monkeypatch.setattr('ocrdistill.whole_files.os.replace', fail)
     with pytest.raises(UserError, match='disk'):
         grids.save_image(np.ones((120, 120, 3), np.uint8), file)
     assert file.read_bytes() == before

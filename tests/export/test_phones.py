@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.phones import count_same
 from models.checkpoint import load_model
 from models.errors import UserError
 from models.exported import load_detector, sidecar
+from ocrdistill.images import upright_rgb
 from ocrdistill.letterbox import Letterbox
 from tests.export.test_export import TINY, run_export, save_weights
 from tests.support import ROOT
@@ -158,8 +160,10 @@ def test_kotlin_finds_the_same(print_words, tmp_path, shape, quads):
     about |= {'names': {'0': 'text', '1': 'sign'}, 'conf_threshold': 0.2}
     (tmp_path / 'metadata.txt').write_text(''.join(f'{key}\t{json.dumps(about[key])}\n' for key in about))
     decoded.astype('>f4').tofile(tmp_path / 'output.bin')
-    pixels = (image.astype(np.int64) * [1 << 16, 1 << 8, 1]).sum(2).ravel()
-    np.concatenate((shape[::-1], pixels)).astype('>i4').tofile(tmp_path / 'picture.bin')
+    alpha = rng.choice([0, 100, 255], (*shape, 1), p=[0.1, 0.1, 0.8]).astype(np.uint8)
+    pixels = (np.concatenate((alpha, image), 2).astype(np.uint32) << [24, 16, 8, 0]).sum(2).ravel().astype(np.uint32)
+    image = upright_rgb(Image.fromarray(np.concatenate((image, alpha), 2), 'RGBA'))
+    np.concatenate((shape[::-1], pixels)).astype('>u4').tofile(tmp_path / 'picture.bin')
     done = subprocess.run([*print_words, tmp_path], capture_output=True, text=True, check=True)
     *lines, drawn = done.stdout.splitlines()
     given = np.array([line.split() for line in lines], float)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -100,6 +101,7 @@ def test_what_cannot_be_read_is_named_at_the_end(run, photos):
     ('arguments', 'words'),
     [
         (['no/such'], 'no such source: no/such'),
+        ([''], 'a source is empty'),
         (['{photos}/a.jpg', '--size', 'big'], 'size'),
         (['{photos}/a.jpg', '--threshold', '7'], 'threshold: 7'),
         (['{photos}/readme.md'], 'readme.md (no image'),
@@ -139,6 +141,40 @@ def test_what_was_found_before_an_interruption_is_written(run, photos, tmp_path,
     status, _, err = run('detect', photos, '--draw', tmp_path, '--json', tmp_path / 'd.json')
     assert status == 130 and err.endswith('interrupted\n')
     assert [entry['image'] for entry in json.loads((tmp_path / 'd.json').read_text())] == ['a.jpg', 'below/b.png']
+
+
+def test_sigterm_keeps_what_was_found(run, photos, tmp_path, monkeypatch):
+    def save(_self, _image, file):
+        if 'below' in str(file):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cli.Images, 'save', save)
+    (tmp_path / 'd.json').write_text('an earlier report')
+    try:
+        status, _, err = run('detect', photos, '--draw', tmp_path, '--json', tmp_path / 'd.json')
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert status == 128 + signal.SIGTERM and err.endswith('interrupted\n')
+    assert len(json.loads((tmp_path / 'd.json').read_text())) == 2
+    assert not list(tmp_path.glob('.*')), 'a temporary file was left'
+
+
+def test_an_earlier_report_stays_where_the_new_one_fails(run, photos, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, 'No space left on device')
+
+    (tmp_path / 'd.json').write_text('an earlier report')
+    monkeypatch.setattr('ocrdistill.whole_files.os.replace', fail)
+    status, _, err = run('detect', photos, '--json', tmp_path / 'd.json')
+    assert status == 1 and 'No space left' in err and (tmp_path / 'd.json').read_text() == 'an earlier report'
+
+
+def test_drawings_do_not_replace_each_other(run, photos, tmp_path):
+    Image.new('RGB', (640, 360), 'black').save(photos / 'c.tif.png')
+    status, _, _ = run('detect', photos, '--draw', tmp_path / 'out')
+    names = ['a.jpg', 'annotated_c.tif.png', 'below', 'c.tif.png', 'c_page2.tif.png']
+    assert status == 0 and sorted(file.name for file in (tmp_path / 'out').iterdir()) == names
 
 
 def test_a_report_keeps_no_pixels(photos):

@@ -84,7 +84,7 @@ def test_words_are_counted_by_their_final_scores(tmp_path):
     network = write_network(tmp_path / 'one.onnx', [[116, 60, 40, 20, 0.6, 1, 0, 0, 0, 0]])
     detector = TextDetector(network, size=640, threshold=0.3, multiscale=True, max_words=1)
     both, one = rows(word(200, 0.6), word(0, 0.5)), rows(word(0, 0.5))
-    for look, words in zip(detector._find.__self__.looks, (both, one, one), strict=True):
+    for look, words in zip(detector._find.func.__self__.looks, (both, one, one), strict=True):
         assert look.max_det > 1
         look.find = lambda images, batch_size=1, words=words: [words]
     (found,) = detector(np.full((360, 640, 3), 255, np.uint8))

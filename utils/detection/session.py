@@ -1,9 +1,7 @@
 """A run of detect.py: a detector over all sources, image by image and frame by frame."""
 
-import functools
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -12,10 +10,9 @@ from tqdm import tqdm
 from models.errors import UserError
 from ocrdistill.detector import MAX_WORDS, MAX_WORDS_SLICED, MIN_TILE
 from ocrdistill.errors import Unreadable
-from ocrdistill.multiscale import MultiScale
 from ocrdistill.rows import in_reading_order
-from ocrdistill.tiles import SLICE_OVERLAP, detect_sliced
-from ocrdistill.turns import detect_turned
+from ocrdistill.search import Find, make_find
+from ocrdistill.tiles import SLICE_OVERLAP
 from utils.detection.detector import Detector
 from utils.detection.drawing import annotate
 from utils.detection.sources import Source, Video, read_in_groups
@@ -69,29 +66,21 @@ def build_detector(options) -> Detector:
     return detector
 
 
-def make_finder(detector: Detector, options) -> Callable[[list], list]:
-    """What finds the boxes of a list of images, each (n, 6): the detector, in batches, or on tiles with --slice."""
-    finder = MultiScale(detector) if options.multiscale else detector
-    find = functools.partial(finder.find, batch_size=options.batch_size or BATCH_SIZE)
-    if options.slice is not None:
-        overlap = SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap
-        sliced = functools.partial(detect_sliced, size=options.slice or detector.imgsz, overlap=overlap)
-        find = of_each(functools.partial(sliced, detect=find, max_det=detector.max_det))
-    if options.rotate:
-        find = of_each(
-            functools.partial(detect_turned, detect=find, iou_thres=detector.iou_thres, max_det=detector.max_det)
-        )
-    return find
-
-
-def of_each(find: Callable) -> Callable[[list], list]:
-    """What finds the boxes of one image, for a list of them."""
-    return lambda images: [find(image) for image in images]
+def find_with(detector: Detector, options) -> Find:
+    """What finds the boxes of a list of images, as the options ask for it."""
+    return make_find(
+        detector,
+        multiscale=options.multiscale,
+        tile=None if options.slice is None else options.slice or detector.imgsz,
+        overlap=SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap,
+        rotate=options.rotate,
+        batch_size=options.batch_size or BATCH_SIZE,
+    )
 
 
 def run(sources: list[Source], detector: Detector, writer: Writer, options) -> 'ProgressBar':
     """All sources, in order; returns what was done and what was skipped."""
-    find, progress = make_finder(detector, options), ProgressBar(len(sources), detector)
+    find, progress = find_with(detector, options), ProgressBar(len(sources), detector)
     size = 1 if options.slice is not None else options.batch_size or BATCH_SIZE  # one image's tiles are batches
     with closing(progress):
         for group in read_in_groups(sources, size):
@@ -104,7 +93,7 @@ def run(sources: list[Source], detector: Detector, writer: Writer, options) -> '
     return progress
 
 
-def process_images(group: list, detector: Detector, find: Callable, writer: Writer, progress: 'ProgressBar') -> None:
+def process_images(group: list, detector: Detector, find: Find, writer: Writer, progress: 'ProgressBar') -> None:
     """Find and write the boxes of images together; `group` holds each source with its pixels or an Unreadable."""
     spent = sum(detector.seconds)
     images = [image for _, image in group if not isinstance(image, Unreadable)]
@@ -120,7 +109,7 @@ def process_images(group: list, detector: Detector, find: Callable, writer: Writ
             return
 
 
-def process_video(source: Source, find: Callable, writer: Writer, progress: 'ProgressBar') -> None:
+def process_video(source: Source, find: Find, writer: Writer, progress: 'ProgressBar') -> None:
     """Find and write the boxes of a video or a webcam, frame by frame."""
     try:
         video = Video(source, writer.options.vid_stride or 1)

@@ -10,7 +10,8 @@ import numpy as np
 
 from models.errors import UserError
 from ocrdistill.detector import CROP_MARGIN
-from ocrdistill.rows import corners_of, has_quads, level_crop, upright_crop
+from ocrdistill.rows import as_detection, corners_of, has_quads, level_crop, upright_crop
+from ocrdistill.whole_files import replacing
 from utils.loading.labels import label_row
 from utils.runtime.run_folder import make_folder, make_run_folder, write_bytes, write_yaml
 
@@ -44,7 +45,7 @@ class Writer:
 
     def __init__(self, options, names: dict[int, str]):
         self.options, self.names = options, names
-        self.entries: list[dict] = []  # of detections.json
+        self.entries = 0  # written to detections.json
         self.written: set[Path] = set()
         self.video: cv2.VideoWriter | None = None  # the open one
         self.stopped = False
@@ -54,13 +55,17 @@ class Writer:
             write_yaml(self.folder / 'opt.yaml', vars(options))
 
     def __enter__(self) -> 'Writer':
+        if self.options.save_json:  # image by image: a video may have more words than memory holds
+            self._whole = replacing(self.folder / 'detections.json')
+            self.json = open(self._whole.__enter__(), 'w', encoding='utf-8')  # noqa: SIM115  closed below
         return self
 
     def __exit__(self, *_error) -> None:
         self.end_video()
         if self.options.save_json:
-            text = '[' + ',\n'.join(json.dumps(entry) for entry in self.entries) + ']\n'
-            write_bytes(self.folder / 'detections.json', text.encode())
+            with self.json:
+                self.json.write(']\n' if self.entries else '[]\n')
+            self._whole.__exit__(None, None, None)  # whatever ended the run, what was found is kept
 
     def add(self, image: SourceImage, rows, lines) -> None:
         """Write all that is asked for of one image, except the annotated copy.
@@ -73,17 +78,12 @@ class Writer:
         height, width = image.image.shape[:2]
         if self.options.save_json:
             found = [
-                {
-                    'box': row[:4],
-                    'quad': quad,
-                    'score': row[4],
-                    'class': int(row[5]),
-                    'name': self.names[int(row[5])],
-                    'line': line,
-                }
-                for row, quad, line in zip(rows.tolist(), corners_of(rows).tolist(), lines.tolist(), strict=True)
+                as_detection(row[:4], quad, row[4], row[5], self.names[int(row[5])], line)
+                for row, quad, line in zip(rows, corners_of(rows), lines, strict=True)
             ]
-            self.entries.append({'image': image.name, 'width': width, 'height': height, 'detections': found})
+            entry = {'image': image.name, 'width': width, 'height': height, 'detections': found}
+            self.json.write((',\n' if self.entries else '[') + json.dumps(entry))
+            self.entries += 1
         if self.options.save_txt:
             lines = (_label_row(row, width, height, self.options.save_conf) for row in rows.tolist())
             plain, full = image.file.with_suffix('.txt'), image.file.with_name(image.file.name + '.txt')

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-from models.files import replacing
 from ocrdistill.drawing import PALETTE, Colour, draw_words, line_width
 from ocrdistill.rows import corners_of
+from ocrdistill.whole_files import replacing
 from utils.evaluation.verdicts import DONT_CARE, MISSED, RIGHT, WRONG, Verdict
 from utils.loading.batches import Batch
 

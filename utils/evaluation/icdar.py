@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import UserError
-from models.files import replacing
 from ocrdistill.points import UNSCALED
+from ocrdistill.whole_files import replacing
 from utils.loading.rows import DONT_CARE, read_rows, unquoted
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept

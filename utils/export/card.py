@@ -47,7 +47,8 @@ def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
 def _other_sizes(metadata: dict) -> dict[str, str]:
     """The thresholds of a file that takes several sizes."""
     points = metadata['points'] if metadata['dynamic'] else {}
-    chosen = ', '.join(f'{point["conf_threshold"]:g} at {size}' for size, point in points.items())
+    known = {size: point['conf_threshold'] for size, point in points.items() if point['conf_threshold'] is not None}
+    chosen = ', '.join(f'{threshold:g} at {size}' for size, threshold in known.items())
     return {'thresholds by image size': chosen} if chosen else {}
 
 

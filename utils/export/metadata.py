@@ -25,7 +25,6 @@ def describe(
     size: tuple[int, int],
     dynamic: bool,
     precision: str,
-    nms: dict | None = None,
     licence: str | None = None,
 ) -> dict:
     """Metadata of an export, plain data.
@@ -35,7 +34,6 @@ def describe(
         model: its network.
         size: (H, W) in pixels; with `dynamic` the size that is suggested.
         precision: 'float32', 'float16' or 'int8'.
-        nms: conf_thres, iou_thres, max_det of an NMS inside.
         licence: of the weights; None says what is known.
     """
     own = checkpoint.meta.get('format') == FORMAT
@@ -59,7 +57,7 @@ def describe(
         'conf_threshold': threshold,
         'word_scale': list(scale),
         'points': to_plain(model.points),
-        'nms': nms,
+        'nms': None,  # conf_thres, iou_thres, max_det, where a format puts NMS inside
         'license': licence or LICENCES[own],
         'source': {
             'file': Path(checkpoint.path).name,

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from models.errors import UserError
-from models.files import replacing
+from ocrdistill.whole_files import replacing
 
 
 def make_run_folder(project: str | Path, name: str, exist_ok: bool = False) -> Path:

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from models.checkpoint import Checkpoint
 from models.errors import Interrupted, UserError
-from models.files import remove_leftovers
 from models.yolo import DetectionModel
+from ocrdistill.whole_files import remove_leftovers
 from utils.evaluation.evaluate import QUAD_SCORES, SCORES, Evaluation, evaluate, to_network
 from utils.loading.batches import Batch
 from utils.loading.loader import BatchLoader, WorkerDied

@@ -78,13 +78,15 @@ private fun addLine(pixels: IntArray, columns: List<Source>, weight: Float, sums
     columns.forEachIndexed { x, column ->
         for (j in column.weights.indices) {
             val pixel = pixels[column.first + j]
+            val alpha = pixel ushr 24
             val part = weight * column.weights[j]
-            sums[3 * x] += part * (pixel shr 16 and 255)
-            sums[3 * x + 1] += part * (pixel shr 8 and 255)
-            sums[3 * x + 2] += part * (pixel and 255)
+            for (c in 0..2) sums[3 * x + c] += part * onWhite(pixel shr 16 - 8 * c and 255, alpha)
         }
     }
 }
+
+/** What shows of a colour on white, as viewers show what is transparent. */
+private fun onWhite(colour: Int, alpha: Int) = 255 - (255 - colour) * alpha / 255f
 
 /**
  * The words of the network's output, best first.

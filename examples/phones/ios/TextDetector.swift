@@ -32,8 +32,11 @@ final class TextDetector {
         // Drawn once, so that the pixels are upright whatever imageOrientation says.
         let format = UIGraphicsImageRendererFormat()
         format.scale = 1
+        format.opaque = true
         let size = CGSize(width: image.size.width * image.scale, height: image.size.height * image.scale)
-        let upright = UIGraphicsImageRenderer(size: size, format: format).image { _ in
+        let upright = UIGraphicsImageRenderer(size: size, format: format).image { context in
+            UIColor.white.setFill()  // what is transparent
+            context.fill(CGRect(origin: .zero, size: size))
             image.draw(in: CGRect(origin: .zero, size: size))
         }
         guard let picture = upright.cgImage else { throw TextDetectorError.noPicture }

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.errors import UserError
+from ocrdistill.errors import UserError
 
 
 @contextlib.contextmanager

@@ -1,0 +1,50 @@
+"""What a conversion leaves behind, and how it says so."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ocrdistill.files import left_out
+from utils.runtime.words import counted
+
+NAMED = 20  # skipped pictures and rows that the summary names
+
+
+@dataclass
+class Skipped:
+    """What is not used, and why: what is wrong (images, rows), what is not wanted (left_out), and what is worth a look.
+
+    Attributes:
+        left_out: reason, as 'picture of sets without annotations' -> number of images.
+        there, annotated: all images that were found, and those that an annotation names.
+        others, annotations: files that are no images, and the annotations among them.
+    """
+
+    images: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+    left_out: Counter = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    there: set[Path] = field(default_factory=set)
+    annotated: set[Path] = field(default_factory=set)
+    others: set[Path] = field(default_factory=set)
+    annotations: set[Path] = field(default_factory=set)
+
+    def describe(self) -> list[str]:
+        """Lines for people, none if nothing was skipped."""
+        lines = []
+        if self.images or self.rows:
+            lines.append(f'skipped {counted(len(self.images), "picture")} and {counted(len(self.rows), "row")}')
+        lines += _first(self.images + self.rows)
+        reasons = {**self.left_out, 'picture without an annotation': len(self.there - self.annotated)}
+        for reason, count in reasons.items():
+            noun, _, rest = reason.partition(' ')
+            lines += [f'left out: {counted(count, noun)} {rest}'] if count else []
+        lines += filter(None, [left_out(self.others - self.annotations)])
+        if self.notes:
+            lines.append(f'worth a look: {len(self.notes)}')
+        return lines + _first(self.notes)
+
+
+def _first(reasons: list[str]) -> list[str]:
+    more = [f'  and {len(reasons) - NAMED} more'] if len(reasons) > NAMED else []
+    return [f'  {reason}' for reason in reasons[:NAMED]] + more
