@@ -144,7 +144,7 @@ def test_the_page_suppresses_as_the_package(tmp_path):
     decoded = np.zeros((200, 10), np.float32)  # x, y, w, h, objectness, one class, four edges
     decoded[:, :2], decoded[:, 2:4] = rng.uniform(20, 300, (200, 2)), rng.uniform(20, 90, (200, 2))
     decoded[:, 4], decoded[:, 5] = rng.uniform(0.3, 1, 200), 1
-    decoded[:, 6:] = rng.uniform(-0.5, 0.5, (200, 4))
+    decoded[:, 6:] = rng.uniform(-0.3, 0.3, (200, 4))  # convex
     decoded[:3] = [[x, 100, 100, 20, score, 1, 0, 0, 0, 0] for x, score in ((500, 0.9), (553, 0.8), (555, 0.7))]
     decoded[100:] = decoded[:100] + np.float32([1, 1, 2, 1, -0.05, 0, 0, 0, 0, 0])  # each once more, a little aside
     for quads in (True, False):
