@@ -16,7 +16,7 @@ def ocrdistill_n(**options: Any) -> Any:
 
 
 def ocrdistill_s(**options: Any) -> Any:
-    """The larger, surer detector; see ocrdistill_n."""
+    """The larger detector; see ocrdistill_n."""
     return custom(WEIGHTS / 'ocrdistill-s.pt', **options)
 
 

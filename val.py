@@ -2,8 +2,8 @@
 
 python val.py --weights runs/distill/xn_maskdiff_PFI/weights/best.pt --data data/ICDAR.yaml --task test
 
-Limits of the shipped weights: words under 8 pixels of a picture shown at 640 are mostly missed (--imgsz 1280 helps);
-other scripts than Latin were hardly seen.
+Limits of the shipped weights: words lower than 8 pixels, when the longer side of the picture has 640, are mostly missed
+at 640 pixels (--imgsz 1280 helps); other scripts than Latin were hardly seen.
 """
 
 from utils.evaluation.options import ValOptions

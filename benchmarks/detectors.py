@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.reading import timed
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 HEAD = '| detector | parameters, M | file, MB | precision | recall | hmean | more than the first | ms a picture |'
 OURS = ('fast', 'balanced', 'best', 'multiscale')  # the last one is best with several sizes
@@ -159,9 +159,9 @@ def main() -> None:
     parser.add_argument('--model', default='n', help='of ours: n, s or a .onnx file (%(default)s)')
     parser.add_argument('--craft', metavar='PTH', help='CRAFT too, with these weights')
     parser.add_argument('--craft-cache', default='runs/craft', metavar='DIR', help='of its maps (%(default)s)')
-    parser.add_argument('--threads', type=int, default=2, metavar='N', help='of each detector (%(default)s)')
-    parser.add_argument('--timed', type=int, default=20, metavar='N', help='pictures that are timed (%(default)s)')
-    parser.add_argument('--limit', type=int, metavar='N', help='look at the first N pictures only')
+    parser.add_argument('--threads', type=positive, default=2, metavar='N', help='of each detector (%(default)s)')
+    parser.add_argument('--timed', type=positive, default=20, metavar='N', help='pictures that are timed (%(default)s)')
+    parser.add_argument('--limit', type=positive, metavar='N', help='look at the first N pictures only')
     options = parser.parse_args()
     import torch
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = {
@@ -36,8 +36,10 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--weights', required=True, metavar='PT', help='checkpoint')
     parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='val and test split (%(default)s)')
-    parser.add_argument('--pictures', type=int, default=50, help='test pictures whose boxes are compared (%(default)s)')
-    parser.add_argument('--rounds', type=int, default=15, help='of ten calls, for speed (%(default)s)')
+    parser.add_argument(
+        '--pictures', type=positive, default=50, help='test pictures whose boxes are compared (%(default)s)'
+    )
+    parser.add_argument('--rounds', type=positive, default=15, help='of ten calls, for speed (%(default)s)')
     parser.add_argument('--out', type=Path, default=Path('runs/exports'), help='folder (%(default)s)')
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 OVERLAPS = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.55)
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument('--weights', default='weights/ocrdistill-n.pt', help='with quads (default %(default)s)')
     parser.add_argument('--data', default='data/ICDAR.yaml', help='data yaml (default %(default)s)')
     parser.add_argument('--task', default='val', choices=('train', 'val'), help='split (default %(default)s)')
-    parser.add_argument('--imgsz', type=int, default=1280, help='pixels of the longer side (default %(default)s)')
+    parser.add_argument('--imgsz', type=positive, default=1280, help='pixels of the longer side (default %(default)s)')
     options = parser.parse_args()
     rows = list(measure(options.weights, options.data, options.task, options.imgsz))
     print('| overlap | threshold | hmean |\n|---|---|---|')

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 SAME_CORNER, SAME_SCORE = 0.5, 0.001
 
@@ -21,7 +21,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('files', nargs='+', metavar='FILE', help='exported files of one size, the reference first')
     parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='its test pictures (%(default)s)')
-    parser.add_argument('--pictures', type=int, default=20, help='how many of them (%(default)s)')
+    parser.add_argument('--pictures', type=positive, default=20, help='how many of them (%(default)s)')
     return parser.parse_args()
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sizes', nargs='+', default=['n', 's'], help='of YOLOv5 (%(default)s)')
-    parser.add_argument('--batch-size', type=int, default=8, metavar='N', help='images a step (%(default)s)')
-    parser.add_argument('--repeats', type=int, default=4, metavar='N', help='of each (%(default)s)')
+    parser.add_argument('--batch-size', type=positive, default=8, metavar='N', help='images a step (%(default)s)')
+    parser.add_argument('--repeats', type=positive, default=4, metavar='N', help='of each (%(default)s)')
     options = parser.parse_args()
     import torch
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--gt', default='ICDAR2015/gt', metavar='DIR', help='official ground truth (%(default)s)')
-    parser.add_argument('--repeats', type=int, default=20, help='of each timing (%(default)s)')
+    parser.add_argument('--repeats', type=positive, default=20, help='of each timing (%(default)s)')
     return parser.parse_args()
 
 

@@ -26,7 +26,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 SIGNS = '\'!?.:,*"()·[]/'  # that may be missing at a truth's begin and end
 
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument(
         '--recogniser', choices=('rapidocr', 'tesseract'), default='rapidocr', help='of ocrdistill (default rapidocr)'
     )
-    parser.add_argument('--limit', type=int, metavar='N', help='read the first N pictures only')
+    parser.add_argument('--limit', type=positive, metavar='N', help='read the first N pictures only')
     parser.add_argument('--out', type=Path, metavar='FILE', help='write the figures there, as JSON')
     options = parser.parse_args()
 

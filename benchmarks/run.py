@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from models.errors import UserError  # noqa: E402
-from utils.runtime.cli import run_command  # noqa: E402
+from utils.runtime.cli import positive, run_command  # noqa: E402
 from utils.runtime.run_folder import make_folder, write_bytes  # noqa: E402
 
 COLD_STARTS = 4
@@ -121,12 +121,12 @@ def parse_options() -> argparse.Namespace:
         '--weights', default='teacher/demo/yolov5n.pt', metavar='PT', help='for detection (%(default)s)'
     )
     parser.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
-    parser.add_argument('--imgsz', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
+    parser.add_argument('--imgsz', type=positive, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
     parser.add_argument(
-        '--batch-size', type=int, metavar='N', help=f'pictures a step (CPU {CPU_BATCH}, GPU {GPU_BATCH})'
+        '--batch-size', type=positive, metavar='N', help=f'pictures a step (CPU {CPU_BATCH}, GPU {GPU_BATCH})'
     )
-    parser.add_argument('--workers', type=int, metavar='N', help="loading processes (train.py's default)")
-    parser.add_argument('--rounds', type=int, metavar='N', help='timed rounds of every stage (2 to 10, by stage)')
+    parser.add_argument('--workers', type=positive, metavar='N', help="loading processes (train.py's default)")
+    parser.add_argument('--rounds', type=positive, metavar='N', help='timed rounds of every stage (2 to 10, by stage)')
     parser.add_argument('--out', type=Path, default=ROOT / 'runs/bench', metavar='DIR', help='(runs/bench)')
     options = parser.parse_args()
     if any(value is not None and value < 1 for value in (options.batch_size, options.rounds)):

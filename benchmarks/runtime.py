@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ocrdistill.detector import network_file
 from ocrdistill.network import import_onnxruntime
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 640
 CALIBRATION = 100  # pictures
 STARTS = {
     'ocrdistill': "from ocrdistill import TextDetector; TextDetector(size=640)('{image}')",
-    'detect.py': "from detect import Detector; Detector('weights/ocrdistill-n.pt', device='cpu')('{image}')",
+    'detect.py': "from detect import Detector; Detector('weights/ocrdistill-n.pt', device='cpu', imgsz=640)('{image}')",
     'rapidocr': "from rapidocr import RapidOCR; RapidOCR()('{image}', use_cls=False, use_rec=False)",
 }
 
@@ -125,9 +125,9 @@ def main() -> None:
     parser.add_argument('--rapidocr', action='store_true', help="RapidOCR's detector, too")
     parser.add_argument('--int8', metavar='YAML', help='an 8-bit network, calibrated on the train split of this data')
     parser.add_argument('--keep', type=Path, metavar='DIR', help='of --int8: leave the network there')
-    parser.add_argument('--threads', type=int, metavar='N', help='of ocrdistill (default: all cores)')
-    parser.add_argument('--starts', type=int, default=3, metavar='N', help='processes of each program (default 3)')
-    parser.add_argument('--repeats', type=int, default=20, metavar='N', help='warm calls of each (default 20)')
+    parser.add_argument('--threads', type=positive, metavar='N', help='of ocrdistill (default: all cores)')
+    parser.add_argument('--starts', type=positive, default=3, metavar='N', help='processes of each program (default 3)')
+    parser.add_argument('--repeats', type=positive, default=20, metavar='N', help='warm calls of each (default 20)')
     options = parser.parse_args()
     options.image = options.image.resolve()
     import_onnxruntime()

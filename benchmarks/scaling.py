@@ -19,16 +19,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.rendered import render  # noqa: E402
-from utils.runtime.cli import run_command  # noqa: E402
+from utils.runtime.cli import positive, run_command  # noqa: E402
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--processes', type=int, default=2, help='(%(default)s)')
-    parser.add_argument('--pictures', type=int, default=64, help='rendered, an epoch (%(default)s)')
-    parser.add_argument('--imgsz', type=int, default=640, help='pixels (%(default)s)')
-    parser.add_argument('--batch-size', type=int, default=16, help='of all processes together (%(default)s)')
-    parser.add_argument('--epochs', type=int, default=4, help='(%(default)s)')
+    parser.add_argument('--processes', type=positive, default=2, help='(%(default)s)')
+    parser.add_argument('--pictures', type=positive, default=64, help='rendered, an epoch (%(default)s)')
+    parser.add_argument('--imgsz', type=positive, default=640, help='pixels (%(default)s)')
+    parser.add_argument('--batch-size', type=positive, default=16, help='of all processes together (%(default)s)')
+    parser.add_argument(
+        '--epochs', type=positive, default=4, help='3 or more: the first and the last are not timed (%(default)s)'
+    )
     parser.add_argument('--cfg', default='models/yolov5n.yaml', help='(%(default)s)')
     return parser.parse_args()
 

@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 # Name, unit, and the borders between the groups of words.
 GROUPS = {
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument('--names', nargs='+', metavar='NAME', help='of them in the table (their paths)')
     parser.add_argument('--data', default='data/ICDAR.yaml', metavar='YAML', help='(%(default)s)')
     parser.add_argument('--task', choices=('train', 'val', 'test'), default='test', help='split (%(default)s)')
-    parser.add_argument('--imgsz', type=int, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
+    parser.add_argument('--imgsz', type=positive, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
     parser.add_argument('--device', default='', help="'cpu' or the number of a GPU")
     parser.add_argument('--out', type=Path, default=Path('runs/words'), metavar='DIR', help='(%(default)s)')
     options = parser.parse_args()

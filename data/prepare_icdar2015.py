@@ -39,7 +39,7 @@ from data.formats.common import MAX_PIXELS, MAX_TEXT_BYTES, BadEntry, shorten
 from models.errors import UserError
 from utils.loading.labels import label_row
 from utils.loading.rows import DONT_CARE, split_rows, unquoted
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 from utils.runtime.words import counted
 
 SITE = 'https://rrc.cvc.uab.es/?ch=4'
@@ -345,14 +345,6 @@ def prepare(source: Path, out: Path, limit: int | None = None) -> str:
     except OSError as error:
         raise UserError(f'cannot write {out}: {error}') from error
     return f'prepared {out}\n{summary}'
-
-
-def positive(text: str) -> int:
-    """Read a positive whole number for argparse."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 def main() -> None:

@@ -28,17 +28,21 @@ def build_parser() -> argparse.ArgumentParser:
     read = commands.add_parser('read', help='find words and read them', description='Find words and read them.')
     for command in (detect, read):
         command.add_argument('sources', nargs='+', metavar='FILE|FOLDER', help='pictures; folders with all below them')
-        command.add_argument('--model', default='n', help='n, s, or a .onnx file of export.py (default n)')
+        command.add_argument('--model', default='n', help='n, or a .onnx file of export.py (default n)')
         size = f'{", ".join(SIZES)} or pixels of the long side (default: balanced; a .onnx file: that of its export)'
         command.add_argument('--size', type=_size, metavar='SIZE', help=size)
-        command.add_argument('--threshold', type=float, metavar='SCORE', help='lowest score, 0..1 (default: as chosen)')
+        command.add_argument(
+            '--threshold', type=float, metavar='SCORE', help='lowest score, 0..1 (default: the one in the network)'
+        )
         tiles = command.add_argument('--slice', nargs='?', type=_tile, const=True, default=False, metavar='PX')
         tiles.help = 'look at tiles of PX x PX pixels, too (without PX: of --size)'
         command.add_argument('--rotate', action='store_true', help='find words in all four quarter turns')
-        several = 'score words by three sizes: surer with --size best, twice as slow'
+        several = 'score words by three sizes: surer with --size best, in twice the time'
         command.add_argument('--multiscale', action='store_true', help=several)
-        command.add_argument('--max-words', type=int, metavar='N', help='of a picture (1000; 3000 with --slice)')
-        command.add_argument('--threads', type=int, metavar='N', help='of the processor (default: all cores)')
+        command.add_argument(
+            '--max-words', type=int, metavar='N', help='most words of a picture (1000; 3000 with --slice)'
+        )
+        command.add_argument('--threads', type=int, metavar='N', help='threads of the processor (default: all cores)')
         where = "ONNX Runtime's, such as CUDAExecutionProvider,CPUExecutionProvider (default: the processor)"
         command.add_argument('--providers', type=lambda text: text.split(','), metavar='LIST', help=where)
         command.add_argument('--draw', type=Path, metavar='DIR', help='write pictures with the words outlined')

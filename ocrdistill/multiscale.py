@@ -1,7 +1,7 @@
 """An image seen at several sizes: the words that the largest one shows, scored by all of them.
 
-A network errs in what is a word more often than in where it ends. What looks like a word at one size only seldom is
-one. Large words are seen as well at smaller sizes, which count for more with them. Two sets of validation images chose
+A network errs in what is a word more often than in where it ends. What looks like a word at a single size is seldom a
+word. Large words are seen as well at smaller sizes, which count for more with them. Two sets of validation images chose
 the numbers below, with the shipped N at 1,280 pixels: docs/image-size.md.
 """
 

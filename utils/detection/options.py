@@ -54,7 +54,7 @@ class DetectOptions(Options):
     )
     slice_overlap: float | None = option(
         None,
-        'of a tile that its neighbours show too, 0..0.9, or there is no end to the tiles (default 0.2)',
+        'share of a tile that the next one shows too, 0..0.9 (default 0.2)',
         metavar='FRACTION',
         min=0,
         max=0.9,
@@ -64,8 +64,8 @@ class DetectOptions(Options):
     )
     multiscale: bool = option(
         False,
-        'look at 3/4 and 1/2 of --imgsz too, and score each word by all three: surer with --imgsz 1280, and nearly '
-        'twice as slow',
+        'look at 3/4 and 1/2 of --imgsz too, and score each word by all three: surer with --imgsz 1280, in about '
+        'twice the time',
     )
     batch_size: int | None = option(None, 'images, or tiles of one, at a time (default 8)', metavar='N', min=1)
     device: str = option('', "'cpu' or a CUDA number; default: cuda if there is one, else cpu")
@@ -89,7 +89,7 @@ class DetectOptions(Options):
     line_thickness: int | None = option(None, 'pixels of an outline (default: suits the image)', metavar='PX', min=1)
     hide_labels: bool = option(False, 'draw boxes without the class name, which is drawn where there are several')
     show_conf: bool = option(False, 'draw the confidence beside each box')
-    hide_conf: bool = option(False, 'draw no confidence: as without this flag, for command lines that have it')
+    hide_conf: bool = option(False, 'no effect: confidences are not drawn anyway; taken because YOLOv5 has the flag')
     vid_stride: int | None = option(None, 'of a video read every N-th frame (default 1)', metavar='N', min=1)
 
     def contradictions(self, given: set[str]) -> Iterator[str]:

@@ -28,10 +28,18 @@ class ValOptions(Options):
         False, 'bfloat16 where the processor has it; published metrics are float32', *('--bfloat16', '--half')
     )
     conf_thres: float = option(
-        0.001, 'confidence that a box must exceed, 0..1 ({default})', metavar='CONF', min=0, max=1
+        0.001,
+        'of mAP: confidence that a box must exceed, 0..1 ({default}); for hmean see --icdar-conf',
+        metavar='CONF',
+        min=0,
+        max=1,
     )
     iou_thres: float = option(
-        0.6, 'overlap at which NMS drops the weaker box, 0..1 ({default})', metavar='IOU', min=0, max=1
+        0.6,
+        "of mAP: overlap at which NMS drops the weaker box, 0..1 ({default}); hmean has detect.py's",
+        metavar='IOU',
+        min=0,
+        max=1,
     )
     max_det: int = option(300, 'boxes an image at most ({default})', metavar='N', min=1)
     icdar_conf: float | None = option(

@@ -49,11 +49,22 @@ def run_command(main: Callable[[], None]) -> None:
         _say(f'error: {place}{error.strerror}')
         sys.exit(1)
     except Exception as error:
+        if type(error).__name__ == 'CalledProcessError':  # of subprocess: the child has said why, in its last line
+            _say(f'error: {_last_words(error)}')
+            sys.exit(1)
         if not _is_lack_of_memory(error):
             raise
         owner = 'GPU' if type(error).__name__ == 'OutOfMemoryError' else 'machine'
         _say(f'error: the {owner} ran out of memory; try a smaller --batch-size or --imgsz')
         sys.exit(1)
+
+
+def positive(text: str) -> int:
+    """A positive whole number, as a type for argparse."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
 
 
 def _say(message: str) -> None:
@@ -62,6 +73,13 @@ def _say(message: str) -> None:
         for bar in list(getattr(sys.modules['tqdm'].tqdm, '_instances', ())):
             bar.close()
     print(message, file=sys.stderr)
+
+
+def _last_words(error) -> str:
+    """Of a subprocess.CalledProcessError."""
+    said = error.stderr or ''
+    lines = (said if isinstance(said, str) else said.decode(errors='replace')).strip().splitlines()
+    return f'a command ended with status {error.returncode}: {lines[-1] if lines else error.cmd}'
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
