@@ -29,10 +29,13 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument('--imgsz', type=positive, default=640, help='pixels (%(default)s)')
     parser.add_argument('--batch-size', type=positive, default=16, help='of all processes together (%(default)s)')
     parser.add_argument(
-        '--epochs', type=positive, default=4, help='3 or more: the first and the last are not timed (%(default)s)'
+        '--epochs', type=positive, default=4, help='3 or more; first and last do not count (%(default)s)'
     )
     parser.add_argument('--cfg', default='models/yolov5n.yaml', help='(%(default)s)')
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.epochs < 3:
+        parser.error('--epochs: 3 or more, the first and the last one do not count')
+    return options
 
 
 def epoch_seconds(options: argparse.Namespace, data: Path, processes: int) -> float:
