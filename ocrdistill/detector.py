@@ -64,7 +64,7 @@ class TextDetector:
     """Finds the words of images. May be called from several threads at once.
 
     Args:
-        model: 'n' (small), or a .onnx file of export.py; 's' (larger) where its file was put beside it (docs/python.md).
+        model: 'n' (small), or a .onnx file of export.py; 's' (larger) where its file lies beside it (docs/python.md).
         size: 'fast', 'balanced' or 'best', for which the image's long side is 640, 960 or 1,280 pixels; or pixels.
             None: 'balanced', of a .onnx file the size that it was exported for.
         threshold: lowest score, 0..1; None: what was chosen for the size on validation images.
