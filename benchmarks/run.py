@@ -125,12 +125,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         '--batch-size', type=positive, metavar='N', help=f'pictures a step (CPU {CPU_BATCH}, GPU {GPU_BATCH})'
     )
-    parser.add_argument('--workers', type=positive, metavar='N', help="loading processes (train.py's default)")
+    parser.add_argument('--workers', type=int, metavar='N', help="loading processes (train.py's default)")
     parser.add_argument('--rounds', type=positive, metavar='N', help='timed rounds of every stage (2 to 10, by stage)')
     parser.add_argument('--out', type=Path, default=ROOT / 'runs/bench', metavar='DIR', help='(runs/bench)')
     options = parser.parse_args()
-    if any(value is not None and value < 1 for value in (options.batch_size, options.rounds)):
-        parser.error('--batch-size and --rounds: at least 1')
+    if options.workers is not None and options.workers < 0:
+        parser.error('--workers: 0 or more')
     if options.imgsz < 64 or options.imgsz % 32:
         parser.error('--imgsz: a multiple of 32, at least 64')
     return options

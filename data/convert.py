@@ -344,8 +344,7 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
         others = read_items(form, options.test_annotations, options.test_images, unread, skipped)
         of_test = {real_file(item.page.image) for item in others}
         free = [item for item in items if real_file(item.page.image) not in of_test]
-        skipped.left_out['picture that belongs to the test set too: not for training'] = len(items) - len(free)
-        items = free
+        skipped.of_test, items = len(items) - len(free), free
         for item in others:
             item.split = 'test'
     choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ocrdistill.errors import Interrupted, Unreadable, UserError
+from ocrdistill.errors import Unreadable, UserError
+from ocrdistill.signals import raise_on_signals
 from ocrdistill.whole_files import replacing
 
 SIZES = ('fast', 'balanced', 'best')
@@ -67,9 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error('--language is for --recogniser tesseract')
     logging.basicConfig(format='warning: %(message)s')
     warnings.filterwarnings('ignore', module=r'PIL\.')  # of files that are broken, which our own lines name
-    for name in ('SIGTERM', 'SIGHUP'):  # Windows has no SIGHUP
-        if (number := getattr(signal, name, None)) and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _interrupt)
+    raise_on_signals()
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
@@ -86,10 +85,6 @@ def main(arguments: list[str] | None = None) -> None:
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
             raise
         sys.exit(f'error: {f"{error.filename}: " if error.filename else ""}{error.strerror}')
-
-
-def _interrupt(number: int, _frame: Any) -> None:
-    raise Interrupted(number)
 
 
 def run_detect(options: argparse.Namespace) -> None:
@@ -176,8 +171,9 @@ class Report:
             return
         text = self.write(self.pages)
         if self.file is not None:
-            whole = self.file.is_file() or not self.file.exists()  # or else a pipe
-            with replacing(self.file.resolve()) if whole else contextlib.nullcontext(self.file) as file:
+            place = self.file.resolve()
+            whole = (place.is_file() or not place.exists()) and os.access(place.parent, os.W_OK)  # or else a pipe
+            with replacing(place) if whole else contextlib.nullcontext(self.file) as file:
                 # What UTF-8 cannot hold, of names, becomes an escape, which JSON reads back.
                 file.write_text(text, encoding='utf-8', errors='backslashreplace')
             return

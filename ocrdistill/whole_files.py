@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +24,12 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        with contextlib.suppress(FileNotFoundError):  # there was none before
+            os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
+        _flush(temporary, os.O_RDWR)
         os.replace(temporary, path)
-        _flush(path.parent)  # the name itself must survive a power cut, too
+        with contextlib.suppress(OSError):  # of systems whose folders cannot be opened
+            _flush(path.parent, os.O_RDONLY)  # the name itself must survive a power cut, too
     except OSError as error:
         raise UserError(f'cannot write {path}: {error.strerror or error}') from None
     finally:
@@ -33,8 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
+def _flush(path: Path, mode: int) -> None:
+    number = os.open(path, mode)
     try:
         os.fsync(number)
     finally:

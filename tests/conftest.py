@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from models.yolo import DetectionModel
+from ocrdistill.signals import STOPPING
 from tests.support import ROOT, run_here
 from tests.world import World, call
 from utils.runtime.cli import run_command
-from utils.runtime.interrupt import STOPPING
 
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')  # as ocrdistill.network does; tests import onnxruntime themselves
 torch.set_num_threads(2)

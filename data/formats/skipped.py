@@ -16,6 +16,7 @@ class Skipped:
 
     Attributes:
         left_out: reason, as 'picture of sets without annotations' -> number of images.
+        of_test: how many pictures of the training set are used in the test set instead.
         there, annotated: all images that were found, and those that an annotation names.
         others, annotations: files that are no images, and the annotations among them.
     """
@@ -24,6 +25,7 @@ class Skipped:
     rows: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    of_test: int = 0
     there: set[Path] = field(default_factory=set)
     annotated: set[Path] = field(default_factory=set)
     others: set[Path] = field(default_factory=set)
@@ -40,6 +42,8 @@ class Skipped:
             noun, _, rest = reason.partition(' ')
             lines += [f'left out: {counted(count, noun)} {rest}'] if count else []
         lines += filter(None, [left_out(self.others - self.annotations)])
+        if self.of_test:
+            lines.append(f'not for training: {counted(self.of_test, "picture")} of the test set')
         if self.notes:
             lines.append(f'worth a look: {len(self.notes)}')
         return lines + _first(self.notes)

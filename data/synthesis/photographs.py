@@ -73,17 +73,18 @@ def read_reduced(file: Path, size: tuple[int, int]) -> np.ndarray:
             (wide, high), orientation, form = image.size, orientation_of(image), image.format
         if wide * high > MAX_PIXELS:
             raise UserError(f'{file}: {wide}x{high} pixels are more than {MAX_PIXELS // 10**6} million')
-        if form != 'JPEG':
+        if form not in ('JPEG', 'MPO'):  # MPO: a JPEG with more pictures behind it
             return np.ascontiguousarray(load_image(file)[..., ::-1])
         spare = min(wide / size[0], high / size[1])
         flag = cv2.IMREAD_COLOR
         for factor, reduced in ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4)):
             flag = reduced if spare >= factor else flag
-        photo = cv2.imread(str(file), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+        # Not by imread: OpenCV takes no name that is no UTF-8.
+        photo = cv2.imdecode(np.fromfile(file, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f'{file}: the photograph cannot be read ({error})') from None
     if photo is None:
-        raise UserError(f'{file}: the photograph cannot be read (broken)')
+        return np.ascontiguousarray(load_image(file)[..., ::-1])
     return np.ascontiguousarray(UPRIGHT.get(orientation, np.asarray)(photo))
 
 

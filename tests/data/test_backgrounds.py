@@ -1,5 +1,6 @@
 """Rendered text on photographs, in incidental style, with more fonts and words."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,12 +8,13 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from shapely.geometry import Polygon
 
 from data.synthesis.fonts import find_fonts
 from data.synthesis.image import render_image
 from data.synthesis.legibility import hidden_fraction
-from data.synthesis.photographs import draw_photograph, find_photographs
+from data.synthesis.photographs import draw_photograph, find_photographs, read_reduced
 from data.synthesis.settings import Material
 from data.synthesis.words import vocabulary
 from models.errors import UserError
@@ -109,6 +111,22 @@ def test_bad_photographs(tmp_path, content, message):
         (tmp_path / 'photos/a.jpg').write_bytes(content)
     with pytest.raises(UserError, match=message):
         draw_photograph(np.random.default_rng(0), find_photographs((str(tmp_path / 'photos'),)), SIZE)
+
+
+@pytest.mark.parametrize('name', [b'caf\xe9.jpg', b'a.mpo.jpg', b'a.png'])
+def test_photographs_are_read_reduced_whatever_their_name(tmp_path, name):
+    file = tmp_path / os.fsdecode(name)
+    red, blue = (Image.new('RGB', (640, 384), colour) for colour in ('red', 'blue'))
+    try:
+        if 'mpo' in file.name:
+            red.save(file, format='MPO', save_all=True, append_images=[blue])
+        else:
+            red.save(file)
+    except OSError:
+        pytest.skip('this file system takes UTF-8 names alone')
+    photo = read_reduced(file, (320, 192))
+    assert photo.shape == ((384, 640, 3) if file.suffix == '.png' else (192, 320, 3))
+    assert np.abs(photo[100, 100].astype(int) - (0, 0, 255)).max() < 3  # BGR
 
 
 def test_command(photographs, tmp_path):

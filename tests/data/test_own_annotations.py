@@ -491,7 +491,7 @@ def test_counts_of_one_folder_for_two_sets(run, photos, tmp_path):
     train, test = write(photos / 'train.json', coco('abcd')), write(photos / 'test.json', coco('de'))
     printed, error = run('coco', train, '--test-annotations', test, '--test-images', photos)
     assert error == '' and 'test: 2 pictures' in printed and 'train: 2 pictures' in printed
-    assert 'left out: 1 picture that belongs to the test set too' in printed  # d
+    assert 'not for training: 1 picture of the test set' in printed  # d
     assert 'without an annotation' not in printed and '.json' not in printed
 
 

@@ -151,6 +151,7 @@ def test_sigterm_keeps_what_was_found(run, photos, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cli.Images, 'save', save)
     (tmp_path / 'd.json').write_text('an earlier report')
+    (tmp_path / 'd.json').chmod(0o600)
     try:
         status, _, err = run('detect', photos, '--draw', tmp_path, '--json', tmp_path / 'd.json')
     finally:
@@ -158,6 +159,7 @@ def test_sigterm_keeps_what_was_found(run, photos, tmp_path, monkeypatch):
     assert status == 128 + signal.SIGTERM and err.endswith('interrupted\n')
     assert len(json.loads((tmp_path / 'd.json').read_text())) == 2
     assert not list(tmp_path.glob('.*')), 'a temporary file was left'
+    assert sys.platform == 'win32' or (tmp_path / 'd.json').stat().st_mode & 0o777 == 0o600
 
 
 def test_an_earlier_report_stays_where_the_new_one_fails(run, photos, tmp_path, monkeypatch):

@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from models.errors import UserError
+from ocrdistill.signals import STOPPING
 from utils.loading.batches import EpochBatches, collate
 from utils.loading.dataset import TextDataset
-from utils.runtime.interrupt import STOPPING
 from utils.runtime.words import counted
 
 # Loading processes are the trainer's own children, whatever Python's default: so they see it die, and end. Those of a

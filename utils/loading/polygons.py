@@ -57,8 +57,8 @@ def crosses_itself(polygon: np.ndarray) -> bool:
 
 
 def opened(polygon: np.ndarray) -> np.ndarray:
-    """A polygon (p, 2) without a last corner that repeats the first, as closed rings have."""
-    return polygon[:-1] if len(polygon) > 3 and (polygon[0] == polygon[-1]).all() else polygon
+    """A polygon (p, 2) without a last corner that repeats the first, as closed rings have. Four corners stay four."""
+    return polygon[:-1] if len(polygon) > 4 and (polygon[0] == polygon[-1]).all() else polygon
 
 
 def uncrossed(polygon: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from models.errors import Interrupted, UserError
-from utils.runtime.interrupt import STOPPING, let_go_of_terminal
+from models.errors import UserError
+from ocrdistill.signals import raise_on_signals
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -19,17 +19,11 @@ def run_command(main: Callable[[], None]) -> None:
     there is. argparse exits with 2 by itself.
     """
 
-    def interrupt(number, _frame):
-        let_go_of_terminal(number)
-        raise Interrupted(number)
-
     warnings.filterwarnings('ignore', module=r'PIL\.')  # of files that are broken, which our own lines name
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
         if hasattr(stream, 'reconfigure'):
             stream.reconfigure(errors='backslashreplace')
-    for number in STOPPING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, interrupt)
+    raise_on_signals()
     try:
         main()
     except UserError as error:

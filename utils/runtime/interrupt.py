@@ -1,28 +1,12 @@
 """Ctrl-C, SIGTERM and SIGHUP in a loop that must not stop just anywhere."""
 
 import contextlib
-import os
 import signal
-import stat
 import sys
 from collections.abc import Iterator
 
 from models.errors import Interrupted
-
-# What else means: stop. SIGHUP comes when the terminal or its connection is closed; Windows has none.
-HANGUP = getattr(signal, 'SIGHUP', None)
-STOPPING = (signal.SIGTERM, HANGUP) if HANGUP else (signal.SIGTERM,)
-
-
-def let_go_of_terminal(number: int) -> None:
-    """After SIGHUP nobody reads the terminal, and every write to it fails: write nowhere instead."""
-    if number == HANGUP:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for output in (1, 2):
-            with contextlib.suppress(OSError):  # closed before
-                if stat.S_ISCHR(os.fstat(output).st_mode):  # no file or pipe
-                    os.dup2(nowhere, output)
-        os.close(nowhere)
+from ocrdistill.signals import STOPPING, let_go_of_terminal
 
 
 class StopRequest:
