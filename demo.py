@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from models.errors import UserError
-from utils.runtime.cli import run_command
+from utils.runtime.cli import positive, run_command
 
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT / 'runs/compare/demo'
@@ -62,8 +62,8 @@ def draw_words(models: dict[str, Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--epochs', type=int, default=8, help='of each run (%(default)s)')
-    parser.add_argument('--seeds', type=int, default=3, help='runs of each kind (%(default)s)')
+    parser.add_argument('--epochs', type=positive, default=8, help='of each run (%(default)s)')
+    parser.add_argument('--seeds', type=positive, default=3, help='runs of each kind (%(default)s)')
     options = parser.parse_args()
     start = time.time()
     run('data/synthtext.py --size 320x192 --out demo_small')

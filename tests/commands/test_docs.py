@@ -3,13 +3,17 @@
 import functools
 import re
 import shlex
+import sys
 import tomllib
 from pathlib import Path
 
+import cv2
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
+import demo
+from ocrdistill import cli
 from tests.support import ROOT, run_here
 
 PAGES = sorted(
@@ -48,6 +52,33 @@ def commands(page: Path) -> list[list[str]]:
     # tests/pretend_gpu.py and torchrun take another script as their argument: the last one has the flags
     starts = [max((i for i, word in enumerate(line) if word.endswith('.py')), default=None) for line in words]
     return [line[start:] for line, start in zip(words, starts, strict=True) if start is not None]
+
+
+def test_the_packages_commands_are_taken():
+    found = 0
+    for page in PAGES:
+        text = page.read_text().replace('\\\n', ' ')
+        for line in re.findall(r'^ {4}(?:\S.*\s)?ocrdistill ((?:detect|read) .+)$', text, re.MULTILINE):
+            cli.build_parser().parse_args(shlex.split(line, comments=True))
+            found += 1
+    assert found >= 5
+
+
+def test_the_demos_commands_and_its_picture(tiny_data, tmp_path, monkeypatch):
+    given = []
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, 'run', given.append)
+        patch.setattr(demo, 'draw_words', lambda _models: None)
+        patch.setattr(sys, 'argv', ['demo.py'])
+        demo.main()
+    assert [line.split()[0] for line in given] == ['data/synthtext.py', 'compare.py', 'data/synthtext.py', 'detect.py']
+    for script, *words in map(shlex.split, given):
+        for flag in (word for word in words if word.startswith('--')):
+            assert re.search(rf'(?<![\w-]){flag}(?![\w-])', help_of(script)), (script, flag)
+    monkeypatch.setattr(demo, 'DATA', tiny_data)
+    monkeypatch.setattr(demo, 'FOLDER', tmp_path)
+    demo.draw_words({size: ROOT / f'teacher/demo/yolov5{size}.pt' for size in 'sn'})
+    assert cv2.imread(str(tmp_path / 'words.jpg')).std() > 5
 
 
 @functools.cache

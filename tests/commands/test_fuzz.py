@@ -287,10 +287,14 @@ KINDS = {
 }
 
 
+class Late(BaseException):
+    """No Exception: readers turn all of those, TimeoutError too, into a refusal."""
+
+
 @contextlib.contextmanager
 def no_longer_than(seconds: int):
     def late(*_):
-        raise TimeoutError(f'no answer in {seconds} s')
+        raise Late(f'no answer in {seconds} s')
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(seconds)

@@ -405,8 +405,7 @@ def test_out_must_be_new_and_flags_must_fit(command, photos, tmp_path, capsys, m
     ):
         with pytest.raises(SystemExit) as end:
             convert.parse_options(['--from', form, '--annotations', 'x', '--out', 'y', *flags])
-        assert end.value.code == 2
-    capsys.readouterr()
+        assert end.value.code == 2 and 'unrecognized' not in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_help_needs_no_torch():

@@ -164,7 +164,11 @@ def test_files_of_a_network_with_quads(tmp_path):
         np.testing.assert_allclose(np.array(row[1:], float).reshape(4, 2) * (256, 192), quad, atol=0.01)
     quads, boxes = ([detection[key] for detection in entry['detections']] for key in ('quad', 'box'))
     assert not np.allclose(quads, corners_of(np.array([[*box, 0, 0] for box in boxes])))
-    call(detect.main, 'detect.py', *flags, '--rotate', '--nosave', '--max-det', 5)
+    turned = ('--rotate', '--nosave', '--save-json', '--max-det', 60, *place(tmp_path / 'turned'))
+    call(detect.main, 'detect.py', *flags, *turned)
+    (turned,) = json.loads((tmp_path / 'turned/detections.json').read_text())
+    assert len(turned['detections']) == 60
+    assert [word['quad'] for word in turned['detections']] != quads
 
 
 def test_networks_without_quads_give_the_corners_of_boxes(tmp_path):

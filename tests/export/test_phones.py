@@ -18,6 +18,7 @@ from models.errors import UserError
 from models.exported import load_detector, sidecar
 from ocrdistill.images import upright_rgb
 from ocrdistill.letterbox import Letterbox
+from ocrdistill.nms import BOX_IOU, QUAD_IOU, UPRIGHT_IOU
 from tests.export.test_export import TINY, run_export, save_weights
 from tests.support import ROOT
 from utils.boxes import non_max_suppression
@@ -102,6 +103,18 @@ def test_litert_computes_what_pytorch_does(quad_weights):
     images = torch.rand(2, 3, 64, 128)
     torch.testing.assert_close(given(images)[0], expected(images)[0], rtol=1e-4, atol=1e-3)
     assert '| format | LiteRT, float32 |' in quad_weights.with_name('q.tflite.card.md').read_text()
+
+
+def test_phones_and_the_page_have_the_packages_overlaps():
+    """Without a compiler too: Kotlin's is seldom here, Swift's never."""
+    kotlin, swift, page = (
+        (ROOT / 'examples' / file).read_text()
+        for file in ('phones/android/Words.kt', 'phones/ios/Words.swift', 'web/detector.js')
+    )
+    assert f'if (quads) {QUAD_IOU} else {BOX_IOU}' in kotlin and f'(quads ? {QUAD_IOU} : {BOX_IOU})' in swift
+    assert all(f'max(overlap, {UPRIGHT_IOU})' in text for text in (kotlin, swift))
+    for name, value in (('BOX_IOU', BOX_IOU), ('QUAD_IOU', QUAD_IOU), ('UPRIGHT_IOU', UPRIGHT_IOU)):
+        assert f'const {name} = {value};' in page
 
 
 def test_what_is_missing_is_named(quad_weights, monkeypatch):

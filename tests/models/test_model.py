@@ -89,10 +89,7 @@ def test_loss_parts_and_gradients(case):
 def test_parameter_counts_of_one_class(name, millions):
     """Published counts (80 classes: 1.867, 7.235, 21.172, 46.534, 86.706 M) less the head's 79 x 3 class outputs."""
     with torch.device('meta'):
-        try:
-            model = DetectionModel(ROOT / f'models/yolov5{name}.yaml', nc=1)
-        except (RuntimeError, NotImplementedError):
-            pytest.skip('this torch cannot build the model without memory')
+        model = DetectionModel(ROOT / f'models/yolov5{name}.yaml', nc=1)
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.001)
 
 

@@ -217,11 +217,19 @@ def test_a_source_after_slice_is_named(capsys):
     assert 'name the pictures before --slice' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('flags', [['detect', 'x', '--scores'], ['read', 'x', '--language', 'eng'], ['find', 'x'], []])
-def test_useless_flags_are_refused(flags, capsys):
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        (['detect', 'x', '--scores'], '--scores are drawn'),
+        (['read', 'x', '--language', 'eng'], '--language is for'),
+        (['find', 'x'], 'invalid choice'),
+        ([], 'required: command'),
+    ],
+)
+def test_useless_flags_are_refused(flags, words, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(flags)
-    assert end.value.code == 2 and capsys.readouterr().err
+    assert end.value.code == 2 and words in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -259,3 +267,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert {name.split('/')[0].split('-')[0] for name in names} == {'ocrdistill'}
     assert {'ocrdistill/networks/n.onnx', 'ocrdistill/reading/reader.py', 'ocrdistill/py.typed'} <= set(names)
     assert not [name for name in names if 'test' in name] and wheel.stat().st_size < 20e6
+
+    zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
+    (entry,) = (tmp_path / 'site').glob('*.dist-info/entry_points.txt')
+    assert 'ocrdistill = ocrdistill.cli:main' in entry.read_text()
+    command = [sys.executable, '-m', 'ocrdistill', 'detect', str(ROOT / 'examples/web/example.jpg'), '--json', '-']
+    environment = os.environ | {'PYTHONPATH': str(tmp_path / 'site')}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and len(json.loads(done.stdout)[0]['detections']) > 3, done.stderr

@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import os
+import sys
+import types
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -219,6 +221,46 @@ def test_readers_hand_crops_to_recognisers(tmp_path):
     (found,) = reader(np.full((360, 640, 3), 255, np.uint8))
     assert (found.text, found.text_score, shapes) == ('word', 0.12346, [(24, 44, 3)])
     assert reader(np.zeros((360, 640, 3), np.uint8)) == [] and len(shapes) == 1
+
+
+def test_rapidocr_gets_bgr_and_answers_in_order(monkeypatch):
+    seen = {}
+
+    class Engine:
+        def __init__(self, params):
+            seen.update(params)
+
+        def recognize_txt(self, crops):
+            seen['pixel'] = crops[0][0, 0].tolist()
+            return types.SimpleNamespace(txts=[str(number) for number in range(len(crops))], scores=[0.5] * len(crops))
+
+    package = types.ModuleType('rapidocr')
+    package.RapidOCR = Engine
+    monkeypatch.setitem(sys.modules, 'rapidocr', package)
+    recognise = recognisers.make_recogniser('rapidocr', threads=2)
+    red = np.zeros((10, 30, 3), np.uint8)
+    red[..., 0] = 255
+    assert recognise([red, red]) == [('0', 0.5), ('1', 0.5)] and recognise([]) == []
+    assert seen['pixel'] == [0, 0, 255] and seen['EngineConfig.onnxruntime.intra_op_num_threads'] == 2
+    with pytest.raises(UserError, match="language: 'deu' is for tesseract"):
+        recognisers.make_recogniser('rapidocr', 'deu')
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='the stand-in is a shell script')
+def test_tesseract_is_called_once_for_all_words(monkeypatch, tmp_path):
+    program, calls = tmp_path / 'tesseract', tmp_path / 'calls'
+    columns = 'level page_num block_num par_num line_num word_num left top width height conf text'.replace(' ', '\\t')
+    row = '5\\t1\\t1\\t1\\t1\\t1\\t0\\t0\\t9\\t9\\t90\\tEXIT'
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {calls}\n[ "$1" = --list-langs ] && echo eng && exit\nprintf "{columns}\\n{row}\\n"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    word = np.zeros((10, 30, 3), np.uint8)
+    assert recognisers.make_recogniser('tesseract')([word, word]) == [('EXIT', 0.9), ('', 0.0)]
+    assert len(calls.read_text().splitlines()) == 2  # the languages, the words
+    with pytest.raises(UserError, match='no data of the language xyz'):
+        recognisers.make_recogniser('tesseract', 'xyz')
 
 
 def test_unknown_recognisers_are_refused(monkeypatch):

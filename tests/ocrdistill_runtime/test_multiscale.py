@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdistill import TextDetector, UserError
@@ -57,6 +57,7 @@ def test_only_the_same_word_of_the_same_class_counts():
 scored = st.lists(st.tuples(st.integers(0, 9), st.floats(0.1, 1), st.floats(4, 100)), max_size=6)
 
 
+@settings(deadline=None)
 @given(st.tuples(scored, scored, scored), st.floats(0.1, 4))
 def test_scores_stay_scores_and_no_word_comes_or_goes(words, scale):
     looks = [rows(*[word(80 * place, score, height) for place, score, height in look]) for look in words]

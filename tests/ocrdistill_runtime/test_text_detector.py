@@ -132,8 +132,9 @@ def test_mistakes_are_one_line(network, options, words):
     ('image', 'words'), [(b'text', '4 bytes'), (None, 'NoneType'), ('no.jpg', 'no.jpg'), (np.zeros(3), 'no image')]
 )
 def test_what_is_no_image_is_one_line(network, image, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as error:
         TextDetector(network)(image)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_images_that_break_late_are_one_line(network, tmp_path, white):
@@ -146,8 +147,9 @@ def test_images_that_break_late_are_one_line(network, tmp_path, white):
     (tmp_path / 'pages.tif').write_bytes(pages.getvalue())
     detector = TextDetector(network)
     for image in (closed, Image.open(tmp_path / 'cut.jpg'), tmp_path / 'pages.tif', pages.getvalue()):
-        with pytest.raises(UserError):
+        with pytest.raises(UserError) as error:
             detector(image)
+        assert len(str(error.value).splitlines()) == 1
 
 
 def test_bytes_of_a_photoshop_file(network, tmp_path):

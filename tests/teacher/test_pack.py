@@ -6,20 +6,25 @@ import re
 import torch
 
 from models.checkpoint import load_model, read_checkpoint
+from ocrdistill.points import Point
 from tests.support import run_here
+from utils.evaluation.report import OperatingPoint
 
 
-def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, tmp_path):
+def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, tmp_path, monkeypatch):
     target = tmp_path / 'packed.pt'
-    printed = run_here(
-        'teacher/pack.py', world.teacher_pt, target, '--sizes', 96, 64, '--data', world.data, '--device', 'cpu'
-    )
+    chosen = iter([OperatingPoint(0.31, (0.9, 0.8), ''), OperatingPoint(0.42, (0.7, 0.6), '')])
+    with monkeypatch.context() as patch:  # an untrained network's own points are the defaults
+        patch.setattr('utils.evaluation.report.choose_point', lambda *_: next(chosen))
+        printed = run_here(
+            'teacher/pack.py', world.teacher_pt, target, '--sizes', 96, 64, '--data', world.data, '--device', 'cpu'
+        )
     packed, source = read_checkpoint(target), read_checkpoint(world.teacher_pt)
     assert all(not value.is_floating_point() or value.dtype == torch.float16 for value in packed.state.values())
     assert 'resume' not in packed.meta and source.meta.get('conf_threshold') is None
     points = load_model(target).points
-    assert list(points) == [64, 96]
-    assert packed.meta['conf_threshold'] == points[96].conf_threshold  # the source has none of its own
+    assert points == {64: Point(0.31, (0.9, 0.8)), 96: Point(0.42, (0.7, 0.6))}
+    assert packed.meta['conf_threshold'] == 0.42  # the largest size's: the source has none of its own
     for size, point in points.items():
         run = 'val.py', '--weights', target, '--data', world.data, '--imgsz', size, '--noplots', '--device', 'cpu'
         run_here(*run, '--project', tmp_path, '--name', size)
@@ -33,4 +38,4 @@ def test_without_sizes_nothing_is_chosen(world, tmp_path):
     run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt')
     assert load_model(tmp_path / 'a.pt').points == {}
     failed = run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt', '--data', world.data)
-    assert failed.returncode == 2 and '--sizes' in failed.stderr
+    assert failed.returncode == 2 and '--data and --device: have a use with --sizes only' in failed.stderr

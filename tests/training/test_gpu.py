@@ -1,12 +1,13 @@
-"""The commands with --device 0 where there is no GPU: that no tensor is left behind (see pretend_gpu.py)."""
+"""The commands with --device 0: on a pretended GPU (pretend_gpu.py: no tensor is left behind), and on a real one."""
 
 import pytest
 import torch
 
+import distill
+import val
 from tests.support import run_script
+from tests.world import call, metrics_of
 from utils.distillation import method_names
-
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU; device 0 is a real one')
 
 SMALL = ('--imgsz', 64, '--batch-size', 8, '--epochs', 1, '--workers', 0, '--noplots')
 PAIR = ('--cfg_teacher', 'models/yolov5s.yaml', '--teacher_weights', 'weights/ocrdistill-s.pt')
@@ -41,13 +42,28 @@ def test_training_and_judgement(tiny_data, tmp_path):
     printed = run('train.py', '--weights', 'weights/ocrdistill-n.pt', '--data', tiny_data, *SMALL, *place)
     assert 'device: pretended GPU' in printed
     best = tmp_path / 'run/weights/best.pt'
-    assert '(pretended GPU' in run('val.py', '--weights', best, '--data', tiny_data, '--imgsz', 64, '--workers', 0)
+    flags = ('--imgsz', 64, '--workers', 0, '--project', tmp_path, '--name', 'val')
+    assert '(pretended GPU' in run('val.py', '--weights', best, '--data', tiny_data, *flags)
 
 
 @pytest.mark.slow
 def test_detection(tiny_data, tmp_path):
     images = tiny_data.parent / 'set/images/test_icdar'
     assert '6 images' in run('detect.py', '--source', images, '--slice', '--project', tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')
+def test_a_real_gpu(tiny_data, tmp_path):
+    shared = ('--data', tiny_data, '--project', tmp_path)
+    flags = ('--methods', 'hint,mask=auto,logit', *SMALL, *shared, '--device', 0, '--name', 'run')
+    call(distill.main, 'distill.py', *PAIR, *flags)
+    found = []
+    for device in (0, 'cpu'):
+        flags = ('--weights', 'weights/ocrdistill-n.pt', '--imgsz', 320, '--workers', 0, '--noplots')
+        call(val.main, 'val.py', *flags, *shared, '--device', device, '--name', f'val{device}')
+        found.append(metrics_of(tmp_path / f'val{device}')['map50'])
+    assert found[0] == pytest.approx(found[1], abs=0.01) and found[1] > 0.2
 
 
 MISTAKES = (

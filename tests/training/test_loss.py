@@ -102,7 +102,10 @@ def test_perfect_boxes_cost_nothing():
     predicted = torch.zeros(1, 6)
     found, aim = loss._boxes(predicted, targets, anchor[None], torch.tensor([10]), torch.tensor([7]), (32, 32))
     assert torch.allclose(found, aim, atol=1e-5)
-    assert loss(maps, targets)['box'].item() < 3
+    exact = DetectionLoss(model, DEFAULTS | {'anchor_t': 1.01})  # the anchor of that size alone answers
+    assert exact(maps, targets)['box'].item() == pytest.approx(0, abs=1e-5)
+    maps[0][..., 2:4] = 1.0  # another size
+    assert exact(maps, targets)['box'].item() > 0.3
 
 
 def test_batch_size_does_not_change_the_mean(model):
