@@ -52,13 +52,13 @@ def main(recipe: str | None = None) -> None:
     student = run.name_classes(student)
     resolve_teacher(run, teacher, content.teacher_weights)
     settings = DistillerSettings(
-        run.hyp,
-        run.input_size,
-        run.options.amp,
-        run.options.seed,
-        run.options.epochs,
-        run.teacher_input_size,
-        run.train_set.labelled / len(run.train_set),
+        hyp=run.hyp,
+        imgsz=run.input_size,
+        amp=run.options.amp,
+        seed=run.options.seed,
+        epochs=run.options.epochs,
+        teacher_imgsz=run.teacher_input_size,
+        labelled=run.train_set.labelled / len(run.train_set),
     )
     run.train(student, Distiller(student, teacher, content, settings))
 

@@ -11,12 +11,8 @@ from utils.runtime.cli import run_command
 from utils.runtime.options import parse
 
 
-def parse_options() -> ValOptions:
-    return parse(ValOptions, __doc__)
-
-
 def main() -> None:
-    options = parse_options()
+    options = parse(ValOptions, __doc__)
     from models.exported import default_device
     from utils.evaluation.report import evaluate_split
     from utils.runtime.device import select_device

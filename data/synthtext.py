@@ -50,6 +50,7 @@ from data.synthesis.statistics import compare_with, measure, summarise
 from data.synthesis.words import vocabulary
 from models.errors import UserError
 from utils.loading.labels import label_row
+from utils.loading.rows import DONT_CARE
 from utils.runtime.cli import run_command
 
 MANIFEST = 'synthtext.json'
@@ -78,7 +79,7 @@ def write_image(job: Job) -> list[tuple[float, float, float, bool]]:
     for tree, legible in (('labels', True), ('ignore', False)):
         rows = [label_row(0, (word.quad / job.size).ravel()) for word in words if word.legible == legible]
         (out / tree / folder / f'{stem}.txt').write_text(''.join(rows), encoding='utf-8')
-    rows = [','.join([*map(str, word.quad.ravel()), word.text if word.legible else '###']) + '\n' for word in words]
+    rows = [','.join([*map(str, word.quad.ravel()), word.text if word.legible else DONT_CARE]) + '\n' for word in words]
     (out / 'gt' / folder / f'gt_{stem}.txt').write_text(''.join(rows), encoding='utf-8')
     return [measure(word) for word in words]
 

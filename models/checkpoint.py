@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.errors import UserError
-from models.yolo import DetectionModel
+from models.errors import UserError, first_line
+from models.yolo import OLD, DetectionModel
 from ocrdistill.points import from_plain, is_scale, is_threshold
 from ocrdistill.whole_files import replacing
 
@@ -91,7 +91,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except UserError:
         raise
     except Exception as error:  # what a damaged or forged file holds can be anything
-        raise UserError(f'{path} is damaged: {_first_line(error)}') from None
+        raise UserError(f'{path} is damaged: {first_line(error)}') from None
     return checkpoint
 
 
@@ -134,7 +134,7 @@ def _load_restricted(path: Path) -> Any:
             raise ValueError(f'it would unpack to {unpacked} bytes')
         unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception as error:  # as below
-        raise UserError(f'{path} is no PyTorch checkpoint (or older than v6.0): {_first_line(error)}') from None
+        raise UserError(f'{path} is no PyTorch checkpoint (or older than v6.0): {first_line(error)}') from None
     hostile = [name for name in unknown if not (name.startswith(INERT_PREFIXES) or name in INERT_NAMES)]
     if hostile:
         raise UserError(f'{path} refused: it asks to load {", ".join(sorted(hostile))}, which no detector needs')
@@ -142,11 +142,7 @@ def _load_restricted(path: Path) -> Any:
         with torch.serialization.safe_globals([(StandIn, name) for name in unknown]):
             return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a mutated file can make the unpickler fail in any way, but never run anything
-        raise UserError(f'{path} cannot be read as a checkpoint: {_first_line(error)}') from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f'{path} cannot be read as a checkpoint: {first_line(error)}') from None
 
 
 def _own(path: Path, content: dict[str, Any]) -> Checkpoint:
@@ -160,7 +156,7 @@ def _public(path: Path, content: dict[str, Any]) -> Checkpoint:
     if not isinstance(module, StandIn) or not isinstance(getattr(module, 'yaml', None), dict):
         raise UserError(f'{path} holds no YOLOv5 model')
     layers = {row[2] for part in ('backbone', 'head') for row in module.yaml.get(part, [])}
-    old = sorted({'Focus', 'SPP', 'BottleneckCSP'} & layers)
+    old = sorted(set(OLD) & layers)
     if old:
         raise UserError(f'{path} is a YOLOv5 before v6.0 (it uses {", ".join(old)}); only v6.0 to v7.0 are supported')
     names = getattr(module, 'names', None) or {}
@@ -221,17 +217,15 @@ def same_anchors(first: Sequence[Sequence[float]], second: Sequence[Sequence[flo
     return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3)
 
 
-def restore(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
+def restore(checkpoint: Checkpoint) -> DetectionModel:
     """Build the model of a checkpoint and load every entry.
 
     Raises:
-        UserError: an entry is missing, left over or of another shape, or the class count is not `nc`.
+        UserError: an entry is missing, left over or of another shape.
     """
     if checkpoint.yaml is None:
         raise UserError(f'{checkpoint.path} does not say which model it holds')
     model = DetectionModel(checkpoint.yaml, nc=len(checkpoint.names) or None, anchors=anchors_of(checkpoint))
-    if nc is not None and model.nc != nc:
-        raise UserError(f'{checkpoint.path} knows {model.nc} classes, the data {nc}')
     report = transfer(model, checkpoint)
     if report.skipped or report.missing:
         first = (report.missing or report.skipped)[0]
@@ -294,4 +288,4 @@ def save_plain(path: Path, content: dict[str, Any]) -> None:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # what torch makes of a full disk
-            raise OSError(_first_line(error)) from None
+            raise OSError(first_line(error)) from None

@@ -1,5 +1,5 @@
 """What ends a command without a traceback."""
 
-from ocrdistill.errors import Interrupted, UserError
+from ocrdistill.errors import Interrupted, UserError, first_line
 
-__all__ = ['Interrupted', 'UserError']
+__all__ = ['Interrupted', 'UserError', 'first_line']

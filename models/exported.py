@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import load_model
-from models.errors import UserError
+from models.errors import UserError, first_line
 from models.yolo import DetectionModel
 from ocrdistill.metadata import FORMAT, Metadata
 from ocrdistill.network import Run, import_onnxruntime, open_onnx
@@ -43,7 +43,6 @@ class ExportedModel:
         input_size: (H, W) that the file is for, one picture at a time; None if it takes any multiple of the stride.
         long_side: pixels of the longer side that it is for, or with any size is best at.
         precision: 'float32', 'float16' or 'int8'.
-        metadata: the file's own description.
 
     Raises:
         UserError: the metadata is not ours, or is for another use.
@@ -51,7 +50,7 @@ class ExportedModel:
 
     def __init__(self, file: Path, metadata: dict[str, Any], run: Run):
         about = Metadata(file, metadata)
-        self.file, self.metadata, self._run = file, metadata, run
+        self.file, self._run = file, run
         self.names, self.nc, self.quads = about.names, about.nc, about.quads
         self.stride = torch.tensor([float(about.stride)])
         self.conf_threshold, self.word_scale, self.points = about.conf_threshold, about.word_scale, about.points
@@ -103,8 +102,7 @@ def load_detector(path: str | Path, device: torch.device | str = 'cpu') -> Detec
     except UserError:
         raise
     except Exception as error:  # each runtime has exceptions of its own for files that it cannot read
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f'{file} cannot be read as an exported model: {line}') from None
+        raise UserError(f'{file} cannot be read as an exported model: {first_line(error)}') from None
 
 
 def is_exported(path: str | Path) -> bool:

@@ -2,18 +2,15 @@
 
 import argparse
 import contextlib
-import errno
 import logging
 import os
-import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ocrdistill.command import end_plainly
 from ocrdistill.errors import Unreadable, UserError
-from ocrdistill.signals import raise_on_signals
 from ocrdistill.whole_files import replacing
 
 SIZES = ('fast', 'balanced', 'best')
@@ -67,24 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.command == 'read' and options.language and options.recogniser != 'tesseract':
         parser.error('--language is for --recogniser tesseract')
     logging.basicConfig(format='warning: %(message)s')
-    warnings.filterwarnings('ignore', module=r'PIL\.')  # of files that are broken, which our own lines name
-    raise_on_signals()
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
-        if hasattr(stream, 'reconfigure'):
-            stream.reconfigure(errors='backslashreplace')
-    try:
-        {'detect': run_detect, 'read': run_read}[options.command](options)
-    except UserError as error:
-        sys.exit(f'error: {" ".join(str(error).split())}')
-    except KeyboardInterrupt as error:
-        print('interrupted', file=sys.stderr)
-        sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
-    except BrokenPipeError:  # the reader of our output went away
-        silence(sys.stdout)
-    except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
-            raise
-        sys.exit(f'error: {f"{error.filename}: " if error.filename else ""}{error.strerror}')
+    end_plainly(lambda: {'detect': run_detect, 'read': run_read}[options.command](options))
 
 
 def run_detect(options: argparse.Namespace) -> None:
@@ -110,7 +90,7 @@ def run_read(options: argparse.Namespace) -> None:
     from ocrdistill.reading.reader import TextReader
 
     images = Images(options.sources)
-    with Report(WRITERS[options.format][1], options.out, images) as report:
+    with Report(WRITERS[options.format], options.out, images) as report:
         reader = TextReader(options.recogniser, language=options.language, **detector_options(options))
         for name, image in images:
             words = reader(image)
@@ -221,10 +201,8 @@ class Images:
 
         if file.suffix.lower() not in ('.jpg', '.jpeg', '.png', '.webp'):
             file = file.with_name(f'{file.name}.png')
-        free = file  # a.tif and a.tif.png both become a.tif.png
-        while free in self.written:
-            free = free.with_name(f'annotated_{free.name}')
-        file = free
+        while file in self.written:  # a.tif and a.tif.png both become a.tif.png
+            file = file.with_name(f'annotated_{file.name}')
         self.written.add(file)
         self.protect(file)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -237,9 +215,9 @@ class Images:
 
     def end(self) -> None:
         """Raises UserError that names what could not be read."""
-        if self.failed:
-            more = f' and {len(self.failed) - 5} more' if len(self.failed) > 5 else ''
-            raise UserError(f'{len(self.failed)} of {self.count} could not be read: {"; ".join(self.failed[:5])}{more}')
+        from ocrdistill.sources import refuse_unread
+
+        refuse_unread(self.failed, self.count)
 
 
 def detector_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from ocrdistill.finder import Finder
 from ocrdistill.inputs import to_image
 from ocrdistill.metadata import Metadata
 from ocrdistill.network import OnnxNetwork, Providers
+from ocrdistill.points import DEFAULT_THRESHOLD
 from ocrdistill.rows import as_detection, corners_of, in_reading_order, level_crop
 from ocrdistill.search import make_find
 
 LOG = logging.getLogger('ocrdistill')
 SIZES = {'fast': 640, 'balanced': 960, 'best': 1280}  # pixels of an image's long side
-DEFAULT_THRESHOLD = 0.25  # of networks that have none of their own
 NETWORKS = Path(__file__).parent / 'networks'
 INSTALLED = ('n', 's')  # names of networks there
 MAX_WORDS, MAX_WORDS_SLICED = 1000, 3000  # of an image; a dense page has some 600

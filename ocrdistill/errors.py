@@ -15,3 +15,8 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signal: int):
         super().__init__(signal)
         self.signal = signal
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

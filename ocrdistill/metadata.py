@@ -32,7 +32,7 @@ class Metadata:
 
     def __init__(self, file: Path, content: dict[str, Any]):
         _check(file, content)
-        self.file, self.content = file, content
+        self.file = file
         self.names = {int(number): str(name) for number, name in content['names'].items()}
         self.nc, self.quads, self.stride = len(self.names), bool(content.get('quads')), int(content['stride'])
         self.input_size = None if content['dynamic'] else tuple(content['imgsz'])

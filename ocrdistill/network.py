@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ocrdistill.errors import UserError
+from ocrdistill.errors import UserError, first_line
 from ocrdistill.metadata import Metadata
 
 Providers = Sequence[str | tuple[str, dict[str, Any]]]  # names, or names with their options
@@ -54,19 +54,15 @@ def open_onnx(file: Path, threads: int | None = None, providers: Providers | Non
         entries = session.get_modelmeta().custom_metadata_map
         metadata = {key: json.loads(value) for key, value in entries.items()} if 'format' in entries else {}
     except Exception as error:  # ONNX Runtime has many, of many lines
-        raise UserError(f'{file} cannot be read as an exported model: {_first_line(error)}') from None
+        raise UserError(f'{file} cannot be read as an exported model: {first_line(error)}') from None
 
     def run(images: np.ndarray) -> np.ndarray:
         try:
             return session.run(None, {'images': images})[0]
         except Exception as error:
-            raise UserError(f'{file} cannot be computed: {_first_line(error)}') from None
+            raise UserError(f'{file} cannot be computed: {first_line(error)}') from None
 
     return metadata, run
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class OnnxNetwork:

@@ -4,6 +4,7 @@ size that it was asked about."""
 import math
 from typing import Any, NamedTuple
 
+DEFAULT_THRESHOLD = 0.25  # of networks for which none was chosen
 UNSCALED = (1.0, 1.0)  # the word scale of boxes that are evaluated as they are
 
 

@@ -115,11 +115,11 @@ def cut(polygons: np.ndarray, by: np.ndarray) -> np.ndarray:
             len(polygons), 2 * polygons.shape[1], 2
         )  # corner, cut, corner ...
         keep = np.stack((inside, crossing), 2).reshape(points.shape[:2])
-        polygons = _kept(points, keep, polygons.shape[1] + 1)
+        polygons = kept_points(points, keep, polygons.shape[1] + 1)
     return polygons
 
 
-def _kept(points: np.ndarray, keep: np.ndarray, count: int) -> np.ndarray:
+def kept_points(points: np.ndarray, keep: np.ndarray, count: int) -> np.ndarray:
     """The first `count` points (n, k, 2) that keep (n, k) says, in their order; the last fills what remains."""
     order = np.argsort(~keep, 1, kind='stable')
     last = (keep.sum(1, keepdims=True) - 1).clip(0, count - 1)

@@ -74,3 +74,10 @@ def _page_name(name: PurePosixPath, count: int, taken: Container[PurePosixPath])
     """scan_page2.tif of scan.tif, and scan.tif_page2.tif beside another file that is named so."""
     chosen = name.with_name(f'{name.stem}_page{count}{name.suffix}')
     return chosen if chosen not in taken else name.with_name(f'{name.name}_page{count}{name.suffix}')
+
+
+def refuse_unread(failed: Sequence[str], total: int) -> None:
+    """Raise a UserError that names what could not be read of so many images, if there is any."""
+    if failed:
+        more = f' and {len(failed) - 5} more' if len(failed) > 5 else ''
+        raise UserError(f'{len(failed)} of {total} could not be read: {"; ".join(failed[:5])}{more}')

@@ -86,9 +86,7 @@ def detect_sliced(
     for rows, view in zip(found, views, strict=True):
         for columns in (slice(4), slice(BOX_ROW, None)):  # the box, the corners; a sum has digits of its own
             points = rows[:, columns]
-            points[:] = (
-                (points.reshape(len(rows), points.shape[1] // 2, 2) + (view.x1, view.y1)).reshape(points.shape).round(2)
-            )
+            points[:] = (points + np.tile(view[:2], points.shape[1] // 2)).round(2)
     return merge_views(found, views)[:max_det]
 
 
@@ -105,24 +103,24 @@ def merge_views(found: list[np.ndarray], views: list[View]) -> np.ndarray:
     rows = np.concatenate(found)
     sight = np.repeat(np.array(views, float), [len(boxes) for boxes in found], 0)  # (n, 4): where each box was seen
     # Every box against all that come after it; a joined box has seen what its parts have, and is looked at anew.
-    cut = _is_cut(rows, sight, views[0])
-    order = np.lexsort((-rows[:, 4], cut))
-    rows, sight, cut = rows[order], sight[order], cut[order]
+    incomplete = _is_cut(rows, sight, views[0])
+    order = np.lexsort((-rows[:, 4], incomplete))
+    rows, sight, incomplete = rows[order], sight[order], incomplete[order]
     kept = []
     while len(rows):
         same = _same_text(rows, sight)
-        if cut[0] and same.any():
+        if incomplete[0] and same.any():
             part = int(same.argmax())
             rows[0, :4] = _around(rows[0, :4], rows[part, :4])
             if has_quads(rows):
                 rows[0, BOX_ROW:] = _quad_around(corners_of(rows[[0, part]])).ravel()
             sight[0] = _around(sight[0], sight[part])
-            rows, sight, cut = (np.delete(values, part, 0) for values in (rows, sight, cut))
+            rows, sight, incomplete = (np.delete(values, part, 0) for values in (rows, sight, incomplete))
             continue
         kept.append(rows[0])
         rest = ~same
         rest[0] = False
-        rows, sight, cut = rows[rest], sight[rest], cut[rest]
+        rows, sight, incomplete = rows[rest], sight[rest], incomplete[rest]
     merged = np.array(kept).reshape(-1, rows.shape[1])
     return merged[np.argsort(-merged[:, 4], kind='stable')]
 
@@ -155,9 +153,10 @@ def _is_cut(rows: np.ndarray, sight: np.ndarray, whole: View) -> np.ndarray:
 
 def _same_text(rows: np.ndarray, sight: np.ndarray) -> np.ndarray:
     """(n,) bool: which boxes show the text of the first one, seen from elsewhere."""
-    common = np.concatenate((np.maximum(sight[0, :2], sight[:, :2]), np.minimum(sight[0, 2:], sight[:, 2:])), 1)
-    boxes = rows[:, :4].clip(common[:, [0, 1, 0, 1]], np.maximum(common[:, [2, 3, 2, 3]], common[:, [0, 1, 0, 1]]))
-    first = rows[0, :4].clip(common[:, [0, 1, 0, 1]], np.maximum(common[:, [2, 3, 2, 3]], common[:, [0, 1, 0, 1]]))
+    low, high = np.maximum(sight[0, :2], sight[:, :2]), np.minimum(sight[0, 2:], sight[:, 2:])
+    common = np.concatenate((low, np.maximum(low, high)), 1)  # without area where the two views share nothing
+    least, most = common[:, [0, 1, 0, 1]], common[:, [2, 3, 2, 3]]
+    boxes, first = rows[:, :4].clip(least, most), rows[0, :4].clip(least, most)
     shared = np.minimum(boxes[:, 2:], first[:, 2:]) - np.maximum(boxes[:, :2], first[:, :2])
     areas = np.minimum(np.prod(boxes[:, 2:] - boxes[:, :2], 1), np.prod(first[:, 2:] - first[:, :2], 1))
     same = shared.clip(min=0).prod(1) > SAME_TEXT * areas
@@ -171,7 +170,7 @@ def _same_text(rows: np.ndarray, sight: np.ndarray) -> np.ndarray:
 def _quads_overlap(quads: np.ndarray, common: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Whether the first quad and each of `others`, cut to what both views see, share most of the smaller one."""
     second, sight = quads[others], common[others]
-    window = sight[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+    window = corners_of(sight)
     first = cut(np.broadcast_to(quads[:1], second.shape), window)
     areas = np.minimum(signed_areas(first), signed_areas(cut(second, window)))
     return signed_areas(cut(first, second)) > SAME_TEXT * areas

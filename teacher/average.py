@@ -65,7 +65,7 @@ def average(checkpoints: list, fractions: list[float]):
 
     Args:
         checkpoints: from read_checkpoint, of one network.
-        shares: of each, in any unit.
+        fractions: shares of each, in any unit.
 
     Returns:
         A DetectionModel in float32.

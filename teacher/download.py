@@ -9,7 +9,6 @@ final name only when it is whole and has been checked.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
 from models.yamls import read_yaml
+from utils.loading.files import file_sha256
 from utils.runtime.cli import run_command
 from utils.runtime.hyp import check_keys
 
@@ -106,11 +106,8 @@ def check_weights(path: Path, size: int | None, sha256: str | None) -> None:
             raise FetchFailed(f'it is damaged ({damaged})' if damaged else 'it is a zip, but no PyTorch file')
     elif not re.match(rb'\x80[\x02-\x05]', head):  # a pickle, as PyTorch before 1.6 wrote
         raise FetchFailed('it is no PyTorch file')
-    if sha256:
-        with path.open('rb') as stream:
-            found = hashlib.file_digest(stream, 'sha256').hexdigest()
-        if found != sha256.lower():
-            raise FetchFailed(f'its sha256 is {found}, expected {sha256}')
+    if sha256 and (found := file_sha256(path)) != sha256.lower():
+        raise FetchFailed(f'its sha256 is {found}, expected {sha256}')
 
 
 def explain(error: Exception, host: str) -> str:

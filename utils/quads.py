@@ -38,9 +38,8 @@ def decode(boxes: Tensor, edges: Tensor) -> Tensor:
     """Boxes (N, 4) xyxy and edges (N, 4) t, b, l, r -> quads (N, 4, 2): TL, TR, BR, BL."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     width, height = x1 - x0, y1 - y0
-    down, right = edges.clamp(min=0), (-edges).clamp(min=0)  # z(v) and z(-v)
-    t, b, left, r = down.unbind(-1)
-    minus_t, minus_b, minus_left, minus_r = right.unbind(-1)
+    t, b, left, r = edges.clamp(min=0).unbind(-1)
+    minus_t, minus_b, minus_left, minus_r = (-edges).clamp(min=0).unbind(-1)
     corners = (
         (x0 + minus_left * width, y0 + minus_t * height),
         (x1 - r * width, y0 + t * height),
@@ -52,7 +51,7 @@ def decode(boxes: Tensor, edges: Tensor) -> Tensor:
 
 def ordered(quads: Tensor) -> Tensor:
     """(N, 4, 2) -> the same corners clockwise on the screen, from the one that makes them lie nearest to the box's."""
-    clockwise = torch.where((signed_areas(quads) < 0)[:, None, None], quads.flip(1), quads)
+    clockwise = _clockwise(quads)
     low, high = quads.amin(1), quads.amax(1)
     box = torch.stack((low, torch.stack((high[:, 0], low[:, 1]), 1), high, torch.stack((low[:, 0], high[:, 1]), 1)), 1)
     turns = torch.stack([clockwise.roll(-turn, 1) for turn in range(4)], 1)  # (N, 4 turns, 4, 2)

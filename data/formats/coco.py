@@ -34,9 +34,7 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
         images, annotations = expect(content.get('imgs'), dict, '"imgs"'), expect(content.get('anns'), dict, '"anns"')
     except BadEntry as error:
         raise UserError(f'{file} is no COCO-Text file: {error}') from None
-    of_image = defaultdict(list)
-    for annotation in annotations.values():
-        of_image[str(annotation.get('image_id')) if isinstance(annotation, dict) else ''].append(annotation)
+    of_image = _by_image(annotations.values())
     sets = {str(image.get('set')) for key, image in images.items() if isinstance(image, dict) and key in of_image}
     for key, image in images.items():
         page = Page(f'{file.name} image {key[:40]}')
@@ -85,9 +83,7 @@ def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
         for category in (categories if isinstance(categories, list) else [])
         if isinstance(category, dict)
     }
-    of_image = defaultdict(list)
-    for annotation in annotations:
-        of_image[str(annotation.get('image_id')) if isinstance(annotation, dict) else ''].append(annotation)
+    of_image = _by_image(annotations)
     for number, image in enumerate(images, 1):
         page = Page(f'{file.name} image {number}')
         try:
@@ -102,6 +98,14 @@ def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
             page.add_rows(of_image.get(key, []), lambda annotation: _parse_coco(annotation, names))
         yield page
     yield from _strays(file, of_image, {str(image.get('id')) for image in images if isinstance(image, dict)})
+
+
+def _by_image(annotations: Iterable) -> dict[str, list]:
+    """Annotations by the image that they name; what is none, under ''."""
+    found = defaultdict(list)
+    for annotation in annotations:
+        found[str(annotation.get('image_id')) if isinstance(annotation, dict) else ''].append(annotation)
+    return found
 
 
 def _strays(file: Path, of_image: dict[str, list], images: Iterable[str]) -> Iterator[Page]:

@@ -11,6 +11,7 @@ from data.synthesis.photographs import draw_photograph, find_photographs
 from data.synthesis.placement import Placed, draw_placed, place_board
 from data.synthesis.scene import draw_scene, hide_some
 from data.synthesis.settings import PLAIN, SPLITS, STYLES, Material
+from utils.loading.rows import DONT_CARE
 
 
 def render_image(
@@ -32,7 +33,7 @@ def render_image(
     photographs = find_photographs(material.backgrounds)
     if photographs and rng.random() < style.photograph:
         scene, quads = draw_photograph(rng, photographs, size)
-        words = [Word(np.round(quad).astype(int), '###', False) for quad in quads]
+        words = [Word(np.round(quad).astype(int), DONT_CARE, False) for quad in quads]
         for quad in quads:
             cv2.fillConvexPoly(taken, np.round(quad / 4).astype(int), 1)
         taken = cv2.dilate(taken, np.ones((3, 3), np.uint8))

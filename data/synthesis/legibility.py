@@ -30,7 +30,7 @@ def contrast(image: np.ndarray, ink: np.ndarray, quad: np.ndarray) -> float:
     """Levels between a word's letters and what is around them, in the strongest channel.
 
     Args:
-        picture: (height, width, 3) float32.
+        image: (height, width, 3) float32.
         ink: (height, width) 0..1, where letters are.
         quad: (4, 2) pixels.
     """

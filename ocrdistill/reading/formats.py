@@ -128,12 +128,7 @@ def _alto_lines(block: ElementTree.Element, page: Page, page_number: int) -> Non
             ElementTree.SubElement(shape, 'Polygon', {'POINTS': points})
 
 
-FORMATS: dict[str, tuple[str, Callable[[list[Page]], str]]] = {  # suffix and writer
-    'text': ('.txt', to_text),
-    'json': ('.json', to_json),
-    'hocr': ('.hocr', to_hocr),
-    'alto': ('.xml', to_alto),
-}
+FORMATS: dict[str, Callable[[list[Page]], str]] = {'text': to_text, 'json': to_json, 'hocr': to_hocr, 'alto': to_alto}
 
 
 def _lines(page: Page) -> Iterator[list[Word]]:

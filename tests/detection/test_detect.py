@@ -75,6 +75,7 @@ def save(file: Path, pixels: np.ndarray, **options) -> Path:
 
 
 def save_video(file: Path, frames: int) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), 10, (96, 64))
     assert writer.isOpened()
     for number in range(frames):
@@ -294,6 +295,12 @@ def test_video(run, tmp_path):
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert written.get(cv2.CAP_PROP_FRAME_WIDTH) == 96
     assert written.get(cv2.CAP_PROP_FPS) == pytest.approx(10 / 3, abs=0.01)
+
+
+def test_a_video_of_another_form_in_a_folder(run, tmp_path):
+    save_video(tmp_path / 'films/below/clip.mp4', frames=2).rename(tmp_path / 'films/below/clip.avi')
+    folder, message = run(tmp_path / 'films')
+    assert message is None and (folder / 'below/clip.avi.mp4').is_file()
 
 
 def test_webcam_ends_with_ctrl_c(run, tmp_path, monkeypatch):

@@ -237,9 +237,6 @@ def test_restore_wants_every_entry_and_the_right_classes(tmp_path):
     save_checkpoint(tmp_path / 'a.pt', model, state)
     with pytest.raises(UserError, match=r'1 missing, the first model\.24\.m\.1\.bias'):
         load_model(tmp_path / 'a.pt')
-    save_checkpoint(tmp_path / 'b.pt', model, model.state_dict())
-    with pytest.raises(UserError, match='knows 1 classes, the data 3'):
-        restore(read_checkpoint(tmp_path / 'b.pt'), nc=3)
 
 
 def test_refitted_anchors_survive(tmp_path):

@@ -33,10 +33,7 @@ def run(tmp_path, capsys):
             cli.main([command, *map(str, arguments), '--model', str(model), '--size', '640'])
         except SystemExit as end:
             status = end.code
-        out, err = capsys.readouterr()
-        if isinstance(status, str):
-            status, err = 1, f'{err}{status}\n'
-        return status, out, err
+        return status, *capsys.readouterr()
 
     return call
 
@@ -107,12 +104,13 @@ def test_what_cannot_be_read_is_named_at_the_end(run, photos):
         (['{photos}/readme.md'], 'readme.md (no image'),
     ],
 )
-def test_mistakes_are_one_line(run, photos, arguments, words):
+def test_mistakes_are_one_line(run, photos, arguments, words, capsys):
     arguments = [argument.format(photos=photos) for argument in arguments]
     if '--size' in arguments:
         with pytest.raises(SystemExit) as end:
             cli.main(['detect', *arguments])
-        assert str(end.value.code).startswith('error: size') and '\n' not in str(end.value.code)
+        err = capsys.readouterr().err
+        assert end.value.code == 1 and err.startswith('error: size') and err.count('\n') == 1
         return
     status, _, err = run('detect', *arguments)
     assert status == 1 and words in err.splitlines()[-1] and 'Traceback' not in err

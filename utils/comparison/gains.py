@@ -4,12 +4,11 @@ these grow with the labels and with the length."""
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from utils.comparison.statistics import METRICS
-from utils.comparison.table import difference_cell, mean_cell, summarise
+from utils.comparison.statistics import COMPARED, METRICS
+from utils.comparison.table import difference_cell, markdown, mean_cell, summarise
 from utils.runtime.words import counted
 from utils.training.log import duration
 
-SHOWN = ('map50', 'map50_95', 'quad_map50', 'icdar_hmean')
 CONTROL = 'control'  # the method of the rows that others are compared with; other controls, such as one with another
 # learning rate, are rows of kind control with a method of their own
 AGAINST = {1: 'the same length', 2: 'twice the length'}
@@ -91,12 +90,12 @@ def means(part: list[Series]) -> list[str]:
     """The table of means over the seeds, shorter trainings first."""
     names = _shown(part)
     header = ['row', 'method', 'crops', 'seeds', *(METRICS[name] for name in names), 'training']
-    cells = [header, ['---'] * len(header)]
+    cells = []
     for series in sorted(part, key=lambda series: series.crops):
         row, seeds = series.summary, ', '.join(map(str, sorted(series.runs)))
         scores = [mean_cell(row, name) for name in names]
         cells.append([series.row, series.method, f'{series.crops:,}', seeds, *scores, duration(row['seconds_mean'])])
-    return [f'| {" | ".join(row)} |' for row in cells]
+    return markdown(header, cells)
 
 
 def differences_of(part: list[Series]) -> tuple[list[str], list[str]]:
@@ -120,12 +119,11 @@ def differences_of(part: list[Series]) -> tuple[list[str], list[str]]:
                 rows.append([series.row, f'{control.row} ({_length(factor)})', str(pairs), *cells])
             if pairs == 1:
                 notes.append(f'{series.row} minus {control.row}: one pair has no interval; nothing can be claimed.')
-    table = [header, ['---'] * len(header), *rows] if rows else []
-    return [f'| {" | ".join(row)} |' for row in table], notes
+    return (markdown(header, rows) if rows else []), notes
 
 
 def _shown(part: list[Series]) -> list[str]:
-    return [name for name in SHOWN if any(name in run for series in part for run in series.runs.values())]
+    return [name for name in COMPARED if any(name in run for series in part for run in series.runs.values())]
 
 
 def _factors(series: Series) -> tuple[float, ...]:

@@ -1,9 +1,7 @@
 """All that a run's metrics depend on, and how two runs differ in it."""
 
-import contextlib
 import json
 import os
-import platform
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -14,7 +12,7 @@ import torch
 
 from models.yamls import read_yaml
 from utils.distillation.recipe import parse_recipe
-from utils.runtime.device import describe, find_device
+from utils.runtime.device import describe, find_device, processor_name
 from utils.runtime.options import options_of
 from utils.training.options import TrainingOptions
 
@@ -90,13 +88,7 @@ def first_difference(then: dict, now: dict) -> str | None:
 def processor(device: str) -> str:
     """The kind of processor that runs compute on: that of the GPU where one is used."""
     chosen = find_device(device)
-    if chosen.type == 'cuda':
-        return describe(chosen)
-    names = []
-    with contextlib.suppress(OSError):
-        rows = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        names = [row.partition(':')[2].strip() for row in rows if row.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine()
+    return describe(chosen) if chosen.type == 'cuda' else processor_name()
 
 
 def machine(device: str) -> str:

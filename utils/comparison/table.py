@@ -54,13 +54,18 @@ def table_lines(rows: list[dict]) -> list[str]:
     compared = [] if alone else [name for name in COMPARED if name in metrics]
     header = ['row', 'kind', 'seeds', *(METRICS[name] for name in metrics)]
     header += [*(f'Δ {METRICS[name]} [95 %]' for name in compared), 'training']
-    lines = [header, ['---'] * len(header)]
+    lines = []
     for row in rows:
         seeds, seconds = row['seeds'], row['seconds_mean']
         cells = [row['recipe'], row['kind'], '-' if seeds is None else str(seeds)]
         cells += [mean_cell(row, name) for name in metrics] + [difference_cell(row, name) for name in compared]
         lines.append([*cells, '-' if seconds is None else duration(seconds)])
-    return [f'| {" | ".join(cells)} |' for cells in lines]
+    return markdown(header, lines)
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A table's lines."""
+    return [f'| {" | ".join(cells)} |' for cells in (header, ['---'] * len(header), *rows)]
 
 
 def mean_cell(row: dict, name: str) -> str:

@@ -2,10 +2,9 @@
 
 from models.errors import UserError
 from ocrdistill.finder import Finder
+from ocrdistill.points import DEFAULT_THRESHOLD
 
 # OpenCV and torch are imported where they are used: detect.py answers --help and a wrong flag at once.
-
-DEFAULT_CONFIDENCE = 0.25  # of checkpoints that have none of their own
 
 
 class Detector(Finder):
@@ -66,7 +65,7 @@ class Detector(Finder):
             self.model,
             stride=int(self.model.stride.max()),
             imgsz=imgsz,
-            conf_thres=DEFAULT_CONFIDENCE if chosen is None else chosen,
+            conf_thres=DEFAULT_THRESHOLD if chosen is None else chosen,
             iou_thres=iou_thres,
             max_det=max_det,
             classes=classes,

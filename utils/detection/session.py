@@ -12,6 +12,7 @@ from ocrdistill.detector import MAX_WORDS, MAX_WORDS_SLICED, MIN_TILE
 from ocrdistill.errors import Unreadable
 from ocrdistill.rows import in_reading_order
 from ocrdistill.search import Find, make_find
+from ocrdistill.sources import refuse_unread
 from ocrdistill.tiles import SLICE_OVERLAP
 from utils.detection.detector import Detector
 from utils.detection.drawing import annotate
@@ -221,6 +222,4 @@ def report(progress: ProgressBar, detector: Detector, writer: Writer) -> None:
         print('ms per image: pre-process {}, network {}, NMS {}'.format(*steps))
     if writer.folder is not None:
         print(f'results in {writer.folder}')
-    if failed:
-        named = '; '.join(failed[:5]) + (f' and {len(failed) - 5} more' if len(failed) > 5 else '')
-        raise UserError(f'{len(failed)} of {progress.total} could not be read: {named}')
+    refuse_unread(failed, progress.total)

@@ -97,24 +97,28 @@ class Writer:
         name = source.name
         if name.suffix.lower() not in COLOURED or not cv2.haveImageWriter(f'image{name.suffix}'):
             name = name.with_name(name.name + '.png')
-        file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
-        if file.exists() and file.samefile(source.path):
-            raise UserError(f'the annotated copy would overwrite {source.path}: choose another --project or --name')
-        write_bytes(file, _encode(annotated, name.suffix))
+        write_bytes(self._annotated_file(source, name), _encode(annotated, name.suffix))
 
     def save_frame(self, annotated, source, fps: float) -> None:
         """Add an annotated frame to the source's video."""
         height, width = annotated.shape[:2]
         if self.video is None:
-            name = source.name if source.name.suffix.lower() == '.mp4' else source.name.with_name(f'{source.name}.mp4')
-            file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
-            if source.path is not None and file.exists() and file.samefile(source.path):
-                raise UserError(f'the annotated copy would overwrite {source.path}: choose another --project or --name')
+            name = source.name
+            if name.suffix.lower() != '.mp4':
+                name = name.with_name(name.name + '.mp4')
+            file = self._annotated_file(source, name)
             make_folder(file.parent)
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), fps, (width, height))
             if not self.video.isOpened():
                 raise UserError(f'cannot write the video {file}')
         self.video.write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
+
+    def _annotated_file(self, source, name: PurePosixPath) -> Path:
+        """Where a source's annotated copy goes. Raises UserError: onto the source itself."""
+        file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
+        if source.path is not None and file.exists() and file.samefile(source.path):
+            raise UserError(f'the annotated copy would overwrite {source.path}: choose another --project or --name')
+        return file
 
     def end_video(self) -> None:
         """Complete the file of the annotated video, if one is open."""

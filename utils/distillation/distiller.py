@@ -6,14 +6,13 @@ from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.errors import UserError
 from models.layers import Detect
 from models.yolo import DetectionModel
 from utils.distillation import balance
-from utils.distillation.base import Method, Signals
+from utils.distillation.base import Method, Signals, resize
 from utils.distillation.recipe import Recipe, auto_ratios
 from utils.loading.batches import Batch
 from utils.runtime import distributed
@@ -294,7 +293,4 @@ def edges_of(head: Detect, maps: list[Tensor]) -> list[Tensor] | None:
 
 def shrink(images: Tensor, fraction: float) -> Tensor:
     """(B, 3, H, W) -> (B, 3, fraction H, fraction W): each pixel the mean of those that it replaces."""
-    if fraction == 1:
-        return images
-    height, width = images.shape[2:]
-    return F.interpolate(images, size=(round(height * fraction), round(width * fraction)), mode='area')
+    return images if fraction == 1 else resize(images, [round(side * fraction) for side in images.shape[2:]])

@@ -63,7 +63,7 @@ class Evaluation:
 
     Attributes:
         scores: precision, recall, map50, map50_95; of a network with quads also quad_map50, quad_map50_95.
-        losses: unweighted box, obj, cls, empty if no loss was asked for.
+        losses: unweighted box, obj, cls (with quads edge and quad), empty if no loss was asked for.
         details: DetectionMetrics.compute().
         confusion: ConfusionMatrix.
         speed: milliseconds a picture for 'load', 'network', 'nms'.
@@ -152,18 +152,7 @@ def evaluate(
     batches, clock = _gathered(batches, clock) if loader.batch_sampler.world > 1 else (batches, clock)
     images = [image for found, _ in batches for image in found]
     sums = {name: sum(terms[name] for _, terms in batches) for name in batches[0][1]}
-    metrics, quad_metrics, confusion = DetectionMetrics(model.nc), DetectionMetrics(model.nc), ConfusionMatrix(model.nc)
-    for image in images:
-        metrics.update(image.detections, image.labels, image.ignore)
-        confusion.update(image.detections, image.labels, image.ignore)
-        if image.detection_quads is not None and image.label_quads is not None:
-            overlaps = pairwise_quad_iou(image.detection_quads, image.label_quads, IOU_THRESHOLDS[0] - 0.01)
-            quad_metrics.update(image.detections, image.labels, image.ignore, overlaps)
-    details = metrics.compute()
-    scores = {name: float(details[name]) for name in SCORES}
-    if images and images[0].detection_quads is not None:
-        of_quads = quad_metrics.compute()
-        scores |= {f'quad_{name}': float(of_quads[name]) for name in ('map50', 'map50_95')}
+    scores, details, confusion = _judged(images, model.nc)
     return Evaluation(
         scores=scores,
         losses={name: value / len(images) for name, value in sums.items()},
@@ -175,6 +164,23 @@ def evaluate(
         'precision and recall at the best F1',
         seconds=time.perf_counter() - begin,
     )
+
+
+def _judged(images: list[ImageResult], nc: int) -> tuple[dict[str, float], dict[str, Any], ConfusionMatrix]:
+    """The scores over all pictures, mAP's details, and which class was taken for which."""
+    metrics, quad_metrics, confusion = DetectionMetrics(nc), DetectionMetrics(nc), ConfusionMatrix(nc)
+    for image in images:
+        metrics.update(image.detections, image.labels, image.ignore)
+        confusion.update(image.detections, image.labels, image.ignore)
+        if image.detection_quads is not None and image.label_quads is not None:
+            overlaps = pairwise_quad_iou(image.detection_quads, image.label_quads, IOU_THRESHOLDS[0] - 0.01)
+            quad_metrics.update(image.detections, image.labels, image.ignore, overlaps)
+    details = metrics.compute()
+    scores = {name: float(details[name]) for name in SCORES}
+    if images and images[0].detection_quads is not None:
+        of_quads = quad_metrics.compute()
+        scores |= {f'quad_{name}': float(of_quads[name]) for name in ('map50', 'map50_95')}
+    return scores, details, confusion
 
 
 def _gathered(batches: list[Any], clock: dict[str, float]) -> tuple[list[Any], dict[str, float]]:

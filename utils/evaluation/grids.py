@@ -14,8 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ocrdistill.drawing import PALETTE, Colour, draw_words, line_width
 from ocrdistill.rows import corners_of
 from ocrdistill.whole_files import replacing
+from utils.boxes import xywh_to_xyxy
 from utils.evaluation.verdicts import DONT_CARE, MISSED, RIGHT, WRONG, Verdict
 from utils.loading.batches import Batch
+from utils.loading.labels import quad_of
 
 Names = Mapping[int, str] | Sequence[str] | None
 
@@ -237,22 +239,15 @@ def _tile(batch: Batch, number: int, names: Names) -> Tile:
     marks = []
     for category in np.unique(classes[mine]):
         # (n, 4, 2): the rectangle around a polygon of more corners
-        quads = [_quad(batch.polygons[index] * size) for index in mine if classes[index] == category]
+        quads = [quad_of(batch.polygons[index] * size) for index in mine if classes[index] == category]
         marks.append((np.array(quads), PALETTE[category % len(PALETTE)], _label(names, category)))
-    regions = batch.ignore[batch.ignore[:, 0] == number, 2:].numpy()
-    centre, half = regions[:, :2], regions[:, 2:] / 2
-    hatched = corners_of(np.concatenate((centre - half, centre + half), 1)) * size
-    return Tile(image, marks, hatched)
+    regions = xywh_to_xyxy(batch.ignore[batch.ignore[:, 0] == number, 2:])
+    return Tile(image, marks, corners_of(regions.numpy()) * size)
 
 
 def _label(names: Names, category: int | None) -> str:
     """What is written at a word: the name of its class where there are several."""
     return class_name(names, category) if category is not None and names is not None and len(names) > 1 else ''
-
-
-def _quad(polygon: np.ndarray) -> np.ndarray:
-    """A polygon (p, 2) as four corners."""
-    return polygon if len(polygon) == 4 else cv2.boxPoints(cv2.minAreaRect(polygon.astype(np.float32)))
 
 
 def plot_predictions(

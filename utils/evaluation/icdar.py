@@ -15,7 +15,9 @@ import numpy as np
 
 from models.errors import UserError
 from ocrdistill.points import UNSCALED
+from ocrdistill.quads import shared_by_boxes
 from ocrdistill.whole_files import replacing
+from utils.loading.polygons import polygon_areas
 from utils.loading.rows import DONT_CARE, read_rows, unquoted
 
 LOWEST_THRESHOLD = 0.05  # detections with lower scores are not kept
@@ -83,19 +85,6 @@ def write_submission(zip_path: str | Path, quads: Mapping[str, np.ndarray]) -> N
             archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
 
 
-def _areas(quads: np.ndarray) -> np.ndarray:
-    """(n,) areas of quads (n, 4, 2), whichever way round they go."""
-    x, y = quads[..., 0], quads[..., 1]
-    return np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)) / 2
-
-
-def _bounding_overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(n, m) areas that the upright bounding boxes of quads share: at least what the quads themselves share."""
-    low = np.maximum(first.min(1)[:, None], second.min(1)[None])
-    high = np.minimum(first.max(1)[:, None], second.max(1)[None])
-    return (high - low).clip(min=0).prod(-1).astype(float)
-
-
 def _overlaps(first: np.ndarray, second: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(n, m) areas that quads share, computed where `wanted` (n, m) says so, else 0."""
     import shapely  # here, so that detection works without it
@@ -126,8 +115,8 @@ def match_words(detections: np.ndarray, words: np.ndarray, dont_care: np.ndarray
     """
     detections, words = np.asarray(detections).reshape(-1, 4, 2), np.asarray(words).reshape(-1, 4, 2)
     dont_care = np.asarray(dont_care, bool)
-    area, word_area = _areas(detections)[:, None], _areas(words)
-    bound = _bounding_overlaps(detections, words)
+    area, word_area = polygon_areas(detections)[:, None], polygon_areas(words)
+    bound = shared_by_boxes(*(np.concatenate((quads.min(1), quads.max(1)), 1) for quads in (detections, words)))
     # The bounding boxes rule most pairs out before polygons are cut: IoU > 0.5 is 3 * shared > the areas' sum.
     possible = np.where(dont_care, 2 * bound > area, 3 * bound > area + word_area)
     shared = _overlaps(detections, words, possible)

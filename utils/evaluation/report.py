@@ -9,7 +9,7 @@ import torch
 from models.exported import ExportedModel
 from models.yolo import DetectionModel
 from ocrdistill.nms import usual_iou
-from ocrdistill.points import UNSCALED
+from ocrdistill.points import DEFAULT_THRESHOLD, UNSCALED
 from utils.evaluation.evaluate import QUAD_SCORES, SCORES, Evaluation, evaluate
 from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, WIDTH_SCALES, write_submission
 from utils.evaluation.split import EvaluationSplit
@@ -18,7 +18,6 @@ from utils.runtime.run_folder import write_json
 from utils.runtime.words import counted
 
 SHOWN = 8  # images in a grid
-DEFAULT_THRESHOLD = 0.25
 FEWEST = 20  # images on which a threshold is chosen in place of that of the starting weights
 CHOSEN = 'chosen on these pictures, the validation split'
 

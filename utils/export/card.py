@@ -1,9 +1,9 @@
 """The model card beside an export: what it is, what its figures mean, how to use it."""
 
-import platform
 from pathlib import Path
 
 from ocrdistill.nms import usual_iou
+from utils.runtime.device import processor_name
 
 FORMATS = {'.onnx': 'ONNX', '.xml': 'OpenVINO IR', '.torchscript': 'TorchScript', '.param': 'ncnn', '.tflite': 'LiteRT'}
 
@@ -54,13 +54,7 @@ def _other_sizes(metadata: dict) -> dict[str, str]:
 
 def machine(threads: int) -> str:
     """The processor and the number of threads, for figures of speed."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        name = next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        pass
-    return f'{name}, {threads} threads'
+    return f'{processor_name()}, {threads} threads'
 
 
 def _training(metadata: dict) -> list[str]:

@@ -15,7 +15,7 @@ from utils.loading import augment
 from utils.loading.augment import Example
 from utils.loading.batches import Sample
 from utils.loading.cache import ImageCache
-from utils.loading.config import DONT_CARE, DataConfig
+from utils.loading.config import DataConfig
 from utils.loading.degrade import degraded
 from utils.loading.images import load_image
 from utils.loading.labels import Annotations, companion_file
@@ -45,7 +45,6 @@ class TextDataset(Dataset):
         stride: of the network; rectangular shapes are multiples of it.
         pad: with rect, extra border as a share of stride.
         cache: hold all resized pictures in memory that worker processes share.
-        dont_care: 'ignore' or 'text'; None: what data says.
         unlabelled: a folder or a list file of more pictures, of which nothing is known; label files are not read.
         crop: with augment, side in pixels of the squares that are cut from the pictures and given out, a multiple of
             stride. Pictures are then held at imgsz at most; smaller ones are not enlarged.
@@ -78,7 +77,6 @@ class TextDataset(Dataset):
         stride: int = 32,
         pad: float = 0.0,
         cache: bool = False,
-        dont_care: str | None = None,
         unlabelled: Path | str | None = None,
         crop: int | None = None,
         shown: int | None = None,
@@ -87,9 +85,6 @@ class TextDataset(Dataset):
             raise UserError(f'the image size is {imgsz}, expected a multiple of {stride}')
         if seed < 0:
             raise UserError(f'the seed is {seed}, expected 0 or more')
-        dont_care = dont_care or data.dont_care
-        if dont_care not in DONT_CARE:
-            raise UserError(f'dont_care is {dont_care!r}, expected one of {", ".join(DONT_CARE)}')
         if crop is not None and (not augment or rect or crop < stride or crop % stride):
             raise UserError(f'crops are {crop} pixels, expected a multiple of {stride}, in training')
         self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
@@ -97,7 +92,7 @@ class TextDataset(Dataset):
         self.hyp = check_hyp(hyp or {})
         if augment and crop is None and self.hyp['paste']:
             raise UserError('paste of --hyp, which pastes words, is for training with --crop')
-        self._scan(data, split, dont_care)
+        self._scan(data, split)
         self.labelled = len(self.files)
         if unlabelled:
             self._add_unlabelled(Path(unlabelled), data)
@@ -111,11 +106,11 @@ class TextDataset(Dataset):
             sizes = np.array([self._held_shape(index) for index in range(len(self))])
             self._cache = ImageCache.filled(sizes, self._read, split)
 
-    def _scan(self, data: DataConfig, split: str, dont_care: str) -> None:
+    def _scan(self, data: DataConfig, split: str) -> None:
         """Read the sizes and labels of all pictures; sets files, shapes, annotations and summary."""
         listing = list_split(data, split)
         images = listing.images
-        found = map_files(lambda file: examine(file, data.nc, dont_care), images, f'reading {split}')
+        found = map_files(lambda file: examine(file, data.nc, data.dont_care), images, f'reading {split}')
         usable = [(file, scanned) for file, scanned in zip(images, found, strict=True) if not scanned.problem]
         problems = [scanned.problem for scanned in found if scanned.problem]
         if not usable:

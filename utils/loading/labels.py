@@ -64,14 +64,10 @@ class Annotations:
     def concatenate(parts: list['Annotations']) -> 'Annotations':
         """All regions of several annotations, in their order."""
         corners = max((part.polygons.shape[1] for part in parts), default=1)
-        polygons = [np.pad(p.polygons, ((0, 0), (0, corners - p.polygons.shape[1]), (0, 0)), 'edge') for p in parts]
-        return Annotations(
-            np.concatenate([part.classes for part in parts]),
-            np.concatenate(polygons),
-            np.concatenate([part.dont_care for part in parts]),
-            np.concatenate([part.visible for part in parts]),
-            np.concatenate([part.edge_weight for part in parts]),
-        )
+        pads = [((0, 0), (0, corners - part.polygons.shape[1]), (0, 0)) for part in parts]
+        parts = [part.moved(np.pad(part.polygons, pad, 'edge')) for part, pad in zip(parts, pads, strict=True)]
+        names = [each.name for each in fields(Annotations)]
+        return Annotations(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -137,7 +133,7 @@ class Annotations:
 
             from utils.quads import encode
 
-            quads = np.stack([_quad_of(polygon) for polygon in self[known].polygon_list(1, 1)])
+            quads = np.stack([quad_of(polygon) for polygon in self[known].polygon_list(1, 1)])
             result[known, :4] = encode(torch.from_numpy(quads))[1].numpy()
             result[known, 4] = weight[known]
         return result
@@ -151,9 +147,9 @@ class Annotations:
         return [polygon[:count] for polygon, count in zip(scaled, counts, strict=True)]
 
 
-def _quad_of(polygon: np.ndarray) -> np.ndarray:
-    """(p, 2) -> (4, 2) float32: itself, or the smallest rectangle around it."""
-    return polygon if len(polygon) == QUAD else cv2.boxPoints(cv2.minAreaRect(polygon))
+def quad_of(polygon: np.ndarray) -> np.ndarray:
+    """(p, 2) -> (4, 2): itself, or the smallest rectangle around it."""
+    return polygon if len(polygon) == QUAD else cv2.boxPoints(cv2.minAreaRect(polygon.astype(np.float32)))
 
 
 def companion_file(image: Path, kind: str) -> Path | None:
@@ -220,9 +216,9 @@ class LabelFile(NamedTuple):
     problem: str
 
 
-def read_labels(file: Path, nc: int, dont_care: bool = False) -> tuple[Annotations, list[str]]:
+def read_labels(file: Path, nc: int) -> tuple[Annotations, list[str]]:
     """The annotations of a label file and a message for every row that was skipped; see read_label_file."""
-    found = read_label_file(file, nc, dont_care)
+    found = read_label_file(file, nc)
     return found.annotations, found.skipped
 
 

@@ -101,7 +101,7 @@ def build_loader(
         raise ValueError('rectangular batches have a fixed order: shuffle must be False')
     batches = EpochBatches(len(dataset), batch_size, seed, shuffle, part)
     last = batches.size((len(dataset) - 1) // batch_size)
-    if shuffle and min(last, batch_size) < part[1]:
+    if shuffle and last < part[1]:
         raise UserError(
             f'{counted(len(dataset), "picture")} in batches of {batch_size}: the last batch has {last} for '
             f'{part[1]} processes; choose another --batch-size'

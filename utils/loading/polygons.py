@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ocrdistill.quads import kept_points
+
 
 def polygon_areas(polygons: np.ndarray) -> np.ndarray:
     """(n, P, 2) -> (n,) areas, whatever the direction of the corners."""
@@ -34,14 +36,10 @@ def _keep_side(polygons: np.ndarray, axis: int, limit: float, sign: int) -> np.n
     cuts = polygons + (distance / step)[..., None] * (np.roll(polygons, -1, 1) - polygons)
     cuts[..., axis] = limit
 
-    # Each corner is followed by the cut on its edge; the kept ones move to the front, the last fills the rest.
-    count, corners = polygons.shape[:2]
-    points = np.stack((polygons, cuts), 2).reshape(count, 2 * corners, 2)
-    keep = np.stack((inside, crossing), 2).reshape(count, 2 * corners)
-    kept = keep.sum(1)
-    slots = np.minimum(np.arange(max(kept.max(), 1)), np.maximum(kept - 1, 0)[:, None])
-    order = np.take_along_axis(np.argsort(~keep, 1, kind='stable'), slots, 1)
-    return np.take_along_axis(points, order[..., None], 1)
+    # Each corner is followed by the cut on its edge.
+    points = np.stack((polygons, cuts), 2).reshape(len(polygons), 2 * polygons.shape[1], 2)
+    keep = np.stack((inside, crossing), 2).reshape(points.shape[:2])
+    return kept_points(points, keep, max(int(keep.sum(1).max()), 1))
 
 
 def crosses_itself(polygon: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,3 +112,11 @@ def describe(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f'{properties.name}, {properties.total_memory / 2**30:.0f} GiB'
     return f'CPU, {torch.get_num_threads()} threads'
+
+
+def processor_name() -> str:
+    """The processor as the system calls it."""
+    with contextlib.suppress(OSError, StopIteration):
+        rows = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        return next(row.partition(':')[2].strip() for row in rows if row.startswith('model name'))
+    return platform.processor() or platform.machine()

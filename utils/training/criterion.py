@@ -17,7 +17,7 @@ class DetectionCriterion(nn.Module):
 
     Args:
         model: the model to train; gives anchors and classes.
-        hyp: hyperparameters, with the gains of the three terms.
+        hyp: hyperparameters, with the gains of the terms.
         imgsz: training size in pixels (scales the objectness gain).
         amp: run the network in bfloat16 where the device has it.
     """

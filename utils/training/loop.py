@@ -101,7 +101,7 @@ class Trainer:
     def run(self) -> None:
         """Train; the run's folder then holds best.pt, last.pt and results.csv.
 
-        Ctrl-C and SIGTERM end it after the step under way, saved as last.pt.
+        Ctrl-C, SIGTERM and SIGHUP end it after the step under way, saved as last.pt.
 
         Raises:
             UserError: a loss is not finite, images cannot be read, or the GPU is out of memory.

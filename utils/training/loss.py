@@ -29,7 +29,7 @@ def scaled_gains(hyp: dict, nc: int, imgsz: int, levels: int = 3, quads: bool = 
 
 
 class DetectionLoss:
-    """YOLOv5's three terms, unweighted, each a mean over the batch (float32).
+    """YOLOv5's three terms (with quads two more), unweighted, each a mean over the batch (float32).
 
     Args:
         model: gives anchors, strides and the number of classes.
