@@ -10,7 +10,7 @@ import torch
 from models.checkpoint import read_checkpoint, restore
 from models.errors import UserError
 from models.exported import METADATA_FILE, ExportedModel, import_package, load_detector, sidecar
-from ocrdistill.nms import usual_iou
+from ocrdistill.nms import BOX_IOU
 from ocrdistill.points import DEFAULT_THRESHOLD
 from utils.export.card import machine, write_card
 from utils.export.check import BOUNDS, compare, compare_nms, make_batches, measure
@@ -93,7 +93,7 @@ class ExportJob:
             chosen = self.metadata['conf_threshold']
             default = DEFAULT_THRESHOLD if chosen is None else chosen
             given = {name: getattr(self.options, name) for name in ('conf_thres', 'iou_thres', 'max_det')}
-            nms = {'conf_thres': default, 'iou_thres': usual_iou(self.model.quads), 'max_det': 300}
+            nms = {'conf_thres': default, 'iou_thres': BOX_IOU, 'max_det': 300}
             nms |= {name: value for name, value in given.items() if value is not None}
             self.metadata['nms'] = nms
             save_onnx(append_nms(graph, self.model.nc, quads=self.model.quads, **nms), file, self.metadata)
