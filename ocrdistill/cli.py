@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ocrdistill.command import end_plainly
+from ocrdistill.command import end_plainly, silence
 from ocrdistill.errors import Unreadable, UserError
 from ocrdistill.whole_files import replacing
 
@@ -152,7 +152,8 @@ class Report:
         text = self.write(self.pages)
         if self.file is not None:
             place = self.file.resolve()
-            whole = (place.is_file() or not place.exists()) and os.access(place.parent, os.W_OK)  # or else a pipe
+            # No pipe, and no file in a folder that takes no other one.
+            whole = (place.is_file() or not place.exists()) and os.access(place.parent, os.W_OK)
             with replacing(place) if whole else contextlib.nullcontext(self.file) as file:
                 # What UTF-8 cannot hold, of names, becomes an escape, which JSON reads back.
                 file.write_text(text, encoding='utf-8', errors='backslashreplace')
@@ -254,11 +255,6 @@ def say(line: str, stream: IO[str]) -> None:
         print(line, file=stream, flush=True)
     except BrokenPipeError:
         silence(stream)
-
-
-def silence(stream: IO[str]) -> None:
-    """Let a stream lead nowhere, so that no later line or flush complains."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def counted(count: int, noun: str) -> str:

@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from typing import IO
 
 from ocrdistill.errors import UserError
 from ocrdistill.signals import raise_on_signals
@@ -37,9 +38,14 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
         say('interrupted')
         sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
     except BrokenPipeError:  # the reader of our output (head, less) went away: no complaint of the interpreter at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
     except OSError as error:  # a folder that may not be entered, a name that is too long
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
             raise
         say(f'error: {"" if error.filename is None else f"{error.filename}: "}{error.strerror}')
         sys.exit(1)
+
+
+def silence(stream: IO[str]) -> None:
+    """Let a stream lead nowhere, so that no later line or flush complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -58,12 +58,13 @@ def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
 
 def _read(path: Path, decode: Decode | None) -> np.ndarray:
     try:
-        image, count = read_image(path, decode=decode), len(pages(path))
+        numbers = pages(path)
+        if len(numbers) > 1:
+            more = 'give what ocrdistill.images.read_image(path, page) gives'
+            raise UserError(f'{path} holds {len(numbers)} images: {more}')
+        return read_image(path, numbers[0], decode)
     except Unreadable as error:
         raise UserError(f'{path}: the picture cannot be read ({error})') from None
-    if count > 1:
-        raise UserError(f'{path} holds {count} images: give what ocrdistill.images.read_image(path, page) gives')
-    return image
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:

@@ -15,7 +15,7 @@ BOX_ROW, QUAD_ROW = 6, 14
 
 
 def corners_of(rows: np.ndarray) -> np.ndarray:
-    """Rows (n, 4 or more) or (n, 14) -> quads (n, 4, 2); without quads the corners of the boxes."""
+    """Rows (n, 14) -> quads (n, 4, 2); of other rows, which begin with a box, the corners of the boxes."""
     if rows.shape[1] == QUAD_ROW:
         return rows[:, BOX_ROW:].reshape(-1, 4, 2)
     return rows[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
