@@ -89,15 +89,18 @@ def test_schedule_by_hand():
     assert [group['lr'] for group in optimizer.param_groups] == [0, 0.1]
     assert schedule.set(optimizer, 0, 120) == 3  # 1 + 3 * .6 = 2.8
     weight, bias = optimizer.param_groups
-    assert (weight['lr'], bias['lr']) == pytest.approx((0.006, 0.1 - 0.09 * 0.6))
+    full = 0.01 * (1 - 0.9 * 0.02)  # .6 of 30 epochs have passed
+    assert (weight['lr'], bias['lr']) == pytest.approx((full * 0.6, 0.1 + (full - 0.1) * 0.6))
     assert weight['momentum'] == pytest.approx(0.86)
-    assert schedule.set(optimizer, 15, 7) == 4
+    assert schedule.set(optimizer, 15, 0) == 4
     assert (weight['lr'], bias['lr'], weight['momentum']) == pytest.approx((0.0055, 0.0055, 0.9))
+    schedule.set(optimizer, 15, 100)
+    assert weight['lr'] == pytest.approx(0.01 * (1 - 0.9 * 15.5 / 30))
     Schedule(HYP, 30, 200, 4, cosine=True).set(optimizer, 10, 0)
     assert weight['lr'] == pytest.approx(0.01 * (1 - 0.9 * 0.25))  # (1 - cos 60 degrees) / 2
     optimizer = optimizer_of(torch.optim.AdamW)
     schedule.set(optimizer, 0, 100)
-    assert [group['lr'] for group in optimizer.param_groups] == pytest.approx([0.005, 0.005])
+    assert [group['lr'] for group in optimizer.param_groups] == pytest.approx([0.005 * (1 - 0.9 / 60)] * 2)
 
 
 @pytest.mark.parametrize(('epochs', 'batches', 'warmup'), [(30, 200, 1), (30, 20, 5), (6, 20, 2)])

@@ -67,6 +67,9 @@ class Evidence:
             for run in left:
                 if difference := unlike(run):
                     raise UserError(f'{run.folder} was run with other settings: {difference}; give the row a new name')
+                began = read_json(run.record)['processor'] if run.record.is_file() else self.processor
+                if began != self.processor:
+                    raise UserError(f'{run.folder} began on {began}, and this is {self.processor}: move it away first')
             failed += Runner([self.job(run) for run in left], self.count, self.collect).run()
         return failed
 
@@ -101,14 +104,14 @@ class Evidence:
 
     def last_evaluation(self, run: Run) -> Path:
         """The metrics.json that is written last."""
-        split, size = self.evaluations()[-1]
-        return run.folder / f'{split}-{size}' / 'metrics.json'
+        return metrics_file(run, *self.evaluations()[-1])
 
     # The csv
 
     def done(self) -> set[tuple[str, int]]:
-        """(row, seed) of the runs that the csv has of this processor. Raises UserError where a row changed since."""
-        found = set()
+        """(row, seed) of the runs of which the csv has all sizes, on this processor. Raises UserError where a row
+        changed since."""
+        found: dict[tuple[str, int], set[tuple[str, int]]] = {}
         for line in self.lines:
             row = self.plan.rows.get(line['row'])
             if row is None or line['machine'] != self.processor:
@@ -121,24 +124,24 @@ class Evidence:
                         f'{self.file}: {line["row"]} has {line[name]} {name}, and the plan says {value}: give the row '
                         'a new name'
                     )
-            found.add((line['row'], line['seed']))
-        return found
+            found.setdefault((line['row'], line['seed']), set()).add((line['split'], line['pixels']))
+        return {run for run, evaluated in found.items() if evaluated >= set(self.evaluations())}
 
     def collect(self) -> None:
         """Add to the csv the runs of the plan that are evaluated and not in it."""
         lines = self.lines
-        known = {(line['row'], line['seed'], line['machine']) for line in lines}
+        keys = ('row', 'seed', 'machine', 'split', 'pixels')
+        known = {tuple(line[key] for key in keys) for line in lines}
         new = []
         for label, seed in self.planned():
             run = Run(Entry(label, '', [], {}), seed, self.place, {}, SPLITS[-1])  # its files are all that is asked for
-            if not (run.trained and self.last_evaluation(run).is_file()):
+            if not (run.trained and all(metrics_file(run, *each).is_file() for each in self.evaluations())):
                 continue
             if not run.record.is_file():
                 print(f'{run.folder} is left out: without comparison.json nobody knows where it ran')
                 continue
-            record = read_json(run.record)
-            if (label, seed, record['processor']) not in known:
-                new += self._lines_of(run, record)
+            of_run = self._lines_of(run, read_json(run.record))
+            new += [line for line in of_run if tuple(line[key] for key in keys) not in known]
         if new:
             write_ledger(self.file, lines + new)
 
@@ -157,7 +160,7 @@ class Evidence:
         of_run |= {'machine': record['processor']} | {name: record[name] for name in ('threads', 'commit')}
         lines = []
         for split, size in self.evaluations():
-            metrics = read_json(run.folder / f'{split}-{size}' / 'metrics.json')
+            metrics = read_json(metrics_file(run, split, size))
             scores = {name: round(metrics[name], 5) for name in SCORES if name in metrics}
             lines.append(of_row | counts | of_run | scores | {'split': split, 'pixels': size})
         return lines
@@ -188,3 +191,8 @@ class Evidence:
             hours = f'{(total - before) / 3600:.1f} h left, {total / 3600:.1f} h up to here'
             lines += [f'{number}. {step.question} (seeds {", ".join(map(str, step.seeds))}; {hours})', *parts]
         return '\n'.join([*lines, f'expected for all that is left, without evaluations: {total / 3600:.1f} h'])
+
+
+def metrics_file(run: Run, split: str, size: int) -> Path:
+    """Where an evaluation of a run writes its metrics."""
+    return run.folder / f'{split}-{size}' / 'metrics.json'

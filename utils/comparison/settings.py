@@ -12,7 +12,7 @@ import torch
 
 from models.yamls import read_yaml
 from utils.distillation.recipe import parse_recipe
-from utils.runtime.device import describe, find_device, processor_name
+from utils.runtime.device import describe, find_device, has_bfloat16, processor_name
 from utils.runtime.options import options_of
 from utils.training.options import TrainingOptions
 
@@ -86,9 +86,12 @@ def first_difference(then: dict, now: dict) -> str | None:
 
 
 def processor(device: str) -> str:
-    """The kind of processor that runs compute on: that of the GPU where one is used."""
+    """The kind of processor that runs compute on: that of the GPU where one is used. Virtual machines often give
+    processors with and without bfloat16 one name; networks train in it where it is."""
     chosen = find_device(device)
-    return describe(chosen) if chosen.type == 'cuda' else processor_name()
+    if chosen.type == 'cuda':
+        return describe(chosen)
+    return processor_name() + (', bfloat16' if has_bfloat16(chosen) else '')
 
 
 def machine(device: str) -> str:
@@ -100,11 +103,12 @@ def machine(device: str) -> str:
 
 @cache
 def commit() -> str:
-    """The commit of the code, '+' at its end where tracked files differ from it; UNKNOWN without git."""
+    """The commit of the code, '+' at its end where tracked files but results differ from it; UNKNOWN without git."""
     git = ['git', '-C', str(Path(__file__).parent)]
+    code = ['--', ':/', ':(top,exclude)docs/evidence/*.csv']
     try:
         found = subprocess.run([*git, 'rev-parse', '--short=10', 'HEAD'], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, 'diff', '--quiet', 'HEAD'], capture_output=True, check=False)
+        changed = subprocess.run([*git, 'diff', '--quiet', 'HEAD', *code], capture_output=True, check=False)
     except (OSError, subprocess.CalledProcessError):
         return UNKNOWN
     return found.stdout.strip() + ('+' if changed.returncode else '')

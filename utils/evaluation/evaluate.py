@@ -21,7 +21,7 @@ from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.evaluation.metrics import IOU_THRESHOLDS, ConfusionMatrix, DetectionMetrics
 from utils.loading.batches import Batch
-from utils.loading.labels import companion_file
+from utils.loading.labels import companion_file, quad_of
 from utils.loading.loader import BatchLoader
 from utils.quads import decode, pairwise_quad_iou
 from utils.runtime import distributed
@@ -227,9 +227,10 @@ def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[Imag
         labels = torch.cat((targets[:, 1:2], letterbox.to_image(inputs, *shape)), 1)
         detections, detection_quads = in_image(found[number], number)
         words_here, word_quads = in_image(words[number], number)
-        edges = None if batch.edges is None else batch.edges[here, :4]
-        label_quads = None if edges is None else letterbox.to_image(decode(inputs, edges), *shape)
-        quads = (detection_quads, word_quads, label_quads)
+        # Not of the batch's edges: a loss has none where it does not know a word's corners.
+        corners = [quad_of(batch.polygons[row] * (width, height)) for row in torch.nonzero(here).flatten().tolist()]
+        label_quads = torch.from_numpy(np.array(corners, np.float32).reshape(-1, 4, 2))
+        quads = (detection_quads, word_quads, letterbox.to_image(label_quads, *shape))
         result.append(ImageResult(batch.paths[number], shape, detections, words_here, labels, regions, *quads))
     return result
 

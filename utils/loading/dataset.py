@@ -18,7 +18,7 @@ from utils.loading.cache import ImageCache
 from utils.loading.config import DataConfig
 from utils.loading.degrade import degraded
 from utils.loading.images import load_image
-from utils.loading.labels import Annotations, companion_file
+from utils.loading.labels import QUAD, Annotations, companion_file
 from utils.loading.listing import list_split, new_images, twins
 from utils.loading.paste import paste_words
 from utils.loading.scan import describe, examine, map_files, measure
@@ -157,12 +157,21 @@ class TextDataset(Dataset):
         ]
         self.summary += '\n' + '\n'.join(lines)
 
+    def learn_quads(self) -> None:
+        """For a network that predicts quads: a word with other than four corners is taught as the smallest rectangle
+        around it, box and all."""
+        for index, annotations in enumerate(self.annotations):
+            width, height = self.shapes[index].tolist()
+            if annotations.polygons.shape[1] != QUAD:
+                quads = annotations.scaled(width, height).as_quads()
+                self.annotations[index] = quads.scaled(1 / width, 1 / height)
+
     def fingerprint(self) -> str:
         """A digest of the pictures' names, sizes and annotations, in their order."""
         digest = hashlib.sha256(np.ascontiguousarray(self.shapes).tobytes())
         for file, annotations in zip(self.files, self.annotations, strict=True):
             digest.update(os.fsencode(file.name))
-            for part in (annotations.classes, annotations.polygons, annotations.dont_care):
+            for part in (annotations.classes, annotations.polygons, annotations.dont_care, annotations.edge_weight):
                 digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 

@@ -109,6 +109,13 @@ class Annotations:
         lost = ((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) < min_side) | (self.visible < min_visible)
         return replace(self, dont_care=self.dont_care | lost)
 
+    def as_quads(self) -> 'Annotations':
+        """The same regions; words whose corners are known, but are not four, become the quads of their polygons."""
+        polygons = self.polygon_list(1, 1)
+        for row in np.flatnonzero(~self.dont_care & (self.edge_weight > 0)):
+            polygons[row] = quad_of(polygons[row])
+        return self.moved(Annotations.build(self.classes, polygons).polygons)
+
     def boxes(self) -> np.ndarray:
         """(n, 4) x1, y1, x2, y2: the tight boxes of the polygons."""
         return np.concatenate((self.polygons.min(1), self.polygons.max(1)), 1)

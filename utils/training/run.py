@@ -126,6 +126,8 @@ class TrainingRun:
             criterion: on the device.
         """
         options = self.options
+        if model.quads:
+            self.train_set.learn_quads()
         fraction = anchor_recall(
             self.train_set.labels,
             self.train_set.shapes,

@@ -8,7 +8,8 @@ WARMUP_BATCHES = 100  # that warm-up lasts at least
 
 
 class Schedule:
-    """YOLOv5's schedule: a warm-up, then a fall of the learning rate from epoch to epoch.
+    """YOLOv5's schedule, a warm-up and a fall of the learning rate, from batch to batch: trainings of few epochs end at
+    a low rate too.
 
     Args:
         hyp: lrf, warmup_epochs, warmup_momentum, warmup_bias_lr and momentum.
@@ -26,8 +27,9 @@ class Schedule:
     def set(self, optimizer: torch.optim.Optimizer, epoch: int, batch: int) -> int:
         """Set learning rates and momentum for this batch of this epoch; returns how many batches make a step."""
         hyp = self.hyp
-        base = learning_rate_fraction(epoch, self.epochs, hyp['lrf'], self.cosine)
-        warm = min((epoch + batch / self.batches) / self.warmup, 1.0) if hyp['warmup_epochs'] else 1.0
+        passed = epoch + batch / self.batches
+        base = learning_rate_fraction(passed / self.epochs, hyp['lrf'], self.cosine)
+        warm = min(passed / self.warmup, 1.0) if hyp['warmup_epochs'] else 1.0
         for group in optimizer.param_groups:
             of_bias = group['kind'] == 'bias' and isinstance(optimizer, torch.optim.SGD)
             start = hyp['warmup_bias_lr'] if of_bias else 0.0
@@ -37,9 +39,8 @@ class Schedule:
         return max(1, round(1 + (self.accumulate - 1) * warm))
 
 
-def learning_rate_fraction(epoch: int, epochs: int, final: float, cosine: bool) -> float:
-    """From 1 to `final` over the epochs, in a straight line or along half a cosine."""
-    fraction = epoch / epochs
+def learning_rate_fraction(passed: float, final: float, cosine: bool) -> float:
+    """From 1 to `final` over the training, of which a share has passed, in a straight line or along half a cosine."""
     if cosine:
-        fraction = (1 - math.cos(math.pi * fraction)) / 2
-    return 1 + (final - 1) * fraction
+        passed = (1 - math.cos(math.pi * passed)) / 2
+    return 1 + (final - 1) * passed
