@@ -150,7 +150,7 @@ def network_file(model: str | Path) -> Path:
     file = NETWORKS / f'{model}.onnx'
     if not file.is_file():
         there = ', '.join(sorted(repr(path.stem) for path in NETWORKS.glob('*.onnx'))) or 'none'
-        raise UserError(f'the network {model!r} is not installed (there: {there})')
+        raise UserError(f'the network {model!r} is not installed (there: {there}); docs/python.md says how to add it')
     return file
 
 

@@ -88,6 +88,25 @@ def test_level_text_is_continuous():
     assert edges.diff(dim=0).abs().max() < 0.05
 
 
+@settings(max_examples=300, deadline=None)
+@given(convex)
+def test_any_quad_keeps_its_box(quad):
+    boxes, edges = encode(torch.tensor(quad)[None])
+    found = decode(boxes, edges)[0].numpy()
+    assert edges.abs().max() <= 1
+    np.testing.assert_allclose([*quad.min(0), *quad.max(0)], boxes[0], rtol=1e-5)
+    np.testing.assert_allclose([*found.min(0), *found.max(0)], boxes[0], rtol=1e-4, atol=1e-3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(-0.4, 0.4), min_size=4, max_size=4), st.floats(5, 300), st.floats(5, 300))
+def test_words_of_this_form_come_back(edges, width, height):
+    box = torch.tensor([[10, 20, 10 + width, 20 + height]])
+    quad = decode(box, torch.tensor([edges]))
+    boxes, found = encode(quad)
+    assert shapely_iou(decode(boxes, found).numpy(), quad.numpy())[0] == pytest.approx(1, abs=1e-4)
+
+
 @pytest.mark.skipif(not (SHARED / 'icdar2015').is_dir(), reason='ICDAR2015 is not beside the project')
 def test_all_icdar_words(tmp_path):
     import zipfile
@@ -285,6 +304,31 @@ def test_edges_of_annotations():
     assert cut.edges()[0, 4] == 0  # the frame cuts it: its corners are not the word's
     six = [[0, 10], [10, 0], [60, 0], [70, 10], [60, 20], [10, 20]]
     np.testing.assert_allclose(annotated([six]).edges()[0], [0, 0, 0, 0, 1], atol=1e-5)
+
+
+def test_polygons_become_quads_by_hand():
+    """A leaning hexagon becomes its rectangle; one whose rectangle leaves the picture, a box and a quad stay."""
+    hexagon = np.array([[20, 30], [50, 20], [80, 10], [84, 22], [54, 32], [24, 42]], float)
+    high = np.array([[20, 11], [70, 1], [78, 3], [80, 9], [24, 23]], float)  # its rectangle begins above the picture
+    quad = np.array([[10, 60], [60, 70], [60, 80], [10, 70]], float)
+    size = (100, 90)
+    given = annotated([hexagon / size, high / size, quad / size, hexagon / size], edge_weight=[1, 1, 0.5, 0])
+    found = given.as_quads(*size)
+    assert found.edge_weight.tolist() == [1, 0, 0.5, 0]
+    kept = [polygon * size for polygon in found.polygon_list(1, 1)]
+    assert [len(polygon) for polygon in kept] == [4, 5, 4, 6]
+    rectangle = shapely.Polygon(kept[0])
+    assert rectangle.area == pytest.approx(shapely.MultiPoint(hexagon).minimum_rotated_rectangle.area, rel=1e-4)
+    assert all(rectangle.buffer(1e-3).covers(shapely.Point(point)) for point in hexagon)
+    for row in (1, 2, 3):
+        np.testing.assert_array_equal(kept[row], given.polygon_list(1, 1)[row] * size)
+    boxes, edges = encode(torch.from_numpy(kept[0][None]))
+    scaled = found.scaled(*size)
+    np.testing.assert_allclose(scaled.edges()[0, :4], edges[0], atol=1e-5)
+    np.testing.assert_allclose(scaled.boxes()[0], boxes[0], atol=1e-4)  # what is learned is one and the same quad
+    assert annotated([quad / size]).as_quads(*size).polygons.shape == (1, 4, 2)
+    triangle = annotated([[[0.2, 0.2], [0.8, 0.2], [0.5, 0.6]]]).as_quads(100, 100)
+    assert triangle.polygons.shape == (1, 4, 2)
 
 
 def loss_of(model: DetectionModel, maps: list, targets: torch.Tensor, edges: torch.Tensor | None) -> dict:

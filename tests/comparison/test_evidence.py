@@ -261,9 +261,11 @@ def test_a_csv_of_another_processor_or_of_other_rows_is_refused(plan_file):
     with pytest.raises(UserError, match='tiny.csv has runs of a lamp, and this is'):
         evidence.refuse_other_processor()
     assert evidence.done() == set(), 'on this processor nothing was run'
-    write_ledger(evidence.file, [control(0, 0.4, **own), control(1, 0.4, machine=evidence.processor, **own)])
+    here = own | {'machine': evidence.processor}
+    whole = [control(1, 0.4, split=split, pixels=size, **here) for split, size in evidence.evaluations()]
+    write_ledger(evidence.file, [control(0, 0.4, **own), *whole, control(2, 0.4, **here)])
     evidence.refuse_other_processor()
-    assert evidence.done() == {('control', 1)}
+    assert evidence.done() == {('control', 1)}, 'of seed 2 other sizes and val are lacking'
     write_ledger(evidence.file, [control(0, 0.4, machine=evidence.processor, **own | {'crops': 7})])
     with pytest.raises(UserError, match=f'control has 7 crops, and the plan says {labelled}: give the row a new name'):
         evidence.done()

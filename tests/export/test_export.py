@@ -27,6 +27,7 @@ from utils.boxes import non_max_suppression
 from utils.detection.detector import Detector
 from utils.export import card
 from utils.export.check import OutputDifference, compare
+from utils.quads import decode
 
 onnx = pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
 onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is missing')
@@ -59,10 +60,10 @@ TINY = {
 }
 
 
-def save_weights(file: Path, cfg, names: dict[int, str]) -> Path:
+def save_weights(file: Path, cfg, names: dict[int, str], quads: bool = True) -> Path:
     """A random network whose objectness is high enough for boxes to come out."""
     torch.manual_seed(0)
-    model = DetectionModel(cfg, nc=len(names))
+    model = DetectionModel(cfg, nc=len(names), quads=quads)
     model.names = names
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):  # signals pass through all layers, so that cells differ
@@ -73,6 +74,8 @@ def save_weights(file: Path, cfg, names: dict[int, str]) -> Path:
     for conv in model.head.m:
         conv.bias.data.view(3, -1)[:, 4:] = 1
         conv.weight.data *= 5
+    for conv in model.head.quad if quads else ():
+        conv.bias.data.normal_()
     options = {'data': 'data/some.yaml', 'weights': '/home/someone/start.pt', 'epochs': 3, 'imgsz': 96}
     metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6, 'icdar_hmean': 0.3456}
     entries = {'conf_threshold': 0.4, 'word_scale': [0.9, 0.8], 'options': options, 'metrics': metrics, 'epoch': 2}
@@ -225,8 +228,8 @@ def test_the_runtime_finds_the_same(exports, kind, size, colours, tmp_path):
     words = TextDetector(file, size=640)(photo)
     found = np.array([[*word.box, word.score, word.category, *word.quad.ravel()] for word in words])
     expected = Detector(str(file))(photo)
-    expected = np.concatenate((expected, corners_of(expected).reshape(-1, 8)), 1)
-    assert len(expected) > 3
+    assert len(expected) > 3 and expected.shape[1] == 14
+    assert abs(expected[:, 6:] - corners_of(expected[:, :6]).reshape(-1, 8)).max() > 5, 'quads that are no boxes'
     np.testing.assert_allclose(*(rows[np.lexsort(rows.T)] for rows in (found, expected)), atol=0.02)
 
 
@@ -276,7 +279,7 @@ def test_card(exports):
         'ms (median',
         'MB',
         'Apache-2.0',
-        '(B, M, 6)',
+        '(B, M, 10)',
     ):
         assert text in card, text
     parameters = sum(p.numel() for p in load_model(exports['onnx, 64x128'][1]).parameters())
@@ -386,6 +389,42 @@ def test_nms_is_ours(nc, conf_thres):
     few = onnxruntime.InferenceSession(append_nms(identity(nc), nc, conf_thres, 0.5, 2).SerializeToString())
     detections, image = few.run(None, {'images': decoded})
     assert len(detections) == 2 * 2 * nc, 'two pictures, two of each class'
+
+
+def test_nms_of_a_graph_with_quads():
+    """The boxes are those without quads; the corners are decode's."""
+    from utils.export.onnx_graph import append_nms
+
+    rng = np.random.default_rng(5)
+    parts = [(0, 200, 2), (5, 60, 2), (0, 1, 2), (-1, 1, 4)]
+    decoded = np.concatenate([rng.uniform(low, high, (2, 250, n)) for low, high, n in parts], 2).astype(np.float32)
+    session = onnxruntime.InferenceSession(append_nms(identity(5), 1, 0.3, 0.5, 300, quads=True).SerializeToString())
+    detections, image = session.run(['detections', 'picture'], {'images': decoded})
+    expected = non_max_suppression(torch.from_numpy(decoded), 0.3, 0.5, 300, nc=1)
+    assert len(expected[0]) > 20
+    for number, rows in enumerate(expected):
+        given = detections[image == number]
+        given = given[np.argsort(-given[:, 4])]
+        np.testing.assert_allclose(given[:, :6], rows[:, :6].numpy(), rtol=1e-5, atol=1e-4)
+        quads = decode(rows[:, :4], rows[:, 6:])
+        np.testing.assert_allclose(given[:, 6:], quads.reshape(-1, 8).numpy(), rtol=1e-5, atol=1e-4)
+
+
+def test_a_network_without_quads(tmp_path):
+    """Its words are boxes, in detect.py, in the runtime and in PyTorch."""
+    checkpoint = save_weights(tmp_path / 'boxes.pt', TINY, {0: 'text'}, quads=False)
+    run_export('--weights', checkpoint, '--imgsz', 64, 128)
+    photo = tmp_path / 'photo.png'
+    cv2.imwrite(str(photo), np.random.default_rng(2).integers(0, 256, (90, 150, 3), dtype=np.uint8))
+    found = Detector(str(tmp_path / 'boxes.onnx'))
+    native = Detector(str(checkpoint), imgsz=128, device='cpu', amp=False)
+    native.model.input_size = found.model.input_size
+    rows = found(photo)
+    assert len(rows) > 3 and rows.shape[1] == 6
+    np.testing.assert_allclose(rows, native(photo), atol=0.02)
+    words = TextDetector(tmp_path / 'boxes.onnx')(photo)
+    quads = np.array([word.quad for word in words])
+    np.testing.assert_allclose(np.sort(quads, 0), np.sort(corners_of(rows), 0), atol=0.02)
 
 
 @pytest.mark.slow

@@ -304,6 +304,18 @@ def test_corners_row_by_row_are_put_in_order(tmp_path):
     assert read_label_file(tmp_path / 'a.txt', 1).notes == []
 
 
+
+@pytest.mark.parametrize(
+    'row', ['.1 .1 .5 .1 .5 .3 .5 .3', '.5 .3 .1 .1 .5 .1 .5 .3', '.1 .1 .1 .1 .5 .1 .5 .3', '.1 .1 .5 .1 .5 .3']
+)
+def test_four_corners_of_which_two_are_one_are_three(tmp_path, row):
+    (tmp_path / 'a.txt').write_text(f'0 {row}\n')
+    found = read_label_file(tmp_path / 'a.txt', 1)
+    corners = found.annotations.polygon_list(1, 1)
+    assert sorted(corners[0].flatten().tolist()) == pytest.approx([0.1, 0.1, 0.1, 0.3, 0.5, 0.5])
+    assert len(found.notes) == (row.count(' ') == 7) and all('two are one' in note for note in found.notes)
+
+
 def test_confidences_are_left_out_where_asked_for(tmp_path):
     (tmp_path / 'a.txt').write_text('0 0.5 0.5 0.2 0.1 0.87\n0 .1 .1 .2 .1 .2 .2 .1 .2 .5\n0 .5 .5 .2 .1 7\n')
     labels = read_label_file(tmp_path / 'a.txt', 1, confidences=True)

@@ -72,7 +72,9 @@ def random_gain(rng: np.random.Generator, hyp: dict, small: float = 1.0) -> floa
     return rng.uniform(least, 1 + hyp['scale'])
 
 
-def random_projection(rng: np.random.Generator, hyp: dict, source: tuple, target: tuple) -> np.ndarray:
+def random_projection(
+    rng: np.random.Generator, hyp: dict, source: tuple, target: tuple, larger: float = 1.0
+) -> np.ndarray:
     """A random matrix that takes a picture's centre near the middle of the output.
 
     Args:
@@ -81,11 +83,12 @@ def random_projection(rng: np.random.Generator, hyp: dict, source: tuple, target
             perspective (per pixel).
         source: (width, height) of the picture.
         target: (width, height) of the output.
+        larger: how many times larger the picture is than those that hyp is for.
 
     Returns:
         (3, 3) float64, from picture to output coordinates.
     """
-    tilt = rng.uniform(-hyp['perspective'], hyp['perspective'], 2)
+    tilt = rng.uniform(-hyp['perspective'], hyp['perspective'], 2) / larger
     angle = math.radians(rng.uniform(-hyp['degrees'], hyp['degrees']))
     gain = random_gain(rng, hyp)
     shear = np.tan(np.radians(rng.uniform(-hyp['shear'], hyp['shear'], 2)))

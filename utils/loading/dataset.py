@@ -18,7 +18,7 @@ from utils.loading.cache import ImageCache
 from utils.loading.config import DataConfig
 from utils.loading.degrade import degraded
 from utils.loading.images import load_image
-from utils.loading.labels import QUAD, Annotations, companion_file
+from utils.loading.labels import Annotations, companion_file
 from utils.loading.listing import list_split, new_images, twins
 from utils.loading.paste import paste_words
 from utils.loading.scan import describe, examine, map_files, measure
@@ -48,7 +48,7 @@ class TextDataset(Dataset):
         unlabelled: a folder or a list file of more pictures, of which nothing is known; label files are not read.
         crop: with augment, side in pixels of the squares that are cut from the pictures and given out, a multiple of
             stride. Pictures are then held at imgsz at most; smaller ones are not enlarged.
-        shown: with crop, the longer side at which hyp is for them; None: imgsz. Words and squares are imgsz / shown
+        shown: the longer side at which hyp is for them; None: imgsz. Pictures, words and squares are imgsz / shown
             times larger than those of a data set of this imgsz, and otherwise the same.
 
     Attributes:
@@ -159,12 +159,9 @@ class TextDataset(Dataset):
 
     def learn_quads(self) -> None:
         """For a network that predicts quads: a word with other than four corners is taught as the smallest rectangle
-        around it, box and all."""
+        around it, box and all; without edges where that rectangle leaves the picture."""
         for index, annotations in enumerate(self.annotations):
-            width, height = self.shapes[index].tolist()
-            if annotations.polygons.shape[1] != QUAD:
-                quads = annotations.scaled(width, height).as_quads()
-                self.annotations[index] = quads.scaled(1 / width, 1 / height)
+            self.annotations[index] = annotations.as_quads(*self.shapes[index].tolist())
 
     def fingerprint(self) -> str:
         """A digest of the pictures' names, sizes and annotations, in their order."""
@@ -265,7 +262,8 @@ class TextDataset(Dataset):
         else:
             example, _ = self._letterboxed(index)
         source, target = example[0].shape[1::-1], self._input_size(index)
-        return augment.project(example, augment.random_projection(rng, self.hyp, source, target), target)
+        matrix = augment.random_projection(rng, self.hyp, source, target, self.imgsz / self.shown)
+        return augment.project(example, matrix, target)
 
     def _cropped(self, rng: np.random.Generator, index: int) -> Example:
         """A crop of the picture, or a mosaic of four crops of its size."""

@@ -24,6 +24,7 @@ BOX_COLUMNS = 5  # class x y w h
 MIN_POLYGON_COLUMNS = 7  # class and three points
 TWO_FORMS = 12  # coordinates of a row that holds x y w h and x1 y1 ... x4 y4
 SIX_CORNERS = '13 columns are taken as six corners; they could be a box and four corners that do not fit it'
+REPEATED = 'four corners of which two are one: they are taken as three'
 CROSSING = 'four corners whose edges cross: they are put in order'
 MAX_COLUMNS = 2001  # far more than a word has corners
 
@@ -109,12 +110,22 @@ class Annotations:
         lost = ((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) < min_side) | (self.visible < min_visible)
         return replace(self, dont_care=self.dont_care | lost)
 
-    def as_quads(self) -> 'Annotations':
-        """The same regions; words whose corners are known, but are not four, become the quads of their polygons."""
-        polygons = self.polygon_list(1, 1)
-        for row in np.flatnonzero(~self.dont_care & (self.edge_weight > 0)):
-            polygons[row] = quad_of(polygons[row])
-        return self.moved(Annotations.build(self.classes, polygons).polygons)
+    def as_quads(self, width: int, height: int) -> 'Annotations':
+        """The same regions (0..1) of a picture of this size. Words whose corners are known, but are not four, become the
+        quads of their polygons; one whose quad leaves the picture keeps its polygon, of which no edges are learned."""
+        corners = [len(polygon) for polygon in self.polygon_list(1, 1)]
+        changed = [row for row, count in enumerate(corners) if count != QUAD and self.edge_weight[row] > 0]
+        if not changed:
+            return self
+        polygons = np.pad(self.polygons, ((0, 0), (0, max(QUAD - self.polygons.shape[1], 0)), (0, 0)), 'edge')
+        weight = self.edge_weight.copy()
+        for row in changed:
+            quad = quad_of(self.polygons[row, : corners[row]] * (width, height)) / (width, height)
+            if (quad >= 0).all() and (quad <= 1).all():
+                polygons[row] = quad[[0, 1, 2, *[3] * (polygons.shape[1] - 3)]]
+            else:
+                weight[row] = 0
+        return replace(self, polygons=polygons, edge_weight=weight)
 
     def boxes(self) -> np.ndarray:
         """(n, 4) x1, y1, x2, y2: the tight boxes of the polygons."""
@@ -353,6 +364,8 @@ def _drawn(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]:
     among the last four, is a row of two forms too."""
     if len(coordinates) != TWO_FORMS:
         polygon = opened(coordinates.reshape(-1, 2))
+        if len(polygon) == QUAD and (repeated := (polygon == np.roll(polygon, 1, 0)).all(1)).any():
+            return polygon[~repeated], REPEATED
         ordered = uncrossed(polygon)
         return ordered, '' if ordered is polygon else CROSSING
     polygon = coordinates.reshape(-1, 2)

@@ -75,7 +75,7 @@ class TrainingRun:
             cache=options.cache,
             unlabelled=options.unlabelled if isinstance(options, TeacherOptions) else None,
             crop=options.crop and options.crop * held // options.imgsz,
-            shown=options.imgsz if options.crop else None,
+            shown=options.imgsz,
         )
         self.val_set = self._val_set(options.imgsz)
         if not any(map(len, self.val_set.labels)):
