@@ -1,4 +1,4 @@
-# make demo: the whole story on rendered pictures, about ten minutes on two cores.
+# make demo: the whole story on rendered pictures, ten minutes to a quarter of an hour on two cores.
 # make test: set-up, lint and the tests that take seconds. make test-slow: those of many processes and long chains.
 # make audit: known vulnerabilities of the locked packages. make lock: the lock files anew, after a change of versions.
 # make networks: the network inside the package `ocrdistill`, from weights/.

@@ -117,11 +117,14 @@ def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict
 
 
 def count_same(expected, given) -> int:
-    """How many boxes (n, 6) have their like in the other list, each used once."""
+    """How many words (n, 6), with quads (n, 14), have their like in the other list, each used once."""
     import torch
-    from torchvision.ops import box_iou
 
-    overlaps = box_iou(torch.from_numpy(expected[:, :4]), torch.from_numpy(given[:, :4])).numpy()
+    from ocrdistill.rows import corners_of
+    from utils.quads import pairwise_quad_iou
+
+    corners = [torch.from_numpy(corners_of(rows)).float() for rows in (expected, given)]
+    overlaps = pairwise_quad_iou(*corners, SAME_IOU).numpy()
     free, same = set(range(len(given))), 0
     for row, iou in zip(expected, overlaps, strict=True):
         like = [j for j in free if iou[j] > SAME_IOU and abs(given[j, 4] - row[4]) <= SAME_SCORE]

@@ -40,7 +40,12 @@ class LabelOptions(CraftOptions):
         None, "score from which a word is don't-care (default: half of --sure)", metavar='SCORE', above=0, max=1
     )
     imgsz: int | None = option(
-        None, 'longer side, pixels (CRAFT 1280, the shipped weights 960, others 640)', metavar='PX', min=64, max=MAX_SIDE, multiple=32
+        None,
+        'longer side, pixels (CRAFT 1280, the shipped weights 960, others 640)',
+        metavar='PX',
+        min=64,
+        max=MAX_SIDE,
+        multiple=32,
     )
     link: bool = option(False, 'link to the pictures instead of copying them')
 

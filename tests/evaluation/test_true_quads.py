@@ -34,8 +34,8 @@ def test_right_quads_are_right(tmp_path):
     for name in ('images', 'labels'):
         (tmp_path / name).mkdir()
     cv2.imwrite(str(tmp_path / 'images/a.png'), np.zeros((*SIZE[::-1], 3), np.uint8))
-    rows = ['0 ' + ' '.join(map(str, (np.array(p) / SIZE).ravel())) for p in (ON_THE_BORDER, SIX)] + ['0 .625 .7 .25 .2']
-    (tmp_path / 'labels/a.txt').write_text('\n'.join(rows))
+    rows = ['0 ' + ' '.join(map(str, (np.array(polygon) / SIZE).ravel())) for polygon in (ON_THE_BORDER, SIX)]
+    (tmp_path / 'labels/a.txt').write_text('\n'.join([*rows, '0 .625 .7 .25 .2']))
     (tmp_path / 'data.yaml').write_text(f'path: {tmp_path}\ntrain: images\nval: images\nnames: [text]\n')
     split = EvaluationSplit(load_data_config(tmp_path / 'data.yaml'), 'val', 320)
     place = next(iter(split.loader())).letterboxes[0]

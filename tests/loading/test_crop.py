@@ -134,6 +134,16 @@ def test_crops_for_a_teacher_of_larger_pictures_show_the_student_the_same(tiny_d
     assert words > 20
 
 
+def test_whole_pictures_for_a_teacher_of_larger_ones_show_the_student_the_same(tiny_data):
+    hyp = DEFAULTS | {'scale': 0.3, 'degrees': 5.0, 'perspective': 1e-3, 'mosaic': 0.0}
+    data = load_data_config(tiny_data)
+    plain = TextDataset(data, 'train', 128, hyp, augment=True)
+    twice = TextDataset(data, 'train', 256, hyp, augment=True, shown=128)
+    for key in itertools.product(range(5), range(len(plain))):
+        one, two = (dataset[key].annotations.boxes() for dataset in (plain, twice))
+        np.testing.assert_allclose(two, 2 * one, atol=1.5)  # of the letterbox's border, whole pixels
+
+
 @pytest.mark.parametrize('options', [{'crop': 100}, {'crop': 64, 'augment': False}, {'crop': 64, 'rect': True}])
 def test_crops_that_cannot_be_meant(tiny_data, options):
     with pytest.raises(UserError, match='crops are'):

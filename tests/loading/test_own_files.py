@@ -304,7 +304,6 @@ def test_corners_row_by_row_are_put_in_order(tmp_path):
     assert read_label_file(tmp_path / 'a.txt', 1).notes == []
 
 
-
 @pytest.mark.parametrize(
     'row', ['.1 .1 .5 .1 .5 .3 .5 .3', '.5 .3 .1 .1 .5 .1 .5 .3', '.1 .1 .1 .1 .5 .1 .5 .3', '.1 .1 .5 .1 .5 .3']
 )

@@ -73,7 +73,9 @@ class DetectOptions(Options):
     project: str = option('runs/detect', 'folder of runs (default {default})', metavar='DIR')
     name: str = option('exp', 'folder of this run (default {default}; exp2 if it exists, and so on)')
     exist_ok: bool = option(False, 'write into the run folder even if it exists')
-    save_txt: bool = option(False, 'write labels/*.txt: class x1 y1 ... x4 y4, 0..1 of the image (x y w h of a network without quads)')
+    save_txt: bool = option(
+        False, 'write labels/*.txt: class x1 y1 ... x4 y4, 0..1 of the image (class x y w h without quads)'
+    )
     save_conf: bool = option(False, 'add the confidence to the rows of --save-txt')
     save_crop: bool = option(False, 'write each box as an image: crops/<class>/*.jpg, in reading order')
     crop_margin: float | None = option(

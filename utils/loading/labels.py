@@ -111,8 +111,8 @@ class Annotations:
         return replace(self, dont_care=self.dont_care | lost)
 
     def as_quads(self, width: int, height: int) -> 'Annotations':
-        """The same regions (0..1) of a picture of this size. Words whose corners are known, but are not four, become the
-        quads of their polygons; one whose quad leaves the picture keeps its polygon, of which no edges are learned."""
+        """The same regions (0..1) of a picture of this size. Where a word has other than four known corners, its quad
+        takes their place; if that leaves the picture, the polygon stays, of which no edges are learned."""
         corners = [len(polygon) for polygon in self.polygon_list(1, 1)]
         changed = [row for row, count in enumerate(corners) if count != QUAD and self.edge_weight[row] > 0]
         if not changed:
