@@ -100,7 +100,7 @@ def limited_loader(settings: Settings):
         load_data_config(settings.data), 'train', settings.imgsz, settings.hyp, augment=True, cache=True
     )
     loader = build_loader(dataset, settings.batch, settings.workers, shuffle=True)
-    loader.batch_sampler.n = min(settings.batch * settings.steps, len(dataset))
+    loader.batch_sampler.n = settings.batch * settings.steps
     return loader
 
 

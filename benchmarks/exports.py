@@ -45,12 +45,14 @@ def parse_options() -> argparse.Namespace:
 
 
 def export_all(options: argparse.Namespace) -> dict[str, dict[str, Path]]:
-    """{format: {'dynamic' | 'fixed': file}}."""
-    files = {}
+    """{format: {'dynamic' | 'fixed': file}}; those of this checkpoint that are there are taken."""
+    from utils.loading.files import file_sha256
+
+    files, of = {}, file_sha256(options.weights)[:8]
     for name, (suffix, flags) in FORMATS.items():
         files[name] = {}
         for kind in ('dynamic', 'fixed'):
-            file = options.out / f'{kind}{suffix}'
+            file = options.out / f'{kind}_{of}{suffix}'
             files[name][kind] = file
             if not file.exists():
                 print(f'exporting {file}', flush=True)

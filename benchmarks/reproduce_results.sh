@@ -6,13 +6,14 @@
 #   benchmarks/reproduce_results.sh DIR     DIR: the four zips of ICDAR2015
 #
 # Set in the environment for other sizes: EPOCHS (100), SEEDS (3), PICTURES rendered (20000), PRETRAIN epochs on them (5),
-# IMGSZ (640), FLAGS for every training (such as '--device 0 --batch-size 32'), PHOTOS (a data set of more labelled
-# photographs, made by data/convert.py; data/ICDAR_photos.yaml names it) to train the shipped student on too, PYTHON.
+# IMGSZ (640), FLAGS for every training (such as '--device 0 --batch-size 32'), PHOTOS=1 to train the shipped
+# student on more labelled photographs too (photos/, made by data/convert.py; data/ICDAR_photos.yaml names it), PYTHON.
 # docs/recipes.md says what it takes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${EPOCHS:=100}" "${SEEDS:=3}" "${PICTURES:=20000}" "${PRETRAIN:=5}" "${IMGSZ:=640}" "${FLAGS:=}" "${PHOTOS:=}"
 : "${PYTHON:=python}"
+[ -z "$PHOTOS" ] || [ -d photos/images/train ] || { echo 'PHOTOS: there is no photos/images/train' >&2; exit 1; }
 source_dir=${1:?the folder with the four zips of ICDAR2015}
 recipes=control,ln_4maskdiff,ln_4maskdiff_Hint,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint,recipes/xn_logit.yaml,recipes/xn_logit_mask.yaml
 fine_tuning="--hyp data/hyps/finetune.yaml --nominal-batch 16 --optimizer AdamW --lr0 0.001 --cos-lr"

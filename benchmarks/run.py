@@ -158,17 +158,23 @@ def make_settings(options: argparse.Namespace):
     import os
 
     from benchmarks.contests import Settings
+    from utils.loading.config import load_data_config
+    from utils.loading.listing import list_images
     from utils.runtime.device import select_device
 
     device = select_device(options.device)
     gpu = device.type == 'cuda'
+    data, batch = choose_data(options.data), options.batch_size or (GPU_BATCH if gpu else CPU_BATCH)
+    count = len(list_images(load_data_config(data), 'train'))
+    if batch > count:
+        raise UserError(f'--batch-size {batch}: {data} has {count} training pictures')
     return Settings(
-        data=choose_data(options.data),
+        data=data,
         weights=options.weights,
         device=str(device.index if gpu else device),
         imgsz=options.imgsz,
-        batch=options.batch_size or (GPU_BATCH if gpu else CPU_BATCH),
-        steps=GPU_STEPS if gpu else 1,
+        batch=batch,
+        steps=min(GPU_STEPS, count // batch) if gpu else 1,
         workers=min(8, os.cpu_count() or 1) if options.workers is None else options.workers,
     )
 
@@ -223,7 +229,7 @@ def measure_cold_start(settings) -> dict:
     from utils.loading.listing import list_images
 
     image = list_images(load_data_config(settings.data), 'test')[0]
-    detect = [sys.executable, 'detect.py', '--weights', settings.weights, '--source', str(image), '--nosave']
+    detect = [sys.executable, '-u', 'detect.py', '--weights', settings.weights, '--source', str(image), '--nosave']
     commands = {'import torch': [sys.executable, '-c', 'import torch; print()'], 'detect.py': detect}
     commands['detect.py'] += ['--device', settings.device]
     seconds = {name: [] for name in commands}

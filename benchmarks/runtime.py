@@ -5,6 +5,7 @@
 
 First a process of its own for each program, from its start to the words of the picture, median of --starts. Then all
 programs in one process, call by call in turn, at 640 pixels: median milliseconds, and their ratio to detect.py's.
+RapidOCR takes 736 pixels of the shorter side by itself; a row of its own has it at 640 of the longer one.
 
 With --int8 also ONNX Runtime's own 8-bit convolutions, calibrated on 100 training pictures; --keep leaves the file
 there, for `val.py --weights`. --rapidocr needs its package without its dependencies, which would replace this project's
@@ -62,8 +63,10 @@ def callers(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[],
     if options.rapidocr:
         from rapidocr import RapidOCR
 
-        engine, pixels = RapidOCR(params={'Global.log_level': 'critical'}), image[..., ::-1].copy()
-        result['rapidocr'] = lambda: engine(pixels, use_cls=False, use_rec=False)
+        pixels, same_size = image[..., ::-1].copy(), {'Det.limit_type': 'max', 'Det.limit_side_len': SIDE}
+        for name, params in {'rapidocr': {}, f'rapidocr, {SIDE} pixels': same_size}.items():
+            engine = RapidOCR(params={'Global.log_level': 'critical'} | params)
+            result[name] = lambda engine=engine: engine(pixels, use_cls=False, use_rec=False)
     return result
 
 

@@ -336,9 +336,6 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     """All items with their splits. Raises UserError where they cannot make a data set."""
     unread = Unread(set(options.ignore_label), options.min_height)
     items = read_items(form, options.annotations, options.images, unread, skipped)
-    unknown = unread.labels - {label for item in items for region in item.page.regions for label in region.labels}
-    if unknown:
-        raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
     others = []
     if options.test_annotations:
         others = read_items(form, options.test_annotations, options.test_images, unread, skipped)
@@ -347,6 +344,11 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
         skipped.of_test, items = len(items) - len(free), free
         for item in others:
             item.split = 'test'
+    unknown = unread.labels - {
+        label for item in [*items, *others] for region in item.page.regions for label in region.labels
+    }
+    if unknown:
+        raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
     choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
     items += others
     if not all(any(item.split == split for item in items) for split in ('train', 'val')):

@@ -33,6 +33,8 @@ import os
 import shutil
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -105,10 +107,15 @@ def render_all(jobs: list[Job], workers: int) -> list[tuple[float, float, float,
                 bar.update()
         else:
             # spawn: the same on every system, and safe beside threads
-            with get_context('spawn').Pool(workers, start_worker) as pool:
-                for words in pool.imap_unordered(write_image, jobs, chunksize=4):
-                    measures += words
-                    bar.update()
+            with ProcessPoolExecutor(workers, get_context('spawn'), start_worker) as pool:
+                try:
+                    for words in pool.map(write_image, jobs, chunksize=4):
+                        measures += words
+                        bar.update()
+                except BrokenProcessPool:
+                    raise UserError(
+                        'a process that renders was killed (out of memory?); --workers 1 needs less'
+                    ) from None
     return measures
 
 
@@ -208,13 +215,12 @@ def main() -> None:
         'photographs': digest(find_photographs(material.backgrounds)),
     }
     earlier = read_manifest(args.out)
-    if earlier and not args.force:
-        if earlier['options'] != options:
-            raise UserError(f'{args.out} was made with other options or fonts; --force replaces it')
-        if earlier['complete']:
-            print(f'{args.out} is complete, nothing to do (--force renders it anew)\n{earlier["summary"]}')
-            return
+    if earlier and not args.force and earlier['options'] != options:
+        raise UserError(f'{args.out} was made with other options or fonts; --force replaces it')
     compared = f'\n{args.compare}: {compare_with(args.compare, args.size)}' if args.compare else ''
+    if earlier and earlier['complete'] and not args.force:
+        print(f'{args.out} is complete, nothing to do (--force renders it anew)\n{earlier["summary"]}{compared}')
+        return
     args.out.mkdir(parents=True, exist_ok=True)
     # Written first, the manifest makes the folder ours even if the run is interrupted; it says complete at the end.
     write_manifest(args.out, {'options': options, 'complete': False, 'summary': ''})
@@ -231,10 +237,10 @@ def main() -> None:
     ]
     workers = max(1, min(args.workers or count_cores(), len(jobs)))
     measures = render_all(jobs, workers)
-    summary = summarise(len(jobs), measures) + compared
+    summary = summarise(len(jobs), measures)
     write_lists(args.out, args.train)
     write_manifest(args.out, {'options': options, 'complete': True, 'summary': summary})
-    print(f'{args.out}: {summary}')
+    print(f'{args.out}: {summary}{compared}')
 
 
 if __name__ == '__main__':

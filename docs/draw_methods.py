@@ -32,6 +32,7 @@ from utils.distillation.base import Signals, overlapped_cells, scores  # noqa: E
 from utils.loading.batches import collate  # noqa: E402
 from utils.loading.config import load_data_config  # noqa: E402
 from utils.loading.dataset import TextDataset  # noqa: E402
+from utils.runtime.cli import run_command  # noqa: E402
 
 LAYERS = (4, 6, 9, 17, 20, 23)
 NECK = {17: 8, 20: 16, 23: 32}  # layer: pixels a cell
@@ -231,4 +232,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 
 from docs.scene import Plane, Street, road, shop, tree, wall  # noqa: E402
 from utils.evaluation.grids import save_image  # noqa: E402
+from utils.runtime.cli import run_command  # noqa: E402
 
 
 def build(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -189,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -233,7 +233,7 @@ def restore(checkpoint: Checkpoint) -> DetectionModel:
     model.names = checkpoint.names or model.names
     take_point(model, checkpoint.meta)
     if not checkpoint.meta.get('conf_threshold_from'):  # else that of the weights it began with, or the default
-        model.trained_on = (checkpoint.meta.get('options') or {}).get('data')
+        model.trained_on = checkpoint.meta.get('chosen_on') or (checkpoint.meta.get('options') or {}).get('data')
     return model
 
 

@@ -55,7 +55,8 @@ class ExportedModel:
         self.stride = torch.tensor([float(about.stride)])
         self.conf_threshold, self.word_scale, self.points = about.conf_threshold, about.word_scale, about.points
         self.point_at, self.precision = about.point_at, about.precision
-        self.trained_on = None if about.source.get('conf_threshold_from') else about.source['options'].get('data')
+        chosen_on = about.source.get('chosen_on') or about.source['options'].get('data')
+        self.trained_on = None if about.source.get('conf_threshold_from') else chosen_on
         self.input_size, self.long_side = about.input_size, about.long_side
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:

@@ -53,14 +53,15 @@ def main() -> None:
 
     images = list_images(load_data_config(options.data), options.task)
     detector = CraftDetector(options.weights, options.device, options.cache, options.imgsz)
-    before = sum(image.is_file() and detector.cache.has(image) for image in images)
-    metrics, judged, words, skipped = ICDARMetrics(), 0, 0, []
+    metrics, before, judged, words, skipped = ICDARMetrics(), 0, 0, 0, []
     for image in tqdm(images, f'CRAFT on {options.task}', unit='picture', disable=None):
         try:
+            known = detector.cache.has(image)
             found = detector.words(image)
         except Unreadable as error:
             skipped.append(f'{image} ({error})')
             continue
+        before += known
         words += int((found.scores >= WORD).sum())
         truth = companion_file(image, 'gt')
         if truth and truth.is_file():

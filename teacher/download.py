@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import zipfile
+import zlib
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -100,7 +101,7 @@ def check_weights(path: Path, size: int | None, sha256: str | None) -> None:
                 # Checksums of all entries: what was put together from two versions of a file shows here.
                 damaged = archive.testzip()
                 pickled = any(PurePosixPath(entry).name == 'data.pkl' for entry in archive.namelist())
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise FetchFailed(f'it is damaged ({error})') from error
         if damaged or not pickled:
             raise FetchFailed(f'it is damaged ({damaged})' if damaged else 'it is a zip, but no PyTorch file')

@@ -11,6 +11,7 @@ was cut goes on where it stopped.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class LabelOptions(CraftOptions):
         multiple=32,
     )
     link: bool = option(False, 'link to the pictures instead of copying them')
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        if self.teacher != 'craft' and (unused := sorted(given & {'weights', 'cache'})):
+            yield f'--{unused[0]} is for --teacher craft: {self.teacher} is a file of its own'
 
 
 def main() -> None:

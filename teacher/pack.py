@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from models.errors import UserError
 from utils.runtime.cli import run_command
 from utils.runtime.options import MAX_SIDE, Options, option, parse
 
@@ -68,6 +69,10 @@ def main() -> None:
     from models.checkpoint import read_checkpoint, restore, save_checkpoint
     from ocrdistill.points import Point, nearest, to_plain
 
+    if options.target.is_dir() or (options.target.exists() and options.target.samefile(options.source)):
+        raise UserError(
+            f'{options.target} is {"a folder" if options.target.is_dir() else "the source"}: name a new file'
+        )
     checkpoint = read_checkpoint(options.source)
     model = restore(checkpoint).half()
     left_out = ('format', 'version', 'stride', 'resume')
@@ -75,7 +80,7 @@ def main() -> None:
     if options.sizes:
         # Of the rounded weights, which are those that will be used.
         points = choose_points(copy.deepcopy(model).float(), options)
-        entries['points'] = to_plain(points)
+        entries |= {'points': to_plain(points), 'chosen_on': options.data, 'conf_threshold_from': None}
         if entries.get('conf_threshold') is None:  # as of a last.pt
             trained_at = (entries.get('options') or {}).get('imgsz') or max(points)
             threshold, scale = nearest(points, trained_at, Point())

@@ -228,6 +228,8 @@ def plan_file(world, tmp_path, monkeypatch):
         (lambda c: c.update(rows=['a']), "rows is \\['a'\\], expected rows"),
         (lambda c: c['steps'].append('last'), "step 4 is 'last'"),
         (lambda c: c.update(sizes=['big']), 'expected a list of pixels'),
+        (lambda c: c.update(sizes=[100]), 'expected a list of pixels, multiples of 32'),
+        (lambda c: c['flags'].update(all=c['flags']['all'].replace('--noval', '--patience 1')), 'could stop early'),
         (lambda c: c.pop('comparison'), 'comparison is missing or empty'),
     ],
 )

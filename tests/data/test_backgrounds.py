@@ -142,6 +142,8 @@ def test_command(photographs, tmp_path):
         assert done.stdout.count('height (pixels)') == 2
         outputs.append([file.read_bytes() for file in sorted((tmp_path / out / 'images').rglob('*.jpg'))])
     assert outputs[0] == outputs[1] and len(outputs[0]) == 7
+    done = subprocess.run([*command, '--out', tmp_path / 'a'], capture_output=True, text=True, check=True)
+    assert 'nothing to do' in done.stdout and done.stdout.count('height (pixels)') == 2, 'the comparison all the same'
     listed.write_text('set/images/train_icdar/../train_icdar/img_1.png\n')  # as many photographs, but not the same
     done = subprocess.run([*command, '--out', tmp_path / 'a'], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and '--force' in done.stderr

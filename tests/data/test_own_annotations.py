@@ -495,6 +495,17 @@ def test_counts_of_one_folder_for_two_sets(run, photos, tmp_path):
     assert 'without an annotation' not in printed and '.json' not in printed
 
 
+def test_a_label_that_the_test_set_alone_has_can_be_ignored(run, photos, tmp_path):
+    for folder, label in (('notes', 'text'), ('others', 'blurred')):
+        for name in 'ab' if folder == 'notes' else 'c':
+            content = {'imagePath': f'{name}.png', 'shapes': [labelme_shape() | {'label': label}]}
+            write(tmp_path / f'{folder}/{name}.json', content)
+    flags = '--test-annotations', tmp_path / 'others', '--test-images', photos
+    printed, error = run('labelme', tmp_path / 'notes', *flags, '--ignore-label', 'blurred')
+    assert error == '' and "test: 1 picture, 0 words, 1 don't-care region" in printed
+    assert 'no region is labelled' in run('labelme', tmp_path / 'notes', *flags, '--ignore-label', 'torn')[1]
+
+
 def test_a_broken_annotation_is_counted_once(run, photos, tmp_path):
     for name in 'bc':
         write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': [labelme_shape()]})

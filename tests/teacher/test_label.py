@@ -215,8 +215,9 @@ def test_mistakes(mistake, source, tmp_path):
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full/file').touch()
     assert 'exists already' in line('--source', source / 'images/sub', '--out', tmp_path / 'full')
-    line = mistake(command.main, 'label.py', '--teacher', tmp_path / 'nowhere.pt', '--source', source, *out)
-    assert 'nowhere.pt' in line
+    checkpoint = 'label.py', '--teacher', tmp_path / 'nowhere.pt', '--source', source, *out
+    assert 'nowhere.pt' in mistake(command.main, *checkpoint)
+    assert '--weights is for --teacher craft' in mistake(command.main, *checkpoint, '--weights', 'a.pt')
 
 
 def test_craft_labels(source, tmp_path, monkeypatch):

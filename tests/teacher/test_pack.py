@@ -30,6 +30,7 @@ def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, t
         run_here(*run, '--project', tmp_path, '--name', size)
         metrics = json.loads((tmp_path / f'{size}/metrics.json').read_text(encoding='utf-8'))
         assert metrics['conf_threshold'] == point.conf_threshold
+        assert metrics['conf_threshold_from'].endswith(f'chosen on val of {world.data}')
         assert metrics['word_scale'] == list(point.word_scale)
         assert re.search(rf'^{size} pixels: .*\b{metrics["map50"]:.4f}', printed.stdout, re.M)
 
@@ -37,5 +38,7 @@ def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, t
 def test_without_sizes_nothing_is_chosen(world, tmp_path):
     run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt')
     assert load_model(tmp_path / 'a.pt').points == {}
+    failed = run_here('teacher/pack.py', tmp_path / 'a.pt', tmp_path / 'a.pt')
+    assert failed.returncode == 1 and 'a.pt is the source: name a new file' in failed.stderr
     failed = run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt', '--data', world.data)
     assert failed.returncode == 2 and '--data and --device: have a use with --sizes only' in failed.stderr

@@ -54,7 +54,7 @@ def draw_curves(curves: dict[str, list[list[float]]], file: Path, ylabel: str) -
     """Write a line for each run, in the colour of its row: how its score grew, epoch by epoch.
 
     Args:
-        curves: by row, the control first; a list of values for each seed, NaN where an epoch was not validated.
+        curves: by row, a list of values for each seed, NaN where an epoch was not validated.
         file: where to.
         ylabel: which score it is.
     """
@@ -62,7 +62,9 @@ def draw_curves(curves: dict[str, list[list[float]]], file: Path, ylabel: str) -
 
     figure = Figure(figsize=(6.4, 4.2), layout='constrained')
     axis = figure.subplots()
-    for (row, runs), color in zip(curves.items(), itertools.cycle((COLORS['control'], *LINES)), strict=False):
+    lines = itertools.cycle(LINES)
+    for row, runs in curves.items():
+        color = COLORS['control'] if row == 'control' else next(lines)
         for number, values in enumerate(runs):
             known = [(epoch, value) for epoch, value in enumerate(values, 1) if math.isfinite(value)]
             label = f'{row} ({counted(len(runs), "seed")})' if not number else None

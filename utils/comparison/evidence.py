@@ -67,11 +67,22 @@ class Evidence:
             for run in left:
                 if difference := unlike(run):
                     raise UserError(f'{run.folder} was run with other settings: {difference}; give the row a new name')
-                began = read_json(run.record)['processor'] if run.record.is_file() else self.processor
-                if began != self.processor:
-                    raise UserError(f'{run.folder} began on {began}, and this is {self.processor}: move it away first')
+                self._refuse_other_start(run)
             failed += Runner([self.job(run) for run in left], self.count, self.collect).run()
         return failed
+
+    def _refuse_other_start(self, run: Run) -> None:
+        """Raise a UserError where a run that is not over began on another processor, or with other threads."""
+        if not run.record.is_file():
+            return
+        record, threads = read_json(run.record), threads_of(self.count)
+        if record['processor'] != self.processor:
+            raise UserError(
+                f'{run.folder} began on {record["processor"]}, this is {self.processor}: move it away first'
+            )
+        if not run.trained and record['threads'] != threads:
+            count = counted(record['threads'], 'thread')
+            raise UserError(f'{run.folder} began with {count}, now it would have {threads} (--jobs, OMP_NUM_THREADS)')
 
     def runs(self, step: Step) -> list[Run]:
         """The runs of a step, seed by seed. To be asked for when the steps before are done: they make its teachers."""

@@ -14,13 +14,14 @@ from utils.comparison.ledger import KINDS
 from utils.distillation.recipe import read_recipe
 from utils.loading.config import load_data_config
 from utils.runtime.hyp import check_keys
-from utils.runtime.options import parse
+from utils.runtime.options import MAX_SIDE, parse
 from utils.training.options import DistillOptions, TrainOptions
 
 KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
 ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
 STEP_KEYS = ('question', 'rows', 'seeds')
 ALL = 'all'  # kinds
+MULTIPLE = 32  # of pixels, that networks take
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def read_plan(file: Path) -> Plan:
     for label, row in _mapping(content['rows'], None, f'{file}: rows').items():
         rows[label] = _read_row(label, row, flags, ms, str(content['comparison']), file)
     steps = [_read_step(step, rows, f'{file}: step {number}') for number, step in enumerate(content['steps'], 1)]
-    if not _numbers(content['sizes']):
-        raise UserError(f'{file}: sizes is {content["sizes"]!r}, expected a list of pixels')
+    sizes = content['sizes']
+    if not _numbers(sizes) or not all(MULTIPLE <= size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes):
+        raise UserError(f'{file}: sizes is {sizes!r}, expected a list of pixels, multiples of {MULTIPLE}')
     return Plan(file, sorted(content['sizes']), rows, steps)
 
 
@@ -94,6 +96,8 @@ def _read_row(label: str, row: Any, flags: dict, ms: dict, comparison: str, file
     except SystemExit:
         raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
     load_data_config(options.data)  # a mistake must not show hours later
+    if not options.noval and 0 < options.patience < options.epochs:
+        raise UserError(f'{place} could stop early, and rows of one length would differ: --noval or --patience')
     if isinstance(options, DistillOptions):
         read_recipe(options.recipe, options.methods, options)
     method = row.get('method') or ('control' if kind == 'control' else label)

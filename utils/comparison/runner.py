@@ -18,7 +18,7 @@ from utils.runtime.run_folder import write_json
 from utils.training.log import duration
 
 ROOT = Path(__file__).resolve().parents[2]
-POLL, GRACE = 0.2, 60  # seconds between looks at the processes; that they get to end
+POLL, GRACE = 0.2, 600  # seconds between looks at the processes; that they get to end a step and save
 
 
 class Runner:
