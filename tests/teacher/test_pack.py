@@ -3,11 +3,12 @@
 import json
 import re
 
+import pytest
 import torch
 
 from models.checkpoint import load_model, read_checkpoint
 from ocrdistill.points import Point
-from tests.support import run_here
+from tests.support import ROOT, run_here
 from utils.evaluation.report import OperatingPoint
 
 
@@ -42,3 +43,9 @@ def test_without_sizes_nothing_is_chosen(world, tmp_path):
     assert failed.returncode == 1 and 'a.pt is the source: name a new file' in failed.stderr
     failed = run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt', '--data', world.data)
     assert failed.returncode == 2 and '--data and --device: have a use with --sizes only' in failed.stderr
+
+
+@pytest.mark.parametrize('file', ['weights/ocrdistill-n.pt', 'weights/ocrdistill-s.pt', 'teacher/demo/yolov5n.pt'])
+def test_shipped_files_name_no_place_of_a_machine(file):
+    meta = read_checkpoint(ROOT / file).meta
+    assert meta['options'] and not re.search(r'(?:^|[\s"\'=])/\w', json.dumps(meta))
