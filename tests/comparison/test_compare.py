@@ -470,9 +470,11 @@ def test_bold_only_where_the_interval_excludes_zero():
     control = {seed: {'map50': 0.4 + 0.01 * seed, 'seconds': 1.0} for seed in range(3)}
     better = {seed: {'map50': run['map50'] + 0.02 + 0.001 * seed, 'seconds': 1.0} for seed, run in control.items()}
     wild = {seed: {'map50': run['map50'] + 0.02 * seed, 'seconds': 1.0} for seed, run in control.items()}
+    worse = {seed: {'map50': run['map50'] - 0.02 - 0.001 * seed, 'seconds': 1.0} for seed, run in control.items()}
     rows = [summarise('better', 'recipe', better, control), summarise('wild', 'recipe', wild, control)]
-    rows.append(summarise('single', 'recipe', {1: better[1]}, control))
-    better, wild, single = table_lines(rows)[2:]
+    rows += [summarise('single', 'recipe', {1: better[1]}, control), summarise('worse', 'recipe', worse, control)]
+    better, wild, single, worse = table_lines(rows)[2:]
+    assert '**-0.0210 [-0.0235, -0.0185]**' in worse
     assert '**+0.0210 [+0.0185, +0.0235]**' in better
     assert '+0.0200 [-0.0297, +0.0697]' in wild and '**' not in wild
     assert '| 0.4310 ± - | +0.0210 [-] |' in single

@@ -114,3 +114,11 @@ def test_tiles_without_a_word(columns):
     image = np.zeros((90, 200, 3), np.uint8)
     found = detect_sliced(image, lambda tiles: [np.zeros((0, columns)) for _ in tiles], 64, 0.2, 10)
     assert len(found) == 0
+
+
+def test_quads_of_parts_are_joined():
+    def row(x1: int, x2: int, score: float) -> list[float]:
+        return [x1, 10, x2, 60, score, 0, x1, 10, x2, 10, x2, 60, x1, 60]
+
+    found = [np.zeros((0, 14)), np.array([row(100, 600, 0.6)]), np.array([row(400, 900, 0.8)])]
+    np.testing.assert_allclose(merge_views(found, [WHOLE, LEFT, RIGHT]), [row(100, 900, 0.8)], atol=1e-6)

@@ -16,6 +16,7 @@ from tests import inputs
 from tests.support import small_cfg
 from tests.world import SMALL, World, assert_same_run, call, interrupt_at, load, place
 from utils.detection.detector import Detector
+from utils.training.run import TrainingRun
 
 
 @pytest.fixture(scope='module')
@@ -135,7 +136,13 @@ def test_a_yaml_may_ask_for_quads(world, tmp_path):
     assert load_model(tmp_path / 'q.pt').quads
 
 
-def test_train_has_the_flag(capsys):
-    with pytest.raises(SystemExit):
-        call(train.main, 'train.py', '--help')
-    assert '--quads' in capsys.readouterr().out
+def test_polygons_are_taught_as_quads_to_networks_with_quads(world, tmp_path, monkeypatch):
+    hexagon = '0 .2 .3 .3 .25 .6 .25 .7 .3 .6 .35 .3 .35\n'
+    data = inputs.data_set(tmp_path, {'a': hexagon, 'b': hexagon})
+    corners = []
+    monkeypatch.setattr(
+        TrainingRun, '_run', lambda run, *_: corners.append(run.train_set.annotations[0].polygon_list(1, 1))
+    )
+    for flags in ((), ('--quads',)):
+        world.train(tmp_path / 'run', *flags, '--exist-ok', '--epochs', 1, '--data', data)
+    assert [len(polygon) for polygons in corners for polygon in polygons] == [6, 4]

@@ -1,0 +1,62 @@
+"""What a distillation adds, and what it leaves as it is, against values worked out by hand."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from models.yolo import DetectionModel
+from tests.support import boxes_of, small_cfg
+from utils.distillation import find_method
+from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
+from utils.distillation.recipe import parse_recipe
+from utils.loading.batches import Batch
+from utils.runtime.hyp import DEFAULTS
+from utils.training.criterion import DetectionCriterion
+
+
+def pair(quads=True):
+    torch.manual_seed(0)
+    return DetectionModel(small_cfg(0.125), quads=quads), freeze_teacher(DetectionModel(small_cfg(0.25), quads=quads))
+
+
+def distiller(methods, quads):
+    student, teacher = pair(quads)
+    recipe = parse_recipe({'teacher': 't', 'student': 's', 'methods': methods}, 'test')
+    student.eval().training = True
+    return Distiller(student, teacher, recipe, DistillerSettings(DEFAULTS, 64, False)), student
+
+
+def batch_of(**more):
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return images, Batch(images, boxes_of(np.random.default_rng(7), 8, 2), torch.zeros(0, 6), [], [], [], [], **more)
+
+
+def test_quad_method_by_hand():
+    method = find_method('quad')(*pair(), [], torch.Generator())
+    student = [torch.zeros(1, 3, n, n, 4) for n in (4, 2, 1)]
+    teacher = [edges.clone() for edges in student]
+    maps = [torch.full((1, 3, n, n, 6), -50.0) for n in (4, 2, 1)]
+    teacher[0][0, 1, 2, 3] = math.atanh(0.5)  # where the teacher sees a word
+    maps[0][0, 1, 2, 3, 4] = 50
+    teacher[0][0, 0, 0, 0] = 9.0  # where it sees none
+    found = method(SimpleNamespace(student_edges=student, teacher_edges=teacher, teacher_maps=maps))
+    assert found['quad_edges'].item() == pytest.approx(0.45 / 3, rel=1e-4)
+
+
+def test_quads_are_learned_in_distillation_too():
+    criterion, student = distiller({'logit': {}}, True)
+    images, batch = batch_of(edges=torch.rand(8, 5))
+    found = criterion(student, images, batch)
+    plain = DetectionCriterion(student, DEFAULTS, 64, False)(student, images, batch)
+    assert {n: found[n].item() for n in plain} == pytest.approx({n: t.item() for n, t in plain.items()}, rel=1e-5)
+    assert plain['edge'] > 0 and plain['quad'] > 0
+
+
+def test_a_processs_part_of_a_batch():
+    criterion, student = distiller({'hint': {}}, False)
+    images, batch = batch_of()
+    whole, part = criterion(student, images, batch), criterion(student, images, batch._replace(whole=4))
+    assert part['hint'].item() == pytest.approx(whole['hint'].item() / 2)
