@@ -30,18 +30,47 @@ class Known:
         return self.rows[None].expand(len(images), -1, -1), None
 
 
-def test_right_quads_are_right(tmp_path):
+def split_of(folder, pictures: int = 1) -> EvaluationSplit:
+    """Pictures of the three words, two in a batch."""
     for name in ('images', 'labels'):
-        (tmp_path / name).mkdir()
-    cv2.imwrite(str(tmp_path / 'images/a.png'), np.zeros((*SIZE[::-1], 3), np.uint8))
+        (folder / name).mkdir()
     rows = ['0 ' + ' '.join(map(str, (np.array(polygon) / SIZE).ravel())) for polygon in (ON_THE_BORDER, SIX)]
-    (tmp_path / 'labels/a.txt').write_text('\n'.join([*rows, '0 .625 .7 .25 .2']))
-    (tmp_path / 'data.yaml').write_text(f'path: {tmp_path}\ntrain: images\nval: images\nnames: [text]\n')
-    split = EvaluationSplit(load_data_config(tmp_path / 'data.yaml'), 'val', 320)
+    for number in range(pictures):
+        cv2.imwrite(str(folder / f'images/{number}.png'), np.zeros((*SIZE[::-1], 3), np.uint8))
+        (folder / f'labels/{number}.txt').write_text('\n'.join([*rows, '0 .625 .7 .25 .2']))
+    (folder / 'data.yaml').write_text(f'path: {folder}\ntrain: images\nval: images\nnames: [text]\n')
+    return EvaluationSplit(load_data_config(folder / 'data.yaml'), 'val', 320, batch_size=2)
+
+
+def known(split: EvaluationSplit, quads: list) -> Known:
+    """The network that finds quads (n, 4, 2) of the pictures."""
     place = next(iter(split.loader())).letterboxes[0]
+    placed = np.array(quads, np.float32) * (place.scale_x, place.scale_y) + (place.pad_x, place.pad_y)
+    return Known(torch.from_numpy(placed).float())
+
+
+def test_right_quads_are_right(tmp_path):
+    split = split_of(tmp_path)
     rectangle = cv2.boxPoints(cv2.minAreaRect(np.array(SIX, np.float32)))
-    quads = np.array([ON_THE_BORDER, rectangle, BOX], np.float32)
-    quads = quads * (place.scale_x, place.scale_y) + (place.pad_x, place.pad_y)
-    found = evaluate(Known(torch.from_numpy(quads).float()), split.loader(), torch.device('cpu'))
+    model = known(split, [ON_THE_BORDER, rectangle, BOX])
+    found = evaluate(model, split.loader(), torch.device('cpu'))
     assert found.scores['quad_map50_95'] == pytest.approx(1, abs=0.01)
     assert len(found.images[0].label_quads) == 3
+
+
+def test_leaning_neighbours_are_two_words(tmp_path):
+    """Their boxes overlap by an IoU over .5, they do not."""
+    split = split_of(tmp_path)
+    upper = np.array([[20, 60], [100, 20], [102, 26], [22, 66]])
+    found = evaluate(known(split, [upper, upper + (4, 12)]), split.loader(), torch.device('cpu'))
+    assert len(found.images[0].words) == 2
+    assert len(evaluate(known(split, [upper, upper + 1]), split.loader(), torch.device('cpu')).images[0].words) == 1
+
+
+def test_losses_are_means_over_pictures(tmp_path):
+    split, values = split_of(tmp_path, 3), iter((1.0, 4.0))  # of the batch of two, and of the one that is left
+
+    def loss(*_, **__) -> dict[str, torch.Tensor]:
+        return {'box': torch.tensor(next(values))}
+
+    assert evaluate(known(split, [BOX]), split.loader(), torch.device('cpu'), loss=loss).losses == {'box': 2.0}
