@@ -47,6 +47,7 @@ def hmean_of_edges(data: str, size: int) -> tuple[float, float]:
     import torch
     from torchvision.ops import box_iou
 
+    from models.errors import UserError
     from utils.detection.detector import Detector
     from utils.evaluation.evaluate import read_truths
     from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics
@@ -56,8 +57,10 @@ def hmean_of_edges(data: str, size: int) -> tuple[float, float]:
 
     detector = Detector('weights/ocrdistill-n.pt', imgsz=size, conf_thres=LOWEST_THRESHOLD, device='cpu', amp=False)
     files = EvaluationSplit(load_data_config(data), 'val', size).files
-    of_own, of_true = ICDARMetrics(), ICDARMetrics()
-    for file, (quads, dont_care) in zip(files, read_truths(files) or (), strict=True):
+    of_own, of_true, truths = ICDARMetrics(), ICDARMetrics(), read_truths(files)
+    if truths is None:
+        raise UserError(f'{data}: pictures of val have no ICDAR ground truth (gt/)')
+    for file, (quads, dont_care) in zip(files, truths, strict=True):
         rows = detector(file)
         corners = rows[:, 6:].reshape(-1, 4, 2)
         of_own.update(corners.round().astype(int), rows[:, 4], quads, dont_care)

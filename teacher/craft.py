@@ -56,7 +56,7 @@ def main() -> None:
     metrics, before, judged, words, skipped = ICDARMetrics(), 0, 0, 0, []
     for image in tqdm(images, f'CRAFT on {options.task}', unit='picture', disable=None):
         try:
-            known = detector.cache.has(image)
+            known = image.is_file() and detector.cache.has(image)
             found = detector.words(image)
         except Unreadable as error:
             skipped.append(f'{image} ({error})')

@@ -27,7 +27,7 @@ from utils.comparison.options import CompareOptions, seed_list, training_flags
 from utils.comparison.plan import choose, plan, read_choice
 from utils.comparison.runner import Runner, last_error, threads_of
 from utils.comparison.runs import Job, unlike
-from utils.comparison.settings import SCHEDULE, fingerprint, first_difference
+from utils.comparison.settings import RATES, SCHEDULE, fingerprint, first_difference
 from utils.comparison.statistics import mean_sd, paired_difference
 from utils.comparison.table import nothing_learned, summarise, table_lines
 from utils.loading.config import load_data_config
@@ -392,7 +392,8 @@ def test_data_and_files_are_compared_by_content(place):
     assert fingerprint(str(plain)) == fingerprint(str(commented)) != fingerprint(str(place.student))
     assert first_difference({'weights': 'unknown'}, {'weights': 'sha256 1'}) is None  # the file is gone
     assert first_difference({'skip_nonfinite': 0}, {}) is None  # an earlier version told it
-    assert 'from batch to batch' in first_difference({}, {'schedule': SCHEDULE})  # one that changed rates by epochs
+    told = first_difference({}, {RATES: SCHEDULE})  # an earlier version's fell from epoch to epoch
+    assert told == "fall of learning rates was None, now it is 'from batch to batch'"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

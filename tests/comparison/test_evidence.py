@@ -255,6 +255,22 @@ def test_the_list_of_a_plan_by_hand(plan_file):
     )
 
 
+def test_a_run_goes_on_only_as_it_began(plan_file):
+    evidence = Evidence(read_plan(plan_file))
+    run = evidence.runs(evidence.plan.steps[1])[0]
+    run.folder.mkdir(parents=True)
+    record = {'processor': evidence.processor, 'threads': 64}
+    write_json(run.record, record | {'processor': 'a lamp'})
+    evidence._refuse_other_start(run)  # it failed before it had anything to go on with
+    run.last.parent.mkdir()
+    run.last.touch()
+    with pytest.raises(UserError, match='began on a lamp, this is'):
+        evidence._refuse_other_start(run)
+    write_json(run.record, record)
+    with pytest.raises(UserError, match='began with 64 threads, now it would have'):
+        evidence._refuse_other_start(run)
+
+
 def test_a_csv_of_another_processor_or_of_other_rows_is_refused(plan_file):
     evidence = Evidence(read_plan(plan_file))
     labelled = evidence.count_images('control')[0]

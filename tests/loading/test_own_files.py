@@ -312,7 +312,7 @@ def test_four_corners_of_which_two_are_one_are_three(tmp_path, row):
     found = read_label_file(tmp_path / 'a.txt', 1)
     corners = found.annotations.polygon_list(1, 1)
     assert sorted(corners[0].flatten().tolist()) == pytest.approx([0.1, 0.1, 0.1, 0.3, 0.5, 0.5])
-    assert len(found.notes) == (row.count(' ') == 7) and all('two are one' in note for note in found.notes)
+    assert len(found.notes) == (row.count(' ') == 7) and all('two at one point' in note for note in found.notes)
 
 
 def test_confidences_are_left_out_where_asked_for(tmp_path):

@@ -180,6 +180,12 @@ def test_the_command(tmp_path, monkeypatch, tiny_data):
     assert again.returncode == 0, again.stderr
     assert f'{len(images)} had maps before' in again.stdout
     assert again.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+    (tmp_path / 'val.txt').write_text('\n'.join(map(str, [*images, tmp_path / 'gone.jpg'])))
+    content = yaml.safe_load(tiny_data.read_text()) | {'val': str(tmp_path / 'val.txt')}
+    (tmp_path / 'data.yaml').write_text(yaml.safe_dump(content))
+    short = run_here('teacher/craft.py', *flags, '--data', tmp_path / 'data.yaml', '--weights', 'nowhere.pth')
+    assert short.returncode == 0, short.stderr
+    assert 'skipped 1 broken or missing picture' in short.stdout and 'gone.jpg' in short.stdout
 
 
 def test_mistakes(mistake, tmp_path, tiny_data):

@@ -121,7 +121,7 @@ def test_a_batch_of_the_trainer(tmp_path):
 
 
 def test_fitness():
-    assert fitness_of({'map50': 1.0, 'map50_95': 0.0}) == pytest.approx(0.1)
+    assert fitness_of({'map50': 1.0, 'map50_95': 0.5}) == pytest.approx(0.55)
 
 
 def test_second_update_of_the_average():

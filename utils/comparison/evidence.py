@@ -73,8 +73,8 @@ class Evidence:
 
     def _refuse_other_start(self, run: Run) -> None:
         """Raise a UserError where a run that is not over began on another processor, or with other threads."""
-        if not run.record.is_file():
-            return
+        if not run.record.is_file() or not (run.trained or run.last.is_file()):
+            return  # it begins anew
         record, threads = read_json(run.record), threads_of(self.count)
         if record['processor'] != self.processor:
             raise UserError(

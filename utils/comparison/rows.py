@@ -97,7 +97,7 @@ def _read_row(label: str, row: Any, flags: dict, ms: dict, comparison: str, file
         raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
     load_data_config(options.data)  # a mistake must not show hours later
     if not options.noval and 0 < options.patience < options.epochs:
-        raise UserError(f'{place} could stop early, and rows of one length would differ: --noval or --patience')
+        raise UserError(f'{place} could stop early, and rows of one length would differ: give --noval or --patience 0')
     if isinstance(options, DistillOptions):
         read_recipe(options.recipe, options.methods, options)
     method = row.get('method') or ('control' if kind == 'control' else label)

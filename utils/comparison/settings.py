@@ -20,7 +20,7 @@ from utils.training.options import TrainingOptions
 # by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
 AGREED = {name: each.default for name, each in options_of(TrainingOptions).items() if each.agree}
 FREE = options_of(TrainingOptions).keys() - AGREED
-SCHEDULE = 'from batch to batch'  # of learning rates; an earlier version's fell from epoch to epoch, and it told none
+RATES, SCHEDULE = 'fall of learning rates', 'from batch to batch'  # before, from epoch to epoch, and not told
 UNKNOWN = 'unknown'  # content of a file that is not there any more
 
 
@@ -53,7 +53,7 @@ def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
         hyp: all hyperparameters.
     """
     found = {key: opt.get(key, default) for key, default in sorted(AGREED.items())}
-    found |= {'data': os.path.normpath(opt['data']), 'device type': device_type(opt['device']), 'schedule': SCHEDULE}
+    found |= {'data': os.path.normpath(opt['data']), 'device type': device_type(opt['device']), RATES: SCHEDULE}
     found |= {**dict(flatten(hyp, 'hyp')), **dict(flatten(read_yaml(opt['data']), 'data'))}
     if 'recipe_content' not in opt:
         cfg = opt['cfg'] or ('' if opt['weights'] else 'models/yolov5n.yaml')

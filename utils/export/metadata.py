@@ -64,7 +64,7 @@ def describe(
             'options': {name: _told(options[name]) for name in TOLD if options.get(name) not in (None, '')},
             'epoch': checkpoint.meta.get('epoch'),
             'metrics': checkpoint.meta.get('metrics') or {},
-            'chosen_on': checkpoint.meta.get('chosen_on'),  # None: on val of the training's data
+            'chosen_on': _told(checkpoint.meta.get('chosen_on')),  # None: on val of the training's data
             'conf_threshold_from': checkpoint.meta.get('conf_threshold_from'),  # None: chosen on val
         },
         'versions': versions(),

@@ -98,7 +98,7 @@ class TextDataset(Dataset):
             self._add_unlabelled(Path(unlabelled), data)
         if rect:
             self._sort_by_aspect()
-        self.labels = [a[~a.dont_care].rows(1, 1) for a in self.annotations]
+        self.labels = self._rows()
         self.maps: TextDataset | None = None
         self._input_shapes = self._plan_shapes(batch_size, stride, pad) if rect else None
         self._cache = None
@@ -157,11 +157,15 @@ class TextDataset(Dataset):
         ]
         self.summary += '\n' + '\n'.join(lines)
 
+    def _rows(self) -> list[np.ndarray]:
+        return [a[~a.dont_care].rows(1, 1) for a in self.annotations]
+
     def learn_quads(self) -> None:
         """For a network that predicts quads: a word with other than four corners is taught as the smallest rectangle
         around it, box and all; without edges where that rectangle leaves the picture."""
         for index, annotations in enumerate(self.annotations):
             self.annotations[index] = annotations.as_quads(*self.shapes[index].tolist())
+        self.labels = self._rows()
 
     def fingerprint(self) -> str:
         """A digest of the pictures' names, sizes and annotations, in their order."""

@@ -24,7 +24,7 @@ BOX_COLUMNS = 5  # class x y w h
 MIN_POLYGON_COLUMNS = 7  # class and three points
 TWO_FORMS = 12  # coordinates of a row that holds x y w h and x1 y1 ... x4 y4
 SIX_CORNERS = '13 columns are taken as six corners; they could be a box and four corners that do not fit it'
-REPEATED = 'four corners of which two are one: they are taken as three'
+REPEATED = 'four corners with two at one point: they are taken as three'
 CROSSING = 'four corners whose edges cross: they are put in order'
 MAX_COLUMNS = 2001  # far more than a word has corners
 
