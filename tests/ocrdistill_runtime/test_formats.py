@@ -269,3 +269,8 @@ def test_unknown_recognisers_are_refused(monkeypatch):
     monkeypatch.setenv('PATH', '')
     with pytest.raises(UserError, match='no program tesseract'):
         recognisers.make_recogniser('tesseract')
+
+
+def test_low_words_are_enlarged_for_tesseract_and_others_left():
+    low, high = np.zeros((8, 40, 3), np.uint8), np.zeros((64, 90, 3), np.uint8)
+    assert [recognisers._enlarged(crop).size for crop in (low, high)] == [(160, 32), (90, 64)]
