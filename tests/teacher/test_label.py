@@ -217,7 +217,8 @@ def test_mistakes(mistake, source, tmp_path):
     assert 'exists already' in line('--source', source / 'images/sub', '--out', tmp_path / 'full')
     checkpoint = 'label.py', '--teacher', tmp_path / 'nowhere.pt', '--source', source, *out
     assert 'nowhere.pt' in mistake(command.main, *checkpoint)
-    assert '--weights is for --teacher craft' in mistake(command.main, *checkpoint, '--weights', 'a.pt')
+    failed = run_here('teacher/label.py', *checkpoint[1:], '--weights', 'a.pt')
+    assert failed.returncode == 2 and '--weights is for --teacher craft' in failed.stderr
 
 
 def test_craft_labels(source, tmp_path, monkeypatch):
