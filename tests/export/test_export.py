@@ -149,7 +149,7 @@ def test_onnx_runs_without_us(dynamic_onnx, shape):
     images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     expected = load_model(dynamic_onnx.with_suffix('.pt'), fuse=False)(images)[0].numpy()
     found = onnxruntime.InferenceSession(str(dynamic_onnx)).run(['boxes'], {'images': images.numpy()})[0]
-    assert found.shape == expected.shape == (shape[0], 3 * shape[2] * shape[3] // 1024 * 21, 7)
+    assert found.shape == expected.shape == (shape[0], 3 * shape[2] * shape[3] // 1024 * 21, 11)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
 
 
