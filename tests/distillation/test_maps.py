@@ -194,3 +194,5 @@ def test_pictures_without_maps(world, tmp_path, mistake, kept):
     line = mistake(distill.main, 'distill.py', *flags, '--maps', kept.folder)
     assert 'training pictures have no maps of CRAFT in ' in line
     assert f'python teacher/craft.py --data {world.data} --task train' in line
+    line = mistake(distill.main, 'distill.py', *flags, '--methods', 'logit', '--maps', kept.folder)
+    assert 'has no use: no method of the recipe is maps' in line

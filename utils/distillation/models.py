@@ -16,6 +16,7 @@ from utils.loading.dataset import TextDataset
 from utils.loading.files import file_sha256
 from utils.loading.listing import list_images
 from utils.loading.maps import MapDataset
+from utils.runtime.options import options_of
 from utils.runtime.words import counted
 from utils.training.options import DistillOptions, TeacherOptions
 from utils.training.resolve import Start
@@ -150,6 +151,8 @@ def resolve_recipe(start: Start[DistillOptions], published: str | None = None) -
     require_teacher(recipe, options.data)
     take_own_yaml(recipe, options)
     refuse_frozen(recipe, options.freeze)
+    if options.maps != options_of(DistillOptions)['maps'].default and not recipe.needs_maps:
+        raise UserError(f'--maps {options.maps} has no use: no method of the recipe is maps')
     options.teacher_imgsz = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz, options.crop)
     options.recipe_content = recipe.as_dict()
     return recipe
