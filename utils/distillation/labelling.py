@@ -73,7 +73,7 @@ def make_teacher(options: TeacherSettings) -> Teacher:
         imgsz = craft.canvas
     else:
         detector = Detector(options.teacher, device=options.device, imgsz=options.imgsz)
-        sure, sha, imgsz = detector.conf_thres, _digest_of(options.teacher), detector.imgsz
+        sure, sha, imgsz = detector.conf_thres, _digest_of(detector, options.teacher), detector.imgsz
         quads = detector.model.quads
 
         def words(file: Path) -> Words:
@@ -92,10 +92,9 @@ def make_teacher(options: TeacherSettings) -> Teacher:
     return Teacher(words, quads, sure, unsure, identity | ({'sha256': sha} if sha else {'md5': MD5}))
 
 
-def _digest_of(teacher: str) -> str:
+def _digest_of(detector: Detector, teacher: str) -> str:
     """What tells one network from another: the SHA-256 of its file, with its weights where they lie beside it."""
-    file = Path(teacher)
-    file = next(file.glob('*.xml')) if file.is_dir() else file
+    file = Path(getattr(detector.model, 'file', teacher))  # an export in a folder knows its own
     weights = file.with_suffix('.bin')
     if file.suffix in ('.xml', '.param') and weights.is_file():
         return f'{file_sha256(file)} {file_sha256(weights)}'
