@@ -15,8 +15,8 @@ from models.errors import UserError
 from utils.runtime.cli import run_command
 from utils.runtime.options import Options, option, parse
 
-CURVES = {'labelled': 'labelled pictures', 'crops': 'crops of the training'}
-FILES = {'labelled': 'labelled', 'crops': 'length'}
+# Of a curve: what it is over, in words, and the end of its file's name
+CURVES = {'labelled': ('labelled pictures', 'labelled'), 'crops': ('crops of the training', 'length')}
 DRAWN = ('map50', 'icdar_hmean')
 
 
@@ -35,7 +35,7 @@ def draw(every: list, over: str, file: Path, split: str) -> str:
     from utils.comparison.gains import AGAINST, curves
     from utils.comparison.statistics import METRICS
 
-    panels = {}
+    panels, words = {}, CURVES[over][0]
     for metric in DRAWN:
         for size in sorted({series.pixels for series in every}):
             part = [series for series in every if series.pixels == size]
@@ -43,9 +43,9 @@ def draw(every: list, over: str, file: Path, split: str) -> str:
             if any(found.values()):
                 panels[f'{METRICS[metric]}, {split}, {size} pixels: gain of the teacher'] = found
     if not panels:
-        return f'No curve over the {CURVES[over]}: no method has gains at two of their numbers.'
-    draw_gains(panels, file, f'{CURVES[over]} (95 % intervals; filled points exclude 0)')
-    return f'Gains over the {CURVES[over]}: {file}'
+        return f'No curve over the {words}: no method has gains at two of their numbers.'
+    draw_gains(panels, file, f'{words} (95 % intervals; filled points exclude 0)')
+    return f'Gains over the {words}: {file}'
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def main() -> None:
         raise UserError(f'{options.files[0]} has no results on {options.split}')
     print('\n'.join(tables(every)))
     folder = make_folder(options.out or options.files[0].parent)
-    for over, name in FILES.items():
-        print(draw(every, over, folder / f'{options.files[0].stem}_{name}.png', options.split))
+    for over, (_, end) in CURVES.items():
+        print(draw(every, over, folder / f'{options.files[0].stem}_{end}.png', options.split))
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from ocrdistill.errors import Unreadable, UserError
     from ocrdistill.reading.reader import TextReader
 
+__version__ = '1.0.0'
 __all__ = ['TextDetector', 'TextReader', 'Unreadable', 'UserError', 'Word']
 WHERE = {
     'TextDetector': 'ocrdistill.detector',

@@ -5,10 +5,11 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ocrdistill import __version__
 from ocrdistill.command import end_plainly, silence
 from ocrdistill.errors import Unreadable, UserError
 from ocrdistill.whole_files import replacing
@@ -21,6 +22,7 @@ FORMATS = ('text', 'json', 'hocr', 'alto')
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog='ocrdistill', description='Find and read the words in pictures.')
+    parser.add_argument('--version', action='version', version=f'%(prog)s {__version__}')
     commands = parser.add_subparsers(dest='command', required=True)
     detect = commands.add_parser('detect', help='find words', description='Find words in pictures.')
     read = commands.add_parser('read', help='find words and read them', description='Find words and read them.')
@@ -48,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument('--crops', type=Path, metavar='DIR', help='write each word, levelled, in reading order')
     detect.add_argument('--json', type=Path, metavar='FILE', help='write boxes, corners, scores, lines; - prints them')
     read.add_argument('--format', choices=FORMATS, default='text', help='of what is written (default text)')
-    read.add_argument('--out', type=Path, metavar='FILE', help='write there (default: print)')
+    read.add_argument('--out', type=Path, metavar='FILE', help='write there (default: -, print)')
     read.add_argument('--recogniser', choices=RECOGNISERS, default='rapidocr', help='(default rapidocr)')
     read.add_argument('--language', metavar='LANG', help='of tesseract, such as eng or deu+fra')
     return parser
@@ -72,7 +74,7 @@ def run_detect(options: argparse.Namespace) -> None:
     from ocrdistill.detector import TextDetector
     from ocrdistill.reading.formats import to_json
 
-    images = Images(options.sources)
+    images = Images(options.sources, [folder for folder in (options.draw, options.crops) if folder])
     printed = options.json is not None and str(options.json) == '-'
     with Report(to_json if options.json else None, None if printed else options.json, images) as report:
         detector = TextDetector(**detector_options(options))
@@ -89,13 +91,14 @@ def run_read(options: argparse.Namespace) -> None:
     from ocrdistill.reading.formats import FORMATS as WRITERS
     from ocrdistill.reading.reader import TextReader
 
-    images = Images(options.sources)
-    with Report(WRITERS[options.format], options.out, images) as report:
+    images = Images(options.sources, [folder for folder in (options.draw, options.crops) if folder])
+    out = None if str(options.out) == '-' else options.out
+    with Report(WRITERS[options.format], out, images) as report:
         reader = TextReader(options.recogniser, language=options.language, **detector_options(options))
         for name, image in images:
             words = reader(image)
             report.add(name, image, words)
-            if images.several or options.out:
+            if images.several or out:
                 say(f'{name}: {counted(len(words), "word")}', sys.stderr)
             write_pictures(options, name, image, words, images)
     images.end()
@@ -118,6 +121,8 @@ class Report:
         self.write, self.file = write, file
         self.pages: list[Any] = []
         if file is None:
+            if write and sys.stdout is None:
+                raise UserError('standard output is closed: name a file')
             return
         images.protect(file)
         if file.is_dir():
@@ -128,7 +133,7 @@ class Report:
             with file.open('ab'):  # it may be written
                 pass
         if new:
-            file.unlink()
+            file.resolve().unlink()  # not a link to it
 
     def add(self, name: Any, image: Any, words: list[Any]) -> None:
         """Keep the words of an image (H, W, 3), without its pixels."""
@@ -152,8 +157,8 @@ class Report:
         text = self.write(self.pages)
         if self.file is not None:
             place = self.file.resolve()
-            # No pipe, and no file in a folder that takes no other one.
-            whole = (place.is_file() or not place.exists()) and os.access(place.parent, os.W_OK)
+            # No pipe, which exists where its resolved name does not; no file in a folder that takes no other one.
+            whole = (place.is_file() or not self.file.exists()) and os.access(place.parent, os.W_OK)
             with replacing(place) if whole else contextlib.nullcontext(self.file) as file:
                 # What UTF-8 cannot hold, of names, becomes an escape, which JSON reads back.
                 file.write_text(text, encoding='utf-8', errors='backslashreplace')
@@ -169,10 +174,10 @@ class Images:
     Iterating yields name and pixels (H, W, 3).
     """
 
-    def __init__(self, sources: list[str]):
+    def __init__(self, sources: list[str], outputs: Sequence[Path] = ()):
         from ocrdistill.sources import find_images
 
-        self.files, self.left_out = find_images(sources)
+        self.files, self.left_out = find_images(sources, outputs)
         self.real = {os.path.realpath(file) for file in self.files.values()}
         self.failed: list[str] = []
         self.written: set[Path] = set()
@@ -192,6 +197,7 @@ class Images:
                 self.count += 1
                 if isinstance(image, Unreadable):
                     self.failed.append(f'{name} ({image})')
+                    say(f'{name}: not read ({image})', sys.stderr)
                 else:
                     yield name, image
 

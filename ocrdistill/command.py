@@ -31,6 +31,8 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
     raise_on_signals()
     try:
         main()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, and not when the interpreter ends, where a failure has no handler
     except UserError as error:
         say(f'error: {" ".join(str(error).split())}')
         sys.exit(1)
@@ -42,6 +44,8 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
     except OSError as error:  # a folder that may not be entered, a name that is too long
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
             raise
+        if error.filename is None and sys.stdout is not None:
+            silence(sys.stdout)  # what it holds would fail once more
         say(f'error: {"" if error.filename is None else f"{error.filename}: "}{error.strerror}')
         sys.exit(1)
 

@@ -1,7 +1,10 @@
 """Words of pictures: TextDetector."""
 
 import logging
+import operator
+import os
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +101,14 @@ class TextDetector:
     ):
         if colours not in ('RGB', 'BGR'):
             raise UserError(f"colours: {colours!r}, expected 'RGB' or 'BGR'")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise UserError(f'threshold: {threshold}, expected 0 to 1')
-        if slice is not None and not isinstance(slice, bool) and slice < MIN_TILE:
-            raise UserError(f'slice: {slice}, expected tiles of {MIN_TILE} pixels at least')
-        if max_words is not None and max_words < 1:
-            raise UserError(f'max_words: {max_words}, expected 1 or more')
-        if threads is not None and threads < 1:
-            raise UserError(f'threads: {threads}, expected 1 or more')
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise UserError(f'threshold: {threshold!r}, expected 0 to 1')
+        if slice is not None and not isinstance(slice, bool):
+            slice = _whole('slice', slice, MIN_TILE, f'tiles of {MIN_TILE} pixels at least')
+        if max_words is not None:
+            max_words = _whole('max_words', max_words, 1, '1 or more')
+        if threads is not None:
+            threads = _whole('threads', threads, 1, '1 or more')
         network = OnnxNetwork(network_file(model), threads, providers)
         about = network.about
         side = _side(size, about, str(model) in INSTALLED)
@@ -143,8 +146,17 @@ class TextDetector:
         ]
 
 
+def _whole(option: str, value: Any, least: int, expected: str) -> int:
+    """A whole number, Python's or NumPy's. Raises UserError."""
+    if isinstance(value, bool) or not hasattr(value, '__index__') or value < least:
+        raise UserError(f'{option}: {value!r}, expected {expected}')
+    return operator.index(value)
+
+
 def network_file(model: str | Path) -> Path:
     """The .onnx file that a model's name stands for. Raises UserError."""
+    if not isinstance(model, (str, os.PathLike)):
+        raise UserError(f'model: {model!r}, expected a name or a .onnx file')
     if str(model) not in INSTALLED:
         return Path(model)
     file = NETWORKS / f'{model}.onnx'
@@ -159,9 +171,10 @@ def _side(size: str | int | None, about: Metadata, installed: bool) -> int:
     if size is None and not installed:
         return about.long_side
     chosen = 'balanced' if size is None else size
-    side = SIZES.get(chosen) if isinstance(chosen, str) else chosen
-    if not isinstance(side, int) or not 0 < side <= MAX_SIDE:
-        raise UserError(f'size: {size!r}, expected {", ".join(map(repr, SIZES))} or pixels')
+    expected = f'{", ".join(map(repr, SIZES))} or pixels'
+    side = _whole('size', SIZES.get(chosen, chosen) if isinstance(chosen, str) else chosen, 1, expected)
+    if side > MAX_SIDE:
+        raise UserError(f'size: {size!r}, expected {expected}')
     if about.input_size and side != about.long_side:
         LOG.warning('%s takes %d pixels only, whatever size says', about.file, about.long_side)
         return about.long_side

@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,6 +22,12 @@ if HAS_HEIF:
 
     pillow_heif.register_heif_opener()
 
+# What is read: no EPS, which is a program that Ghostscript would run. The first five need no further module of Pillow.
+FORMATS = (
+    *('JPEG', 'PNG', 'BMP', 'GIF', 'PPM'),
+    *('TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'TGA', 'DIB', 'ICO', 'PCX', 'PSD', 'SGI'),
+    *(('HEIF',) if HAS_HEIF else ()),
+)
 MAX_BYTES = 1 << 30  # of an image's file
 FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a complete file ends with
 HEIF_START = re.compile(rb'....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1)', re.DOTALL)
@@ -49,11 +55,17 @@ Decode = Callable[[Path, int, str], 'np.ndarray | None']
 _said: set[str] = set()
 
 
-def read_image(path: Path, page: int | None = None, decode: Decode | None = None) -> np.ndarray:
+def open_image(file: str | Path | IO[bytes]) -> Image.Image:
+    """Pillow's Image.open, for FORMATS alone. The format goes by what the file holds, whatever its name says."""
+    return Image.open(file, formats=FORMATS)
+
+
+def read_image(path: str | Path, page: int | None = None, decode: Decode | None = None) -> np.ndarray:
     """Read an image of any colour mode and depth, upright as its EXIF says, or else its XMP.
 
     Args:
-        page: of a file of several images, one of `pages(path)`; None: the first of them.
+        path: the file.
+        page: of a file of several images, one of `pages(path)`, which begin with 0; None: the first of them.
         decode: reads what Pillow cannot, see Decode.
 
     Returns:
@@ -64,11 +76,12 @@ def read_image(path: Path, page: int | None = None, decode: Decode | None = None
     Raises:
         Unreadable: the file is missing, broken or of an unknown format, or of dark 16-bit colours without `decode`.
     """
+    path = Path(path)
     if problem := unfit(path):
         raise Unreadable(problem)
     with _unreadable():
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 return _pixels(image, path, go_to(image, page), decode)
         except UnidentifiedImageError:
             if decode is None or (pixels := decode(path, page or 0, '')) is None:
@@ -91,7 +104,7 @@ def read_all(path: Path, decode: Decode | None = None) -> Iterator[tuple[int, np
         except Unreadable as error:
             yield numbers[0], error
         return
-    with Image.open(path) as image:
+    with open_image(path) as image:
         for number in numbers:
             found: np.ndarray | Unreadable
             try:
@@ -123,16 +136,16 @@ def upright_rgb(image: Image.Image) -> np.ndarray:
     return np.ascontiguousarray(UPRIGHT.get(orientation_of(image), np.asarray)(pixels))
 
 
-def pages(path: Path) -> list[int]:
+def pages(path: str | Path) -> list[int]:
     """Numbers of the images in a file: [0] of most; all pages of a TIFF but thumbnails, all frames of an animation.
 
     Raises:
         Unreadable: the file is missing, broken or of an unknown format.
     """
-    if problem := unfit(path):
+    if problem := unfit(Path(path)):
         raise Unreadable(problem)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return pages_of(image)
     except UnidentifiedImageError:
         return [0]

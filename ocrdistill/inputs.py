@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ocrdistill.errors import Unreadable, UserError
-from ocrdistill.images import Decode, go_to, pages, pages_of, read_image, upright_rgb
+from ocrdistill.images import Decode, go_to, open_image, pages, pages_of, read_image, upright_rgb
 
 TAKEN = (
     "give a path, a file's bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats "
@@ -60,7 +60,7 @@ def _read(path: Path, decode: Decode | None) -> np.ndarray:
     try:
         numbers = pages(path)
         if len(numbers) > 1:
-            more = 'give what ocrdistill.images.read_image(path, page) gives'
+            more = 'give what ocrdistill.images.read_image(path, page) gives, pages from 0'
             raise UserError(f'{path} holds {len(numbers)} images: {more}')
         return read_image(path, numbers[0], decode)
     except Unreadable as error:
@@ -78,7 +78,7 @@ def _from_pil(image: Image.Image) -> np.ndarray:
 
 def _from_bytes(content: bytes) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             if (count := len(pages_of(image))) > 1:
                 raise UserError(f'{len(content)} bytes that hold {count} images: give one of them')
             go_to(image)  # pages_of has looked at all pages of a TIFF

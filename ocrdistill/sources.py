@@ -12,8 +12,13 @@ from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
 from ocrdistill.images import Decode, read_all
 
 
-def find_images(sources: Sequence[str | Path]) -> tuple[dict[PurePosixPath, Path], str]:
+def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> tuple[dict[PurePosixPath, Path], str]:
     """The images that files and folders (recursive) mean.
+
+    Args:
+        sources: the files and folders.
+        outputs: folders that are written to. What lies below one is no source, unless it is asked for: an earlier run
+            has drawn it.
 
     Returns:
         {name: file}, the name its path below the folder that holds all of them; and a line on what lies in the folders
@@ -22,7 +27,7 @@ def find_images(sources: Sequence[str | Path]) -> tuple[dict[PurePosixPath, Path
     Raises:
         UserError: there is no such source, or they hold no images.
     """
-    files, roots, rest = [], [], []
+    files, roots, rest, drawn = [], [], [], 0
     for given in sources:
         source = Path(given)
         if not str(given):  # of a shell variable that is not set; as a path it would be the current folder
@@ -34,6 +39,9 @@ def find_images(sources: Sequence[str | Path]) -> tuple[dict[PurePosixPath, Path
             roots.append(os.path.abspath(source.parent))
             continue
         found = walk(source)
+        below = [folder for folder in outputs if _lies_in(folder, source)]
+        earlier = {file for file in found for folder in below if _lies_in(file, folder)}
+        found, drawn = [file for file in found if file not in earlier], drawn + len(earlier)
         files += sorted((file for file in found if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
         rest += [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]
         roots.append(os.path.abspath(source))
@@ -41,7 +49,13 @@ def find_images(sources: Sequence[str | Path]) -> tuple[dict[PurePosixPath, Path
         raise UserError(f'no images in {", ".join(map(str, sources))} ({left_out(rest) or "it is empty"})')
     root = os.path.commonpath(roots)
     absolute = [Path(os.path.abspath(file)) for file in files]
-    return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, left_out(rest)
+    notes = [left_out(rest), f'left out: {drawn} in folders that are written to' if drawn else '']
+    return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, '; '.join(filter(None, notes))
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether it lies below a folder and is not the folder itself."""
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def natural_key(file: Path) -> list[tuple[int, str]]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from models.errors import UserError
 from ocrdistill.files import walk
-from ocrdistill.images import UPRIGHT, orientation_of
+from ocrdistill.images import UPRIGHT, open_image, orientation_of
 from utils.loading.files import is_image
 from utils.loading.images import load_image
 from utils.loading.labels import find_companion, read_labels
@@ -69,7 +69,7 @@ def draw_photograph(
 def read_reduced(file: Path, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 BGR; a JPEG is decoded at 1/2 or 1/4 where that is still larger than `size`. Raises UserError."""
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             (wide, high), orientation, form = image.size, orientation_of(image), image.format
         if wide * high > MAX_PIXELS:
             raise UserError(f'{file}: {wide}x{high} pixels are more than {MAX_PIXELS // 10**6} million')

@@ -159,8 +159,8 @@ def _height(line: list[Word]) -> int:
 def _baseline(line: list[Word], left: int, bottom: int) -> str:
     """hOCR's slope, and offset in pixels from the lower left corner of the line's box (y points down)."""
     ends = np.concatenate([word.quad[[3, 2]] for word in line])
-    spread = np.ptp(ends[:, 0])
-    slope = float(np.polyfit(ends[:, 0], ends[:, 1], 1)[0]) if spread >= 1 else 0.0
+    across, down = np.ptp(ends, axis=0)  # a line that runs up or down has no slope that a baseline can tell
+    slope = float(np.polyfit(ends[:, 0], ends[:, 1], 1)[0]) if across >= max(down, 1) else 0.0
     offset = float((ends[:, 1] - slope * (ends[:, 0] - left)).mean()) - bottom
     return f'baseline {slope:.3f} {offset:.0f}'
 

@@ -408,6 +408,17 @@ def test_a_table_looks_for_the_teacher_that_was_trained_with(monkeypatch):
     assert read_choice(choose('xn_maskdiff'), options) == trained and trained.teacher == 'models/yolov5s.yaml'
 
 
+def test_runs_of_several_processors_are_pointed_out(place):
+    comparison = place.plan('--seeds', 1)
+    for run, kind in zip(comparison.runs, ('a lamp', 'a stove'), strict=True):
+        fabricate(run, 0.4, 0.3)
+        run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {'processor': kind}))
+    warning = '**Runs of several processors stand side by side (a lamp; a stove): one seed differs between them.**'
+    assert warning in comparison.markdown()
+    run.record.write_text(json.dumps(json.loads(run.record.read_text()) | {'processor': 'a lamp'}))
+    assert 'several processors' not in comparison.markdown()
+
+
 def test_table_of_fabricated_runs(place, capsys):
     values = {'control': [(0.40, 0.30), (0.44, 0.32), (0.45, 0.34)], 'xn_maskdiff': [(0.42, 0.30), (0.47, 0.31)]}
     values['xn_maskdiff'].append(None)

@@ -23,7 +23,7 @@ def line(row: str, seed: int, map50: float, **more) -> dict:
     scores = dict.fromkeys(SCORES) | {'precision': 0.5, 'recall': 0.4, 'map50': map50, 'map50_95': map50 / 2}
     found = {'comparison': 'first', 'row': row, 'method': row, 'kind': 'recipe', 'seed': seed, 'crops': 1000}
     found |= {'labelled': 100, 'unlabelled': 0, 'split': 'test', 'pixels': 640, 'seconds': 200, 'threads': 2}
-    return found | scores | {'commit': 'abc', 'machine': 'a lamp'} | more
+    return found | scores | {'settings': 'f00', 'commit': 'abc', 'machine': 'a lamp'} | more
 
 
 def control(seed: int, map50: float, name: str = 'control', **more) -> dict:
@@ -90,6 +90,12 @@ def test_controls_of_another_method_are_not_the_control():
     mix = next(series for series in every if series.row == 'mix')
     assert control_of(mix, every, 1).row == 'control'
     assert '| control_lr | control (the same length) | 3 | ' in '\n'.join(tables(every))
+
+
+def test_two_controls_of_one_length_are_refused():
+    lines = [*three_seeds(), *(control(seed, 0.1, 'control_again') for seed in range(3))]
+    with pytest.raises(UserError, match='control and control_again are both the control of 1,000 crops'):
+        tables(series_of(lines, 'test'))
 
 
 def test_splits_are_kept_apart():
@@ -231,6 +237,10 @@ def plan_file(world, tmp_path, monkeypatch):
         (lambda c: c.update(sizes=[100]), 'expected a list of pixels, multiples of 32'),
         (lambda c: c['flags'].update(all=c['flags']['all'].replace('--noval', '--patience 1')), 'could stop early'),
         (lambda c: c.pop('comparison'), 'comparison is missing or empty'),
+        (lambda c: c['rows']['mix'].update(flags='--epochs 1 --imgsz 96'), 'imgsz is 64 in control and 96 in mix'),
+        (lambda c: c['rows']['mix'].update(flags='--epochs 1 --lr0 .1'), 'control and mix have other hyperparameters'),
+        (lambda c: c['flags'].update(control=''), "the start is '' in control and '.*quads.pt' in mix"),
+        (lambda c: c['rows']['mix'].update(flags='--epochs 1 --batch-size -1'), 'row mix: --batch-size -1 goes by'),
     ],
 )
 def test_mistakes_in_a_plan(plan_file, change, words):
@@ -274,7 +284,7 @@ def test_a_run_goes_on_only_as_it_began(plan_file):
 def test_a_csv_of_another_processor_or_of_other_rows_is_refused(plan_file):
     evidence = Evidence(read_plan(plan_file))
     labelled = evidence.count_images('control')[0]
-    own = {'labelled': labelled, 'crops': labelled}
+    own = {'labelled': labelled, 'crops': labelled, 'settings': evidence.plan.rows['control'].settings}
     write_ledger(evidence.file, [control(0, 0.4, **own)])
     with pytest.raises(UserError, match='tiny.csv has runs of a lamp, and this is'):
         evidence.refuse_other_processor()
@@ -285,15 +295,42 @@ def test_a_csv_of_another_processor_or_of_other_rows_is_refused(plan_file):
     evidence.refuse_other_processor()
     assert evidence.done() == {('control', 1)}, 'of seed 2 other sizes and val are lacking'
     write_ledger(evidence.file, [control(0, 0.4, machine=evidence.processor, **own | {'crops': 7})])
-    with pytest.raises(UserError, match=f'control has 7 crops, and the plan says {labelled}: give the row a new name'):
+    with pytest.raises(UserError, match=f'control has 7 crops, and the plan says {labelled}: give the rows new names'):
         evidence.done()
 
 
-def test_the_plan_that_is_shipped():
-    plan = read_plan(ROOT / 'docs/evidence/icdar2015.yaml')
-    assert {row.kind for row in plan.rows.values()} == {'control', 'recipe', 'teacher'}
+def test_a_row_whose_flags_changed_is_not_taken_for_done(plan_file):
+    evidence = Evidence(read_plan(plan_file))
+    labelled = evidence.count_images('control')[0]
+    more = {'labelled': labelled, 'crops': labelled, 'machine': evidence.processor}
+    before = {name: row.settings for name, row in evidence.plan.rows.items()}
+    content = yaml.safe_load(plan_file.read_text())
+    plan_file.write_text('# a remark\n' + yaml.safe_dump(content))
+    assert {name: row.settings for name, row in read_plan(plan_file).rows.items()} == before
+    assert len(set(before.values())) == len(before)
+    content['flags']['all'] += ' --lr0 0.003'
+    plan_file.write_text(yaml.safe_dump(content))
+    write_ledger(evidence.file, [control(0, 0.4, settings=before['control'], **more)])
+    assert evidence.done() == set()
+    with pytest.raises(UserError, match='control ran with other flags, recipe or hyp than now'):
+        Evidence(read_plan(plan_file)).done()
+
+
+@pytest.mark.parametrize('file', sorted((ROOT / 'docs/evidence').glob('*.yaml')), ids=lambda file: file.stem)
+def test_plans_that_are_shipped(file):
+    plan = read_plan(file)
     used = {label for step in plan.steps for label in step.rows}
     assert used == set(plan.rows), 'every row is run'
+    for line in read_ledger(file.with_suffix('.csv')):
+        row = plan.rows[line['row']]
+        assert (line['kind'], line['method'], line['comparison']) == (row.kind, row.method, row.comparison)
+        # all.csv is of runs with another fall of the learning rate
+        assert (line['settings'] == row.settings) == (file.stem != 'all'), line['row']
+
+
+def test_the_largest_plan():
+    plan = read_plan(ROOT / 'docs/evidence/icdar2015.yaml')
+    assert {row.kind for row in plan.rows.values()} == {'control', 'recipe', 'teacher'}
     for row in plan.rows.values():
         assert row.ms and row.options.noval and row.options.quads and row.options.crop == 640, row.label
 

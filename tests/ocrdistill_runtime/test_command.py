@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ocrdistill
 from ocrdistill import Word, cli
 from ocrdistill.reading import reader
 from tests.support import ROOT
@@ -91,6 +92,7 @@ def test_what_cannot_be_read_is_named_at_the_end(run, photos):
     (photos / 'broken.jpg').write_bytes(b'\xff\xd8 no picture')
     status, said, err = run('detect', photos)
     assert status == 1 and len(said.splitlines()) == 4
+    assert err.splitlines()[1].startswith('broken.jpg: not read (')
     assert err.splitlines()[-1].startswith('error: 1 of 5 could not be read: broken.jpg (')
 
 
@@ -170,6 +172,23 @@ def test_an_earlier_report_stays_where_the_new_one_fails(run, photos, tmp_path, 
     assert status == 1 and 'No space left' in err and (tmp_path / 'd.json').read_text() == 'an earlier report'
 
 
+@pytest.mark.parametrize('flag', ['--draw', '--crops'])
+def test_what_a_run_has_drawn_is_no_source_of_the_next(run, photos, flag):
+    first = run('detect', photos, flag, photos / 'out')
+    status, said, err = run('detect', photos, flag, photos / 'out')
+    written = sum(file.is_file() for file in (photos / 'out').rglob('*'))
+    assert (status, said) == (0, first[1]) and first[2] == 'left out: 1 .md\n' and written
+    assert err == f'left out: 1 .md; left out: {written} in folders that are written to\n'
+    assert run('detect', photos / 'out', flag, photos / 'out' / 'again')[0] == 0  # where it is asked for
+
+
+def test_a_report_goes_through_a_link(run, photos, tmp_path):
+    (tmp_path / 'link.json').symlink_to('target.json')
+    status, _, _ = run('detect', photos / 'a.jpg', '--json', tmp_path / 'link.json')
+    assert status == 0 and (tmp_path / 'link.json').is_symlink()
+    assert len(json.loads((tmp_path / 'target.json').read_text())) == 1
+
+
 def test_drawings_do_not_replace_each_other(run, photos, tmp_path):
     Image.new('RGB', (640, 360), 'black').save(photos / 'c.tif.png')
     status, _, _ = run('detect', photos, '--draw', tmp_path / 'out')
@@ -209,6 +228,47 @@ def test_a_name_that_is_no_text_and_a_reader_that_goes_away(run, photos, tmp_pat
     assert len(names) == 4 and odd.name in names
 
 
+@pytest.fixture
+def command(photos, tmp_path):
+    """Run `ocrdistill detect a.jpg` in a shell, with its output buffered as in a user's pipe; what follows is given."""
+    network = write_network(tmp_path / 'net.onnx', CELLS)
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
+
+    def call(rest):
+        line = f'"{sys.executable}" -m ocrdistill detect "{photos}/a.jpg" --model "{network}" {rest}'
+        shell = ['bash', '-c', f'set -o pipefail; {line}']
+        return subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+    return call
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a shell and /dev/full')
+@pytest.mark.parametrize(
+    ('rest', 'status', 'error'),
+    [
+        ('--json - | true', 0, ''),
+        ('--json - > /dev/full', 1, 'error: No space left on device'),
+        ('--json - >&-', 1, 'error: standard output is closed: name a file'),
+    ],
+)
+def test_outputs_that_take_nothing_are_one_line(command, rest, status, error):
+    done = command(rest)
+    lines = [line for line in done.stderr.splitlines() if line != 'a.jpg: 2 words']
+    assert (done.returncode, lines) == (status, [error] if error else [])
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/stdout'), reason='needs a shell and /dev/stdout')
+def test_a_pipe_takes_the_report(command):
+    done = command('--json /dev/stdout | cat')
+    assert done.returncode == 0 and done.stderr == '' and '"image": "a.jpg"' in done.stdout
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(['--version'])
+    assert end.value.code == 0 and capsys.readouterr().out == f'ocrdistill {ocrdistill.__version__}\n'
+
+
 def test_a_source_after_slice_is_named(capsys):
     with pytest.raises(SystemExit):
         cli.main(['detect', '--slice', 'a.jpg'])
@@ -238,6 +298,7 @@ def test_read_prints_or_writes_every_form(run, photos, tmp_path, monkeypatch, fo
     start = start.replace('word', 'wörd wörd\n')
     status, said, err = run('read', photos / 'a.jpg', '--format', form)
     assert status == 0 and said.startswith(start) and err == ''
+    assert run('read', photos / 'a.jpg', '--format', form, '--out', '-') == (status, said, err)
     status, said, err = run('read', photos / 'a.jpg', '--format', form, '--out', tmp_path / 'x' / 'out')
     assert status == 0 and said == '' and err == 'a.jpg: 2 words\n'
     assert (tmp_path / 'x/out').read_text(encoding='utf-8').startswith(start)

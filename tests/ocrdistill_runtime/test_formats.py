@@ -106,6 +106,13 @@ def test_hocrs_baseline_by_hand():
     assert 'baseline -0.100 -5;' in formats.to_hocr([formats.Page('a', 100, 50, [leaning])])
 
 
+def test_hocrs_baseline_of_a_word_that_runs_up_lies_in_its_box():
+    quad = np.array([(100, 300), (103, 100), (133, 100), (130, 300)], float)
+    word = Word(quad, np.array([100, 100, 133, 300.0]), 1.0, 0, text='a', text_score=1.0)
+    text = formats.to_hocr([formats.Page('a', 400, 400, [word])])
+    assert 'baseline 0.000 -100;' in text  # the middle of its lower side, (130..133, 200), above the box's end at 300
+
+
 def schema() -> etree.XMLSchema:
     """The part of ALTO 4.2 that we write. ALTO_SCHEMA names another file: the standard's own needs xlink.xsd beside it,
     and its import changed to that."""

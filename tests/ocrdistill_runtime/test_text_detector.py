@@ -1,6 +1,7 @@
 """TextDetector on networks whose answers are known, and beside detect.py on the shipped one."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocrdistill import TextDetector, UserError
+from ocrdistill import TextDetector, Unreadable, UserError
 from ocrdistill.detector import network_file
 from ocrdistill.inputs import to_image
 from ocrdistill.rows import corners_of
 from tests.support import ROOT
-from utils.loading.images import decode_with_opencv
+from utils.loading.images import decode_with_opencv, load_image, probe_image
 
 pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
 pytest.importorskip('onnxruntime', reason='onnxruntime is missing')
@@ -120,12 +121,45 @@ def test_a_network_of_one_size_takes_no_other(tmp_path, white, caplog):
         ({'threads': 0}, 'threads: 0'),
         ({'colours': 'rgb'}, "colours: 'rgb'"),
         ({'providers': ['NoSuchProvider']}, 'NoSuchProvider'),
+        ({'providers': 'NoSuchProvider'}, 'NoSuchProvider'),
+        ({'model': None}, 'model: None'),
+        ({'size': True}, 'size: True'),
+        ({'size': 640.5}, 'size: 640.5'),
+        ({'threshold': '0.3'}, "threshold: '0.3'"),
+        ({'threshold': float('nan')}, 'threshold: nan'),
+        ({'slice': '640'}, "slice: '640'"),
+        ({'slice': 300.5}, 'slice: 300.5'),
+        ({'max_words': 2.5}, 'max_words: 2.5'),
+        ({'threads': '2'}, "threads: '2'"),
     ],
 )
 def test_mistakes_are_one_line(network, options, words):
     with pytest.raises(UserError, match=words) as error:
         TextDetector(**({'model': network} | options))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_numbers_of_numpy_are_taken(network, white):
+    options = {'size': np.int64(640), 'threshold': np.float32(0.5), 'max_words': np.int32(3), 'threads': np.int8(1)}
+    assert len(TextDetector(network, slice=np.int16(640), **options)(white)) == 1
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='the stand-in is a shell script')
+def test_no_program_runs_for_a_picture(network, tmp_path, monkeypatch):
+    """EPS is a program; Pillow would give it to Ghostscript, whatever the file's name."""
+    program = tmp_path / 'gs'
+    program.write_text(f'#!/bin/sh\ntouch {tmp_path}/it-ran\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    photo = tmp_path / 'photo.jpg'
+    photo.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n')
+    for image in (photo, photo.read_bytes()):
+        with pytest.raises(UserError, match='no image, or of an unknown format'):
+            TextDetector(network)(image)
+    for read in (load_image, probe_image):
+        with pytest.raises((UserError, Unreadable), match='no image, or of an unknown format'):
+            read(photo)
+    assert not (tmp_path / 'it-ran').exists()
 
 
 @pytest.mark.parametrize(

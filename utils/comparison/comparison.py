@@ -199,15 +199,25 @@ class Comparison:
         lines = [f'# Comparison {self.options.name}', '', *self.head(), '', *table_lines(own), '', *self.notes()]
         if nothing_learned(own):
             lines += ['', f'**{NOTHING_LEARNED}**']
+        if len(processors := distinct(record.get('processor') for record in self._records())) > 1:
+            kinds = '; '.join(processors)
+            lines += [
+                '',
+                f'**Runs of several processors stand side by side ({kinds}): one seed differs between them.**',
+            ]
         if missing:
             lines += ['', f'**Missing** (not finished, or failed): {", ".join(missing)}.']
         if published:
             lines += ['', OTHER_PROTOCOL, '', *table_lines(published)]
         return '\n'.join(lines) + '\n'
 
+    def _records(self) -> list[dict]:
+        """What is known of where the evaluated runs were made."""
+        return [read_json(run.record) for run in self.runs if run.evaluated and run.record.is_file()]
+
     def head(self) -> list[str]:
         """One line each for data, split, protocol, settings, versions, command, machine."""
-        records = [read_json(run.record) for run in self.runs if run.evaluated and run.record.is_file()]
+        records = self._records()
         evaluated = [read_json(run.evaluation) for run in self.runs if run.evaluated]
         images = evaluated[0].get('pictures') if evaluated else None
         images = '- pictures' if images is None else counted(images, 'picture')

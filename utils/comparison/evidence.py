@@ -66,7 +66,7 @@ class Evidence:
             print(f'step {number}: {step.question} {len(left)} to run, {before} done before', flush=True)
             for run in left:
                 if difference := unlike(run):
-                    raise UserError(f'{run.folder} was run with other settings: {difference}; give the row a new name')
+                    raise UserError(f'{run.folder} was run with other settings: {difference}; give the rows new names')
                 self._refuse_other_start(run)
             failed += Runner([self.job(run) for run in left], self.count, self.collect).run()
         return failed
@@ -129,12 +129,14 @@ class Evidence:
                 continue
             expected = dict(zip(('labelled', 'unlabelled'), self.count_images(row.label), strict=True))
             expected['crops'] = row.options.epochs * sum(expected.values())
+            new_name = 'give the rows new names, and another comparison'
             for name, value in expected.items():
                 if line[name] != value:
                     raise UserError(
-                        f'{self.file}: {line["row"]} has {line[name]} {name}, and the plan says {value}: give the row '
-                        'a new name'
+                        f'{self.file}: {line["row"]} has {line[name]} {name}, and the plan says {value}: {new_name}'
                     )
+            if line['settings'] != row.settings:
+                raise UserError(f'{self.file}: {line["row"]} ran with other flags, recipe or hyp than now: {new_name}')
             found.setdefault((line['row'], line['seed']), set()).add((line['split'], line['pixels']))
         return {run for run, evaluated in found.items() if evaluated >= set(self.evaluations())}
 
@@ -165,6 +167,7 @@ class Evidence:
         row, (labelled, unlabelled) = self.plan.rows[run.entry.label], self.count_images(run.entry.label)
         results = run.folder / 'results.csv'
         of_row = {'comparison': row.comparison, 'row': row.label, 'method': row.method, 'kind': row.kind}
+        of_row |= {'settings': row.settings}
         counts = {'labelled': labelled, 'unlabelled': unlabelled}
         counts |= {'crops': len(column(results, 'epoch')) * (labelled + unlabelled)}
         of_run = {'seed': run.seed, 'seconds': round(sum(column(results, 'seconds')))}

@@ -4,13 +4,13 @@ these grow with the labels and with the length."""
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from models.errors import UserError
+from utils.comparison.rows import CONTROL
 from utils.comparison.statistics import COMPARED, METRICS
 from utils.comparison.table import difference_cell, markdown, mean_cell, summarise
 from utils.runtime.words import counted
 from utils.training.log import duration
 
-CONTROL = 'control'  # the method of the rows that others are compared with; other controls, such as one with another
-# learning rate, are rows of kind control with a method of their own
 AGAINST = {1: 'the same length', 2: 'twice the length'}
 
 
@@ -57,11 +57,16 @@ def series_of(lines: list[dict], split: str) -> list[Series]:
 
 
 def control_of(series: Series, every: list[Series], factor: float) -> Series | None:
-    """The control of so many times its length, None where there is none."""
-    for other in every:
-        if other.group == series.group and other.method == CONTROL and other.crops == factor * series.crops:
-            return other
-    return None
+    """The control of so many times its length, None where there is none. Raises UserError where there are several."""
+    found = [
+        other
+        for other in every
+        if other.group == series.group and other.method == CONTROL and other.crops == factor * series.crops
+    ]
+    if len(found) > 1:
+        rows = ' and '.join(sorted(other.row for other in found))
+        raise UserError(f'{rows} are both the control of {found[0].crops:,} crops: give one of them another comparison')
+    return found[0] if found else None
 
 
 def tables(every: list[Series]) -> list[str]:

@@ -8,13 +8,13 @@ from models.errors import UserError
 from utils.comparison.statistics import METRICS
 from utils.runtime.run_folder import write_rows
 
-WORDS = ('machine', 'comparison', 'row', 'method', 'kind', 'split', 'commit')
+WORDS = ('machine', 'comparison', 'row', 'method', 'kind', 'split', 'settings', 'commit')
 COUNTS = ('seed', 'crops', 'labelled', 'unlabelled', 'pixels', 'seconds', 'threads')
 SCORES = (*METRICS, 'icdar_precision', 'icdar_recall', 'conf_threshold')  # None where a network has none
 COLUMNS = (
     *('comparison', 'row', 'method', 'kind', 'seed', 'crops', 'labelled', 'unlabelled', 'split', 'pixels'),
     *SCORES,
-    *('seconds', 'threads', 'commit', 'machine'),
+    *('seconds', 'threads', 'settings', 'commit', 'machine'),
 )
 KINDS = ('control', 'recipe', 'teacher')
 

@@ -3,17 +3,20 @@ docs/evidence/README.md."""
 
 import contextlib
 import io
+import json
 import shlex
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
 from models.yamls import read_yaml
 from utils.comparison.ledger import KINDS
+from utils.comparison.settings import AGREED, SCHEDULE, fingerprint
 from utils.distillation.recipe import read_recipe
 from utils.loading.config import load_data_config
-from utils.runtime.hyp import check_keys
+from utils.runtime.hyp import check_keys, hyp_of
 from utils.runtime.options import MAX_SIDE, parse
 from utils.training.options import DistillOptions, TrainOptions
 
@@ -21,6 +24,10 @@ KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
 ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
 STEP_KEYS = ('question', 'rows', 'seeds')
 ALL = 'all'  # kinds
+CONTROL = 'control'  # the method of the rows that others are compared with; other controls, such as one with another
+# learning rate, are rows of kind control with a method of their own
+START = 'the start'
+VARIED = {'epochs', 'seed', 'data'}  # options in which rows of a comparison may differ
 MULTIPLE = 32  # of pixels, that networks take
 
 
@@ -45,6 +52,14 @@ class Row:
     flags: list[str]
     options: TrainOptions | DistillOptions
     ms: float
+
+    @property
+    def settings(self) -> str:
+        """A digest of its flags and of the yamls that they name: it tells a row from what it was before a change."""
+        options = self.options
+        files = [options.hyp, options.data, options.recipe if isinstance(options, DistillOptions) else '']
+        content = [SCHEDULE, self.kind, *self.flags, *(fingerprint(file) for file in files)]
+        return sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,7 @@ def read_plan(file: Path) -> Plan:
     rows = {}
     for label, row in _mapping(content['rows'], None, f'{file}: rows').items():
         rows[label] = _read_row(label, row, flags, ms, str(content['comparison']), file)
+    _refuse_unlike(list(rows.values()), file)
     steps = [_read_step(step, rows, f'{file}: step {number}') for number, step in enumerate(content['steps'], 1)]
     sizes = content['sizes']
     if not _numbers(sizes) or not all(MULTIPLE <= size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes):
@@ -96,12 +112,37 @@ def _read_row(label: str, row: Any, flags: dict, ms: dict, comparison: str, file
     except SystemExit:
         raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
     load_data_config(options.data)  # a mistake must not show hours later
+    if options.batch_size == -1:
+        raise UserError(f'{place}: --batch-size -1 goes by the free memory, so that rows could differ: name a number')
     if not options.noval and 0 < options.patience < options.epochs:
         raise UserError(f'{place} could stop early, and rows of one length would differ: give --noval or --patience 0')
     if isinstance(options, DistillOptions):
         read_recipe(options.recipe, options.methods, options)
     method = row.get('method') or ('control' if kind == 'control' else label)
     return Row(label, kind, row.get('comparison') or comparison, method, words, options, float(ms.get(kind) or 0))
+
+
+def _refuse_unlike(rows: list[Row], file: Path) -> None:
+    """Raise a UserError where a recipe's options are not those of the control that it is compared with."""
+    controls = {row.comparison: row for row in reversed(rows) if row.method == CONTROL}
+    for row in rows:
+        control = controls.get(row.comparison)
+        if control is None or row.kind == 'teacher' or (row.kind == 'control' and row.method != CONTROL):
+            continue
+        for name in (START, *sorted(AGREED.keys() - VARIED)):
+            values = [_start(each) if name == START else getattr(each.options, name) for each in (control, row)]
+            if values[0] != values[1]:
+                raise UserError(f'{file}: {name} is {values[0]!r} in {control.label} and {values[1]!r} in {row.label}')
+        if hyp_of(control.options) != hyp_of(row.options):
+            raise UserError(f'{file}: {control.label} and {row.label} have other hyperparameters (--hyp, --lr0)')
+
+
+def _start(row: Row) -> str:
+    """The weights that the student begins with."""
+    options = row.options
+    if isinstance(options, DistillOptions):
+        return read_recipe(options.recipe, options.methods, options).student_weights
+    return options.weights
 
 
 def _read_step(step: Any, rows: dict[str, Row], place: str) -> Step:

@@ -15,7 +15,7 @@ METRICS = {
     'quad_map50_95': 'quad mAP50-95',
     'icdar_hmean': 'ICDAR hmean',
 }
-COMPARED = ('map50', 'map50_95', 'quad_map50', 'icdar_hmean')
+COMPARED = ('map50', 'map50_95', 'quad_map50', 'quad_map50_95', 'icdar_hmean')
 
 DRAWS = 10_000  # of pictures, with replacement, for an interval
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from models.errors import UserError
@@ -50,7 +49,7 @@ def probe_image(file: Path) -> tuple[int, int]:
     if problem := images.unfit(file):
         raise Unreadable(problem)
     try:
-        with Image.open(file) as image:
+        with images.open_image(file) as image:
             images.go_to(image)
             deep = images.is_deep(image)  # before the orientation, for which Pillow decodes a PNG
             (width, height), orientation = image.size, images.orientation_of(image)
