@@ -23,8 +23,7 @@ import os
 import shutil
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -32,17 +31,14 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.formats import FORMATS, Format
-from data.formats.common import MAX_PIXELS, BadEntry, shorten
-from data.formats.image_files import ImageFiles
-from data.formats.pages import Page, Region
+from data.formats.common import shorten
+from data.formats.items import LONG_SIDE, Item, Unread, read_items
+from data.formats.pages import Region
 from data.formats.skipped import Skipped
 from models.errors import UserError
-from ocrdistill.files import walk
-from ocrdistill.images import pages
-from utils.loading.files import is_image, real_file, without_images
-from utils.loading.images import probe_image
-from utils.loading.labels import CROSSING, MIN_AREA, companion_file, label_row
-from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
+from utils.loading.labels import companion_file, label_row
+from utils.loading.listing import among
+from utils.loading.polygons import clip_polygons
 from utils.loading.rows import DONT_CARE
 from utils.runtime.cli import run_command
 from utils.runtime.run_folder import make_folder, write_text, write_yaml
@@ -52,140 +48,7 @@ from utils.runtime.words import counted
 
 SPLITS = ('train', 'val', 'test')
 PREVIEW = 16  # pictures
-QUAD = 4  # corners
-LONG_SIDE = 640  # pixels, of --min-height
-
-
-@dataclass
-class Item:
-    """A picture to write.
-
-    Attributes:
-        page: what was read of it, without the regions that have no area inside it.
-        name: its path below images/<split>/, without folders named images: labels would be looked for beside them.
-        size: (width, height) of the upright picture in pixels.
-        split: one of SPLITS.
-    """
-
-    page: Page
-    name: PurePosixPath
-    size: tuple[int, int]
-    split: str
-
-
-@dataclass
-class Unread:
-    """Which regions become don't-care: those with one of the labels, those lower than min_height.
-
-    min_height: pixels of the picture when its longer side has LONG_SIDE.
-    """
-
-    labels: set[str]
-    min_height: float = 0.0
-
-    def __call__(self, region: Region, size: tuple[int, int]) -> bool:
-        if not self.labels.isdisjoint(region.labels):
-            return True
-        return self.min_height > 0 and height_of(region.polygon) * LONG_SIDE / max(size) < self.min_height
-
-
-def height_of(polygon: np.ndarray) -> float:
-    """The shorter side of the least rectangle, at any angle, around a polygon (p, 2)."""
-    import cv2
-
-    return min(cv2.minAreaRect(polygon.astype(np.float32))[1])
-
-
-def read_items(form: Format, annotations: Path, images: Path | None, unread: Unread, skipped: Skipped) -> list[Item]:
-    """All usable pictures of one set of annotations.
-
-    Args:
-        form: how to read them.
-        annotations: their folder or file, as the form says.
-        images: folder of the pictures; None takes that of the annotations.
-        unread: which regions become don't-care.
-        skipped: what cannot be used is added here.
-
-    Raises:
-        UserError: no such folder or file, or nothing in it can be used.
-    """
-    if not (annotations.is_dir() if form.place == 'folder' else annotations.is_file()):
-        raise UserError(f'{annotations} is no {form.place}: expected a {form.place} with {form.form}')
-    files = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent))
-    skipped.there.update(files.by_path.values())
-    _note_files(form, annotations, files, skipped)
-    items, taken = [], {}
-    for page in form.read(annotations, files):
-        skipped.annotated.add(page.image)
-        if page.left_out:
-            skipped.left_out[page.left_out] += 1
-            continue
-        try:
-            item = _check(page, files, taken)
-        except BadEntry as error:
-            skipped.images.append(f'{page.name}: {error}')
-            continue
-        for region in page.regions:
-            region.dont_care |= unread(region, item.size)
-        skipped.rows += page.bad_rows
-        skipped.notes += page.notes
-        items.append(item)
-    if not items:
-        why = f', the first: {skipped.images[0]}' if skipped.images else f': no {form.form}'
-        raise UserError(f'{annotations}: no picture can be used{why}')
-    return items
-
-
-def _note_files(form: Format, annotations: Path, files: ImageFiles, skipped: Skipped) -> None:
-    """Note the files that are no images, and which of them are annotations."""
-    found = set(files.others)
-    if annotations.is_dir():
-        found.update(file for file in walk(annotations) if not is_image(file))
-        skipped.annotations.update(file for file in found if file.suffix.lower() in form.suffixes)
-    else:
-        skipped.annotations.add(annotations)
-    skipped.others |= found
-
-
-def _check(page: Page, images: ImageFiles, taken: dict[Path, str]) -> Item:
-    """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
-    if page.problem:
-        raise BadEntry(page.problem)
-    name = without_images(PurePosixPath(images.relative(page.image)))
-    key = name.with_suffix('')  # pictures that differ in their suffix alone would share a label file
-    if key in taken:
-        raise BadEntry(f'{name} was annotated already, as {taken[key]}')
-    size, count = _probe(page.image)
-    if page.size and page.size != size:
-        annotated, found = (f'{width}x{height}' for width, height in (page.size, size))
-        raise BadEntry(f'annotated at {annotated} pixels, but {images.relative(page.image)} has {found}')
-    if count > 1:
-        page.notes.append(f'{name}: the first of its {count} pages is used')
-    kept = []
-    for region in page.regions:
-        drawn, region.polygon = region.polygon, uncrossed(region.polygon)
-        if region.polygon is not drawn:
-            page.notes.append(f'{page.name}, {region.word[:60]!a}: {CROSSING}')
-        if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
-            page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
-        else:
-            kept.append(region)
-    if page.regions and not kept:
-        raise BadEntry('no region has an area inside the picture')
-    page.regions = kept
-    taken[key] = page.name
-    return Item(page, name, size, page.split or 'train')
-
-
-def _probe(file: Path) -> tuple[tuple[int, int], int]:
-    """((width, height), number of pages). Raises BadEntry."""
-    try:
-        (width, height), count = probe_image(file), len(pages(file))
-    except Exception as error:  # decoders raise what they like at a broken file
-        raise BadEntry(f'{file.name} is broken ({error})') from None
-    if width * height > MAX_PIXELS:
-        raise BadEntry(f'{file.name} has {width}x{height} pixels, more than {MAX_PIXELS // 10**6} million')
-    return (width, height), count
+QUAD, SIX = 4, 6  # corners
 
 
 def choose_splits(items: list[Item], val: float, test: float) -> None:
@@ -229,6 +92,8 @@ def _label_row(region: Region, size: tuple[int, int]) -> str:
     if region.is_box:  # whose corners say nothing of a word that leans in it
         low, high = inside.min(0), inside.max(0)
         inside = np.array([(low + high) / 2, high - low])
+    elif len(inside) == SIX:  # as a row it could be taken for a box and four corners: half an edge more says the same
+        inside = np.insert(inside, 1, inside[:2].mean(0), 0)
     return label_row(0, inside.ravel())
 
 
@@ -247,8 +112,8 @@ def write_set(items: list[Item], out: Path, link: bool) -> None:
     try:
         for item in tqdm(items, 'writing', unit='picture', disable=None):
             write_item(item, partial, link, with_gt=item.split not in others)
-        content = {'path': str(out.resolve()), **{split: f'images/{split}' for split in used}, 'names': {0: 'text'}}
-        write_yaml(partial / 'data.yaml', {**content, 'dont_care': 'ignore'})
+        splits = {split: f'images/{split}' for split in used}  # of the yaml's own folder, so that it can be moved
+        write_yaml(partial / 'data.yaml', {**splits, 'names': {0: 'text'}, 'dont_care': 'ignore'})
         if out.is_dir():
             out.rmdir()  # it is empty
         os.replace(partial, out)
@@ -339,8 +204,8 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     others = []
     if options.test_annotations:
         others = read_items(form, options.test_annotations, options.test_images, unread, skipped)
-        of_test = {real_file(item.page.image) for item in others}
-        free = [item for item in items if real_file(item.page.image) not in of_test]
+        known = among([item.page.image for item in items], [item.page.image for item in others])
+        free = [item for item, is_known in zip(items, known, strict=True) if not is_known]
         skipped.of_test, items = len(items) - len(free), free
         for item in others:
             item.split = 'test'
@@ -352,7 +217,7 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
     items += others
     if not all(any(item.split == split for item in items) for split in ('train', 'val')):
-        raise UserError('training needs pictures in train and in val (--val)')
+        raise UserError(f'training needs pictures in train and in val{"" if form.sets else " (--val)"}')
     if not any(not region.dont_care for item in items if item.split == 'train' for region in item.page.regions):
         raise UserError('no picture of train has a word: there is nothing to train on')
     return items

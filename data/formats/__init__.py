@@ -38,7 +38,12 @@ FORMATS = {
         "poly_gt_NAME.txt, x: [[..]], y: [[..]], ornt: [u'c'], transcriptions: [u'word'], or poly_gt_NAME.mat",
         suffixes=('.txt', '.mat'),
     ),
-    'yolo': Format(text_files.read_yolo, 'folder', "NAME.txt, '0 x y w h' or '0 x1 y1 x2 y2 ...', 0..1 of the picture"),
+    'yolo': Format(
+        text_files.read_yolo,
+        'folder',
+        "NAME.txt, '0 x y w h' or '0 x1 y1 x2 y2 ...', 0..1 of the picture",
+        labels=True,
+    ),
     'coco-text': Format(coco.read_coco_text, 'file', '"imgs" and "anns", as COCO_Text.json', sets=True),
     'coco': Format(coco.read_coco, 'file', '"images" and "annotations", as COCO has its objects', labels=True),
     'labelme': Format(json_files.read_labelme, 'folder', 'NAME.json with "shapes"', labels=True, suffixes=('.json',)),

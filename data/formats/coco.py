@@ -19,12 +19,14 @@ from data.formats.pages import (
     to_number,
     to_polygon,
     to_size,
+    turned_by,
+    word_of,
     word_region,
 )
 from models.errors import UserError
 from utils.runtime.words import counted
 
-WORDS = ('transcription', 'text', 'word', 'utf8_string', 'caption')  # where tools write the word of an annotation
+TEXTOCR_ILLEGIBLE = '.'  # its word for what nobody could read
 
 
 def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
@@ -59,13 +61,14 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
 
 
 def _parse_coco_text(annotation) -> Region:
-    """A polygon ('polygon' in version 1, 'mask' in version 2) or else the box."""
+    """A polygon ('polygon' in version 1, 'mask' in version 2, 'points' in TextOCR) or else the box."""
     annotation = expect(annotation, dict, 'the annotation')
-    corners = annotation.get('mask') or annotation.get('polygon')
+    corners = annotation.get('mask') or annotation.get('polygon') or annotation.get('points')
     whole = isinstance(corners, list) and len(corners) >= 6
     polygon = to_polygon(corners) if whole else _box(annotation)
-    illegible = annotation.get('legibility') == 'illegible'
-    return word_region(polygon, str(annotation.get('utf8_string') or ''), illegible, is_box=not whole)
+    word = str(annotation.get('utf8_string') or '')
+    illegible = annotation.get('legibility') == 'illegible' or word == TEXTOCR_ILLEGIBLE
+    return word_region(polygon, word, illegible, is_box=not whole)
 
 
 def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
@@ -120,13 +123,13 @@ def _parse_coco(annotation, names: dict[str, str]) -> Region:
     annotation = expect(annotation, dict, 'the annotation')
     parts = annotation.get('segmentation')
     whole = isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], list) and len(parts[0]) >= 6
-    polygon = to_polygon(parts[0]) if whole else _box(annotation)
     attributes = annotation.get('attributes')
     attributes = attributes if isinstance(attributes, dict) else {}
-    word = next((source[name] for source in (annotation, attributes) for name in WORDS if source.get(name)), '')
+    polygon, is_box = (to_polygon(parts[0]), False) if whole else turned_by(_box(annotation), attributes)
     category = str(annotation.get('category_id'))
     labels = (names.get(category, category),)
-    return word_region(polygon, str(word), bool(annotation.get('iscrowd')), labels, is_box=not whole)
+    word = word_of(annotation, attributes)
+    return word_region(polygon, word, bool(annotation.get('iscrowd')), labels, is_box=is_box)
 
 
 def _box(annotation: dict) -> np.ndarray:

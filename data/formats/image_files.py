@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from data.formats.common import BadEntry
 from models.errors import UserError
@@ -17,8 +18,8 @@ UPLOAD = re.compile(r'^[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the 
 class ImageFiles:
     """The images below a folder, found by name. Whatever an annotation says, nothing else is ever returned.
 
-    A name in other case, with accents written in another way, without the characters that web tools leave out, or with
-    Label Studio's mark of an upload before it is taken where exactly one file fits.
+    A name in other case, with accents written in another way, without the characters that web tools leave out, with
+    Label Studio's mark of an upload before it, or with escapes of a link (%20) is taken where exactly one file fits.
     """
 
     def __init__(self, folder: Path):
@@ -39,6 +40,17 @@ class ImageFiles:
         by_name = [(file.name, file) for file in self.by_path.values()]
         self._names = [_index(way, by_name) for way in self._ways]
         self._stems = [_index(way, [(file.stem, file) for _, file in by_name]) for way in self._ways]
+        self._folders = {file.parent for file in self.by_path.values()}
+        self._exact: set[Path] = set()
+        self._guessed: dict[Path, str] = {}
+
+    def take_guess(self, image: Path | None) -> str:
+        """The path by which an image was found since this was last asked, if by its name alone, although it lies in
+        another folder than the path says: cameras give one name in every folder. '' if it is no such guess."""
+        guess = '' if image is None or image in self._exact else self._guessed.get(image, '')
+        self._exact.clear()
+        self._guessed.clear()
+        return guess
 
     def find(self, path: str) -> Path:
         """The image that a path of another machine means: the one whose path below the folder it ends with, or else
@@ -47,27 +59,41 @@ class ImageFiles:
         for way, paths, names in zip(self._ways, (*self._paths, {}), self._names, strict=True):
             for start in range(len(parts)):
                 found = paths.get(way('/'.join(parts[start:])), [])
-                if len(found) == 1:
+                if len(found) == 1 and (start < len(parts) - 1 or len(parts) == 1):
+                    self._exact.add(found[0])
                     return found[0]
             if found := names.get(way(parts[-1]), []) if parts else []:
-                return self._only(found, path)
-        if parts and UPLOAD.match(parts[-1]):
-            with contextlib.suppress(BadEntry):
-                return self.find('/'.join([*parts[:-1], UPLOAD.sub('', parts[-1])]))
+                return self._guess(self._only(found, path), '/'.join(parts))
+        others = [UPLOAD.sub('', parts[-1]), unquote(parts[-1])] if parts else []
+        for name in others:
+            if name != parts[-1]:
+                with contextlib.suppress(BadEntry):
+                    return self.find('/'.join([*parts[:-1], name]))
         return self._only([], path)
 
     def find_stem(self, path: Path) -> Path:
         """The image of an annotation file: of the same name without gt_ or poly_gt_, in the same folder below
         --images as the annotation below --annotations, or else anywhere. Raises BadEntry."""
         bare = re.sub('^(poly_)?gt_', '', path.stem, flags=re.IGNORECASE)
-        names = dict.fromkeys((path.stem, bare, UPLOAD.sub('', bare)))
+        names = dict.fromkeys((path.stem, bare, UPLOAD.sub('', bare), unquote(bare)))
         for way, stems in zip(self._ways, self._stems, strict=True):
             for stem in names:
                 found = stems.get(way(stem), [])
                 beside = [file for file in found if file.parent == self.folder / path.parent]
+                if beside:
+                    self._exact.update(beside)
+                    return self._only(beside, stem)
                 if found:
-                    return self._only(beside or found, stem)
+                    return self._guess(self._only(found, stem), path.with_name(stem).as_posix())
         return self._only([], bare)
+
+    def _guess(self, file: Path, path: str) -> Path:
+        """The file, found by its name. It is a guess where it lies in a folder of its own below --images, and the path
+        names another one."""
+        own = PurePosixPath(self.relative(file)).parent.name
+        if own and PurePosixPath(path).parent.name not in ('', own):
+            self._guessed[file] = path
+        return file
 
     def relative(self, file: Path) -> str:
         """The image's path below the folder, with slashes."""

@@ -2,10 +2,11 @@
 
 import contextlib
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from tqdm import tqdm
@@ -118,13 +119,17 @@ def _image_of_task(task: dict, images: ImageFiles) -> Path:
 
 def _name_of_link(link: str) -> str:
     """The path that a link ends with: /data/upload/1/x.jpg, /data/local-files/?d=x.jpg, s3://bucket/x.jpg, x.jpg."""
-    if '://' not in link and not link.startswith('/data/'):
+    scheme, mark, rest = link.partition('://')
+    if mark and not scheme.startswith('http'):  # of a store, whose names are no links
+        return rest
+    if not mark and not link.startswith('/data/'):
         return link
     try:
         parts = urlsplit(link)
     except ValueError:
         return link
-    return parse_qs(parts.query).get('d', [unquote(parts.path)])[0]
+    place = re.search('(?:^|&)d=([^&]*)', parts.query)
+    return unquote(place[1] if place else parts.path)
 
 
 def _regions_of(results: list[dict]) -> list[list[dict]]:

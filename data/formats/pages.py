@@ -3,7 +3,7 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +20,7 @@ from utils.loading.rows import DONT_CARE, unquoted
 MAX_CORNERS = 1000
 MAX_COORDINATE = 1e6  # pixels, either way
 MAX_ROW = 100_000  # characters
+WORDS = ('transcription', 'text', 'word', 'value', 'utf8_string', 'caption')  # attributes that hold a word
 MAX_JSON_BYTES = 1 << 30  # of a file for all images; COCO_Text.json has less than 100 MiB
 
 
@@ -104,6 +105,26 @@ def to_box(x1, y1, x2, y2) -> np.ndarray:
     """Two opposite corners -> (4, 2), clockwise from the top left. Raises BadEntry."""
     (left, right), (top, bottom) = sorted(map(to_number, (x1, x2))), sorted(map(to_number, (y1, y2)))
     return to_polygon((left, top, right, top, right, bottom, left, bottom))
+
+
+def turned_box(cx: float, cy: float, w: float, h: float, angle: float) -> np.ndarray:
+    """(4, 2) corners of a box that is turned clockwise about its centre by an angle in radians."""
+    along, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+    signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
+    return np.array([cx, cy]) + signs[:, :1] * w * along + signs[:, 1:] * h * down
+
+
+def turned_by(box: np.ndarray, attributes: Mapping) -> tuple[np.ndarray, bool]:
+    """A box (4, 2) as CVAT turns it, and whether it stays upright. An attribute named rotation has the degrees; the box
+    is written as it was before. Raises BadEntry."""
+    angle = math.radians(to_number(attributes.get('rotation') or 0))
+    (x1, y1), (x2, y2) = box[0], box[2]
+    return turned_box((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, angle), not angle
+
+
+def word_of(*sources: Mapping) -> str:
+    """The word among an annotation's attributes, '' where there is none."""
+    return next((str(source[name]) for source in sources for name in WORDS if source.get(name)), '')
 
 
 def to_number(value) -> float:

@@ -15,6 +15,7 @@ class Skipped:
     """What is not used, and why: what is wrong (images, rows), what is not wanted (left_out), and what is worth a look.
 
     Attributes:
+        entries: annotations of no picture that is there, or of one that another annotation is of.
         left_out: reason, as 'picture of sets without annotations' -> number of images.
         of_test: how many pictures of the training set are used in the test set instead.
         there, annotated: all images that were found, and those that an annotation names.
@@ -23,6 +24,7 @@ class Skipped:
 
     images: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)
+    entries: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     of_test: int = 0
@@ -37,6 +39,9 @@ class Skipped:
         if self.images or self.rows:
             lines.append(f'skipped {counted(len(self.images), "picture")} and {counted(len(self.rows), "row")}')
         lines += _first(self.images + self.rows)
+        if self.entries:
+            lines.append(f'skipped {counted(len(self.entries), "annotation")} without a picture of its own')
+        lines += _first(self.entries)
         reasons = {**self.left_out, 'picture without an annotation': len(self.there - self.annotated)}
         for reason, count in reasons.items():
             noun, _, rest = reason.partition(' ')

@@ -1,5 +1,6 @@
 """Formats in text files: ICDAR2013, ICDAR2015, ICDAR2017-MLT (and 2019), Total-Text, YOLO, PPOCRLabel."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from utils.loading.images import probe_image
 from utils.loading.labels import read_label_file
 from utils.loading.rows import split_rows
 
+PADDLE_ILLEGIBLE = '*'  # beside '###'
+CLASSES, MAX_CLASSES = 'classes.txt', 1000  # of YOLO
 MAX_MAT_BYTES = 64 << 10  # Total-Text's have a few KiB; compressed ones may unpack to a thousand times their size
 SCRIPTS = 'Arabic|Bangla|Chinese|Hindi|Japanese|Korean|Latin|Mixed|None|Symbols'  # of MLT 2017 and 2019
 
@@ -40,6 +43,8 @@ TOTAL_TEXT_ROW = re.compile(
     re.DOTALL,
 )
 
+MORE_CORNERS = re.compile(r'(?:\s*-?\d+(?:\.\d*)?\s*,){8}(?:\s*-?(?:0|[1-9]\d*)(?:\.\d*)?\s*,){2}')  # before the word
+
 Rows = tuple[Callable[[bytes], list], Callable[..., Region]]  # splits a file's content, parses a row
 
 
@@ -50,7 +55,7 @@ def read_icdar2013(folder: Path, images: ImageFiles) -> Iterator[Page]:
 
 def read_icdar2015(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """ICDAR2015's gt_NAME.txt: quads and words."""
-    return _read_files(folder, images, {'.txt': (_lines, _parse_icdar2015)})
+    return _read_files(folder, images, {'.txt': (_icdar2015_rows, _parse_icdar2015)})
 
 
 def read_mlt(folder: Path, images: ImageFiles) -> Iterator[Page]:
@@ -83,7 +88,8 @@ def _parse_ppocrlabel(region) -> Region:
     region = expect(region, dict, 'the region')
     polygon = to_polygon(value for point in points_of(region.get('points')) for value in point)
     labels = (str(region['key_cls']),) if region.get('key_cls') else ()
-    return word_region(polygon, str(region.get('transcription') or ''), region.get('difficult') is True, labels)
+    word = str(region.get('transcription') or '')
+    return word_region(polygon, word, region.get('difficult') is True or word == PADDLE_ILLEGIBLE, labels)
 
 
 def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
@@ -93,25 +99,35 @@ def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
 
 
 def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
-    """Label files in both YOLO forms, also with a confidence; their numbers are fractions of the image."""
-    files = [file for file in annotation_files(folder, ('.txt',)) if file.name != 'classes.txt']  # names of classes
+    """Label files in both YOLO forms, also with a confidence; their numbers are fractions of the image. All classes are
+    words; their labels are the names in classes.txt or obj.names, or else the numbers."""
+    files = [file for file in annotation_files(folder, ('.txt',)) if file.name != CLASSES]
+    names = _class_names(folder)
     for file in tqdm(files, 'reading', unit='file', leave=False, delay=2):
         relative = file.relative_to(folder)
         page = Page(relative.as_posix())
         try:
             page.image = images.find_stem(relative)
             size = probe_image(page.image)
-            labels = read_label_file(file, nc=1, confidences=True)
+            labels = read_label_file(file, nc=MAX_CLASSES, confidences=True)
         except (BadEntry, UserError, OSError) as error:
             page.problem = str(error)
         else:
             page.bad_rows, page.notes, page.problem = labels.skipped, labels.notes, labels.problem
-            polygons = labels.annotations.polygon_list(1, 1)
+            found = zip(labels.annotations.polygon_list(1, 1), labels.annotations.classes, labels.boxes, strict=True)
             page.regions = [
-                Region(polygon.astype(float) * size, is_box=bool(is_box))
-                for polygon, is_box in zip(polygons, labels.boxes, strict=True)
+                Region(polygon.astype(float) * size, labels=(names.get(int(row), str(row)),), is_box=bool(is_box))
+                for polygon, row, is_box in found
             ]
         yield page
+
+
+def _class_names(folder: Path) -> dict[int, str]:
+    """Names of the classes by number, where a file in the folder or above it lists them."""
+    for file in (place / name for place in (folder, folder.parent) for name in (CLASSES, 'obj.names')):
+        with contextlib.suppress(BadEntry):
+            return dict(enumerate(row.strip() for row in _lines(read_bounded(file, MAX_TEXT_BYTES))))
+    return {}
 
 
 def _read_files(folder: Path, images: ImageFiles, kinds: dict[str, Rows]) -> Iterator[Page]:
@@ -139,6 +155,15 @@ def _parse_icdar2013(row: str) -> Region:
     if not match:
         raise BadEntry('expected x1 y1 x2 y2 "word" or x1, y1, x2, y2, "word"')
     return word_region(to_box(*match.groups()[:4]), match[5], is_box=True)
+
+
+def _icdar2015_rows(content: bytes) -> list[str]:
+    """Raises BadEntry where all rows go on with coordinates, as those of CTW1500 and ArT do; one row alone may be of a
+    word that is a number."""
+    rows = _lines(content)
+    if rows and all(map(MORE_CORNERS.match, rows)):
+        raise BadEntry('more than four corners in every row')
+    return rows
 
 
 def _parse_icdar2015(row: str) -> Region:

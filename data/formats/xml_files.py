@@ -1,11 +1,9 @@
 """Formats in XML: Pascal VOC, CVAT."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 from tqdm import tqdm
 
 from data.formats.common import BadEntry
@@ -22,13 +20,17 @@ from data.formats.pages import (
     to_number,
     to_polygon,
     to_size,
+    turned_box,
+    turned_by,
+    word_of,
     word_region,
 )
 from models.errors import UserError
 from utils.loading.rows import decode_text
 
 MAX_PAGE_BYTES = 16 << 20  # of a file for one image
-WORDS = ('transcription', 'text', 'word', 'value')  # attributes of CVAT that hold the word, as people call them
+VALIDATION = {'validation', 'valid', 'val'}
+SUBSETS = {'train': 'train', 'test': 'test'} | dict.fromkeys(sorted(VALIDATION), 'val')  # names of CVAT
 
 
 def load_xml(file: Path, limit: int) -> ElementTree.Element:
@@ -70,6 +72,9 @@ def _parse_voc(item: ElementTree.Element) -> Region:
         (item.findtext('name') or '').strip(),
         *map(item.find, ('bndbox', 'robndbox', 'polygon')),
     )
+    attributes = {
+        (a.findtext('name') or '').casefold(): a.findtext('value') or '' for a in item.iterfind('attributes/attribute')
+    }
     is_box = False
     if polygon is not None and len(polygon) >= 6:
         corners = to_polygon(child.text for child in sorted(polygon, key=_corner_order))
@@ -77,11 +82,14 @@ def _parse_voc(item: ElementTree.Element) -> Region:
         cx, cy, w, h, angle = (to_number(turned.findtext(name)) for name in ('cx', 'cy', 'w', 'h', 'angle'))
         corners = turned_box(cx, cy, w, h, angle)
     elif box is not None:
-        is_box, corners = True, to_box(*(box.findtext(name) for name in ('xmin', 'ymin', 'xmax', 'ymax')))
+        corners, is_box = turned_by(
+            to_box(*(box.findtext(name) for name in ('xmin', 'ymin', 'xmax', 'ymax'))), attributes
+        )
     else:
         raise BadEntry('neither <bndbox> nor <polygon>')
     difficult = (item.findtext('difficult') or '').strip() == '1'
-    return word_region(corners, item.findtext('text') or '', difficult, (label,), is_box=is_box)
+    word = item.findtext('text') or word_of(attributes)
+    return word_region(corners, word, difficult, (label,), is_box=is_box)
 
 
 def _corner_order(child: ElementTree.Element) -> tuple[int, str]:
@@ -90,13 +98,6 @@ def _corner_order(child: ElementTree.Element) -> tuple[int, str]:
     if child.tag[:1] not in ('x', 'y') or not number.isdecimal():
         raise BadEntry(f'<polygon> holds <{child.tag[:30]}>, expected <x1>, <y1>, ...')
     return int(number), child.tag
-
-
-def turned_box(cx: float, cy: float, w: float, h: float, angle: float) -> np.ndarray:
-    """(4, 2) corners of a box that is turned clockwise about its centre by an angle in radians."""
-    along, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
-    signs = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
-    return np.array([cx, cy]) + signs[:, :1] * w * along + signs[:, 1:] * h * down
 
 
 def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
@@ -109,11 +110,15 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
             raise BadEntry('expected <annotations> with <image>')
     except BadEntry as error:
         raise UserError(f'{file} is no file of CVAT: {error}') from None
+    subsets = {(image.get('subset') or '').casefold() for image in root.findall('image')}
+    # Without a subset for validation, --val takes a share of those for training.
+    splits = {name: split for name, split in SUBSETS.items() if split != 'train' or subsets & VALIDATION}
     for image in root.findall('image'):
         page = Page(f'{file.name} image {str(image.get("id"))[:40]}')
         try:
             page.image = images.find(image.get('name') or '')
             page.size = to_size(image.get('width'), image.get('height'))
+            page.split = splits.get((image.get('subset') or '').casefold(), '')
         except BadEntry as error:
             page.problem = str(error)
         else:
@@ -124,9 +129,8 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
 def _parse_cvat(shape: ElementTree.Element) -> Region:
     is_box = False
     if shape.tag == 'box':
-        x1, y1, x2, y2 = (to_number(shape.get(name)) for name in ('xtl', 'ytl', 'xbr', 'ybr'))
-        angle = math.radians(to_number(shape.get('rotation') or 0))
-        corners, is_box = turned_box((x1 + x2) / 2, (y1 + y2) / 2, abs(x2 - x1), abs(y2 - y1), angle), not angle
+        box = to_box(*(shape.get(name) for name in ('xtl', 'ytl', 'xbr', 'ybr')))
+        corners, is_box = turned_by(box, shape.attrib)
     elif shape.tag == 'polygon':
         points = [point.split(',') for point in (shape.get('points') or '').split(';')]
         if any(len(point) != 2 for point in points):
@@ -135,5 +139,4 @@ def _parse_cvat(shape: ElementTree.Element) -> Region:
     else:
         raise BadEntry(f'the shape {shape.tag[:30]!a} is not supported, use boxes and polygons')
     attributes = {str(a.get('name')).casefold(): a.text or '' for a in shape.findall('attribute')}
-    word = next((attributes[name] for name in WORDS if attributes.get(name)), '')
-    return word_region(corners, word, labels=(str(shape.get('label')),), is_box=is_box)
+    return word_region(corners, word_of(attributes), labels=(str(shape.get('label')),), is_box=is_box)

@@ -20,6 +20,8 @@ from data.formats.image_files import ImageFiles
 from models.errors import UserError
 from tests.support import ROOT, run_here
 from utils.evaluation.icdar import read_ground_truth
+from utils.loading.config import load_data_config
+from utils.loading.dataset import TextDataset
 
 WIDTH, HEIGHT = 80, 40
 # A word from (8, 4) to (40, 20), and what nobody could read from (0, 0) to (20, 10).
@@ -33,7 +35,7 @@ NAMES = ('a', 'b', 'c')
 
 def image(file: Path, size=(WIDTH, HEIGHT), **options) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(len(file.stem)).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    pixels = np.random.default_rng(list(file.name.encode())).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(file, **options)
     return file
 
@@ -297,8 +299,9 @@ def test_splits_are_stable_and_as_large_as_asked_for(command, tmp_path):
     link = next((tmp_path / 'out/images/val/sub').iterdir())
     assert link.is_symlink() and link.resolve().parent == tmp_path / 'photos' / 'sub'
     data = yaml.safe_load((tmp_path / 'out' / 'data.yaml').read_text())
-    assert data['test'] == 'images/test' and data['path'] == str(tmp_path / 'out')
-    os.rename(tmp_path / 'out', tmp_path / 'first')
+    assert data['test'] == 'images/test' and 'path' not in data
+    os.rename(tmp_path / 'out', tmp_path / 'first')  # as it may be moved
+    assert len(TextDataset(load_data_config(tmp_path / 'first/data.yaml'), 'train', 64)) == 14
     command('icdar2015', tmp_path / 'notes', '--val', 0.2, '--test', 0.1)
     assert {f.stem for f in (tmp_path / 'out/images/val/sub').iterdir()} == found['val']
 
@@ -345,7 +348,7 @@ def test_what_cannot_be_used_is_named(command, photos, tmp_path):
     write(notes / 'gt_nowhere.txt', f'{joined(WORD_CORNERS)},word\n')
     (notes / 'gt_f.txt').write_bytes(b'0' * (2 << 20))
     printed = command('icdar2015', notes)
-    assert 'skipped 4 pictures and 2 rows' in printed
+    assert 'skipped 3 pictures and 2 rows' in printed and 'skipped 1 annotation without a picture' in printed
     for reason in ('gt_a.txt: a.jpg is broken', '--from icdar2017-mlt', "no picture 'nowhere'", 'larger than 1024 KiB'):
         assert reason in printed
     assert "row 1 '1,2,3': 3 of 9 fields" in printed and "'nan' is no coordinate" in printed
@@ -469,7 +472,7 @@ def test_min_height_is_across_the_word(turn, least, unread):
     assert not convert.Unread(set())(region, (80, 40))
 
 
-@pytest.mark.parametrize(('row', 'words'), [('0 1.5 .5 .1 .1', 'outside 0..1'), ('3 .5 .5 .1 .1', 'class 3')])
+@pytest.mark.parametrize(('row', 'words'), [('0 1.6 .5 .1 .1', 'outside 0..1'), ('-3 .5 .5 .1 .1', 'class -3')])
 def test_yolo_rows_of_another_kind(row, words, command, photos, tmp_path):
     notes = yolo(tmp_path / 'notes')
     write(notes / 'a.txt', f'{row}\n')

@@ -18,6 +18,7 @@ from tests import inputs
 from utils.evaluation.icdar import read_ground_truth
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
+from utils.loading.polygons import polygon_areas
 
 QUAD = '10,4,40,4,40,20,10,20'  # of a picture of 60x40
 LABEL = [10 / 60, 0.1, 40 / 60, 0.1, 40 / 60, 0.5, 10 / 60, 0.5]
@@ -108,7 +109,209 @@ def test_quotes_and_line_ends_in_hmean(tmp_path, end):
     assert quads.shape == (3, 4, 2) and dont_care.tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize('value', ['1.000437', '-0.0004', '1.2'])
+def test_yolo_rows_that_leave_the_picture_a_little_are_cut(run, photos, tmp_path, value):
+    for name in 'abc':
+        write(tmp_path / f'notes/{name}.txt', f'0 0.5 0.5 0.2 0.2\n0 0.8 0.2 {value} 0.2 {value} 0.4 0.8 0.4\n')
+    printed, error = run('yolo', tmp_path / 'notes')
+    assert error == '' and 'train: 2 pictures, 4 words' in printed and 'it leaves the picture, and is cut' in printed
+    cut = np.array(labels_of(tmp_path, 'a')[1]).reshape(-1, 2)
+    edge = min(max(float(value), 0), 1)
+    assert sorted(set(cut[:, 0])) == sorted({0.8, edge}) and sorted(set(cut[:, 1])) == [0.2, 0.4]
+
+
+def test_yolo_classes_are_labels(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/{name}.txt', '0 0.5 0.5 0.2 0.2\n1 0.2 0.2 0.1 0.1\n')
+    assert 'train: 2 pictures, 4 words' in run('yolo', tmp_path / 'notes')[0]
+    assert "2 words, 2 don't-care" in run('yolo', tmp_path / 'notes', '--ignore-label', '1')[0]
+    write(tmp_path / 'notes/classes.txt', 'text\nillegible\n')
+    assert "2 words, 2 don't-care" in run('yolo', tmp_path / 'notes', '--ignore-label', 'illegible')[0]
+    assert 'no region is labelled' in run('yolo', tmp_path / 'notes', '--ignore-label', '1')[1]
+
+
+CURVED = '10,4,20,2,30,4,30,20,20,18,10,20,####CAFE'
+
+
+def test_rows_of_more_corners_are_refused_as_icdar2015(run, photos, tmp_path):
+    for name in 'ab':
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n{QUAD},1,000,000\n')
+    write(tmp_path / 'notes/gt_c.txt', f'{CURVED}\n{CURVED}\n')
+    printed, _ = run('icdar2015', tmp_path / 'notes')
+    assert 'gt_c.txt: more than four corners in every row' in printed and 'skipped 1 picture and 0 rows' in printed
+    write(tmp_path / 'notes/gt_c.txt', f'{QUAD},1,000,000\n')
+    printed, _ = run('icdar2015', tmp_path / 'notes')
+    assert 'skipped' not in printed and ',1,000,000\n' in next((tmp_path / 'out/gt').rglob('gt_c.txt')).read_text()
+
+
+@pytest.mark.parametrize('first', range(6))
+def test_six_corners_are_read_back(run, photos, tmp_path, first):
+    """A row of 13 numbers could be a box and its four corners; a curved word stays one, whatever its first corner."""
+    arch = np.roll([(10, 30), (10, 20), (30, 4), (50, 20), (50, 30), (30, 14)], first, 0).tolist()
+    for name in 'abc':
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': [labelme_shape(corners=arch)]})
+    assert run('labelme', tmp_path / 'notes')[1] == ''
+    found = TextDataset(load_data_config(tmp_path / 'out/data.yaml'), 'train', 64)
+    assert [len(annotations) for annotations in found.annotations] == [1, 1]
+    for annotations in found.annotations:
+        np.testing.assert_allclose(annotations.boxes()[0] * (60, 40, 60, 40), (10, 4, 50, 30), atol=1e-3)
+        areas = polygon_areas(annotations.polygons * (60, 40)), polygon_areas(np.array([arch]))
+        np.testing.assert_allclose(*areas, rtol=1e-3)
+
+
+# Sets
+
+
+def test_copies_of_test_pictures_leave_training(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
+    (tmp_path / 'others').mkdir()
+    for name, source in (('a', 'a'), ('renamed', 'b'), ('new', None)):
+        file = tmp_path / f'others/{name}.png'
+        file.write_bytes((photos / f'{source}.png').read_bytes()) if source else inputs.picture(file)
+        write(tmp_path / f'others/gt_{name}.txt', f'{QUAD},word\n')
+    for name in 'de':
+        inputs.picture(photos / f'{name}.png')
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
+    printed, error = run('icdar2015', tmp_path / 'notes', '--test-annotations', tmp_path / 'others')
+    assert (
+        error == '' and 'train: 2 pictures' in printed and 'val: 1 picture' in printed and 'test: 3 pictures' in printed
+    )
+    assert 'not for training: 2 pictures of the test set' in printed
+
+
+def cvat(*names: str, subsets=('',) * 9, box: str = 'rotation="0"') -> str:
+    shape = f'<box label="text" xtl="20" ytl="15" xbr="40" ybr="25" {box}><attribute name="text">w</attribute></box>'
+    images = [
+        f'<image id="{i}" name="{name}" width="60" height="40" subset="{subsets[i]}">{shape}</image>'
+        for i, name in enumerate(names)
+    ]
+    return f'<annotations>{"".join(images)}</annotations>'
+
+
+def test_subsets_of_cvat_are_splits(run, photos, tmp_path):
+    subsets = ('Train', 'Test', 'Validation')
+    printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
+    assert error == '' and all(
+        (tmp_path / 'out/images' / file).is_file() for file in ('train/a.png', 'test/b.png', 'val/c.png')
+    )
+    subsets = ('Train', 'Test', 'Train')
+    printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
+    assert error == '' and 'val: 1 picture' in printed and (tmp_path / 'out/images/test/b.png').is_file()
+
+
+def test_folders_that_look_like_splits_are_told(run, tmp_path):
+    for split, name in (('train', 'a'), ('train', 'b'), ('valid', 'c')):
+        inputs.picture(tmp_path / f'photos/{split}/{name}.png')
+        write(tmp_path / f'photos/{split}/gt_{name}.txt', f'{QUAD},word\n')
+    printed, _ = run('icdar2015', tmp_path / 'photos')
+    assert 'folders called train, valid: their pictures are divided anew' in printed
+
+
+TURNED = [[35, 10], [35, 30], [25, 30], [25, 10]]  # 20x10 about (30, 20), by 90 degrees clockwise
+
+
+@pytest.mark.parametrize('form', ['cvat', 'coco', 'voc'])
+def test_boxes_that_cvat_has_turned(run, photos, tmp_path, form):
+    if form == 'cvat':
+        notes = write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', box='rotation="90.0"'))
+    elif form == 'coco':
+        shape = {'bbox': [20, 15, 20, 10], 'segmentation': [], 'attributes': {'occluded': False, 'rotation': 90.0}}
+        images = [{'id': i, 'file_name': f'{name}.png'} for i, name in enumerate('abc')]
+        annotations = [{'image_id': i, **shape} for i in range(3)]
+        notes = write(tmp_path / 'all.json', {'images': images, 'annotations': annotations})
+    else:
+        notes = tmp_path / 'notes'
+        corners = '<bndbox><xmin>20</xmin><ymin>15</ymin><xmax>40</xmax><ymax>25</ymax></bndbox>'
+        rotation = '<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>'
+        for name in 'abc':
+            item = f'<object><name>text</name>{corners}{rotation}</object>'
+            write(notes / f'{name}.xml', f'<annotation><filename>{name}.png</filename>{item}</annotation>')
+    assert run(form, notes)[1] == ''
+    (row,) = labels_of(tmp_path, 'a')
+    np.testing.assert_allclose(np.array(row).reshape(-1, 2) * (60, 40), TURNED, atol=1e-3)
+
+
+def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
+    region = {'transcription': 'word', 'points': [[10, 4], [40, 4], [40, 20], [10, 20]]}
+    rows = [f'{name}.png\t{json.dumps([region, region | {"transcription": "*"}])}' for name in 'abc']
+    printed, _ = run('ppocrlabel', write(tmp_path / 'Label.txt', '\n'.join(rows)))
+    assert "train: 2 pictures, 2 words, 2 don't-care" in printed
+    corners = '<bndbox><xmin>10</xmin><ymin>4</ymin><xmax>40</xmax><ymax>20</ymax></bndbox>'
+    word = '<attributes><attribute><name>text</name><value>{}</value></attribute></attributes>'
+    for name in 'abc':
+        items = ''.join(f'<object><name>text</name>{corners}{word.format(w)}</object>' for w in ('###', 'Caf'))
+        write(tmp_path / f'voc/{name}.xml', f'<annotation><filename>{name}.png</filename>{items}</annotation>')
+    printed, _ = run('voc', tmp_path / 'voc')
+    assert "train: 2 pictures, 2 words, 2 don't-care" in printed
+    assert next((tmp_path / 'out/gt').rglob('gt_a.txt')).read_text().endswith(',Caf\n')
+    image = {'width': 60, 'height': 40}
+    images = {'1': image | {'set': 'train', 'file_name': 'a.png'}, '2': image | {'set': 'val', 'file_name': 'b.png'}}
+    word = {'points': [10, 4, 40, 6, 40, 20, 10, 18], 'bbox': [10, 4, 30, 16]}  # of TextOCR
+    words = [word | {'image_id': key, 'utf8_string': text} for key in images for text in ('.', 'word')]
+    content = {'imgs': images, 'anns': dict(enumerate(words))}
+    printed, error = run('coco-text', write(tmp_path / 'textocr.json', content))
+    assert error == '' and "train: 1 picture, 1 word, 1 don't-care" in printed
+    (row,) = labels_of(tmp_path, 'a')
+    np.testing.assert_allclose(np.array(row) * ([60, 40] * 4), word['points'], atol=1e-3)
+
+
 # Names
+
+
+@pytest.mark.parametrize('form', ['cvat', 'icdar2015', 'labelme'])
+def test_an_annotation_keeps_to_its_own_folder(run, tmp_path, form):
+    """Cameras give one name in every folder; the pictures of day1 were not copied."""
+    names = [f'{day}/IMG_{number}' for day in ('day1', 'day2') for number in (1, 2, 3)]
+    for name in names[3:]:
+        inputs.picture(tmp_path / f'photos/{name}.png')
+    inputs.picture(tmp_path / 'photos/day1/IMG_9.png')
+    first = [[1, 1], [9, 1], [9, 9], [1, 9]]
+    if form == 'cvat':
+        text = cvat(*(f'{name}.png' for name in names)).replace('xtl="20"', 'xtl="1"', 3)
+        notes = write(tmp_path / 'all.xml', text)
+    for name in names if form != 'cvat' else ():
+        corners = first if 'day1' in name else TURNED
+        if form == 'labelme':
+            content = {'imagePath': f'{name[5:]}.png', 'shapes': [labelme_shape(corners=corners)]}
+            notes = write(tmp_path / f'notes/{name}.json', content).parent.parent
+        else:
+            row = ','.join(str(value) for corner in corners for value in corner)
+            folder, stem = name.split('/')
+            notes = write(tmp_path / f'notes/{folder}/gt_{stem}.txt', f'{row},word\n').parent.parent
+    printed, error = run(form, notes)
+    assert error == '' and 'train: 2 pictures, 2 words' in printed and 'val: 1 picture, 1 word' in printed
+    assert 'skipped 3 annotations without a picture of its own' in printed and 'day1/IMG_1' in printed
+    for number in (1, 2, 3):
+        (row,) = labels_of(tmp_path, f'IMG_{number}')
+        assert (row[0] * 60 if form != 'cvat' else (row[0] - row[2] / 2) * 60) > 15, 'that of day2'
+
+
+def test_a_picture_found_in_another_folder_is_told(run, tmp_path):
+    for name in 'abc':
+        inputs.picture(tmp_path / f'photos/day2/{name}.png')
+    printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('day1/a.png', 'day1/b.png', 'day2/c.png')))
+    told = (
+        "2 pictures were found by name alone, in another folder than annotated, the first: 'day1/a.png' as day2/a.png"
+    )
+    assert error == '' and told in printed
+
+
+@pytest.mark.parametrize(
+    ('name', 'written'), [('Capture_décran.png', 'Capture_d%C3%A9cran'), ('my photo.png', 'my%20photo')]
+)
+def test_escaped_names_are_found(run, photos, tmp_path, name, written):
+    inputs.picture(photos / name)
+    for stem in ('a', 'b', written):
+        write(tmp_path / f'notes/{stem}.txt', '0 0.5 0.5 0.2 0.2\n')
+    assert 'train: 2 pictures' in run('yolo', tmp_path / 'notes')[0]
+    files = ['a.png', 'b.png', f'sub/{written}.png']
+    content = {
+        'images': [{'id': i, 'file_name': file} for i, file in enumerate(files)],
+        'annotations': [{'image_id': i, 'bbox': [10, 4, 30, 16]} for i in range(3)],
+    }
+    printed, error = run('coco', write(tmp_path / 'all.json', content))
+    assert error == '' and 'train: 2 pictures, 2 words' in printed
 
 
 def test_what_was_skipped_is_said_before_a_refusal(run, photos, tmp_path):
@@ -117,7 +320,8 @@ def test_what_was_skipped_is_said_before_a_refusal(run, photos, tmp_path):
     write(tmp_path / 'notes/gt_b.txt', '1,2,3\n')
     printed, error = run('icdar2015', tmp_path / 'notes')
     assert error == '1 usable picture is too few for 1 in val and the rest in train'
-    assert 'skipped 2 pictures and 0 rows' in printed and "no picture 'gone'" in printed and '3 of 9 fields' in printed
+    assert 'skipped 1 picture and 0 rows' in printed and 'skipped 1 annotation without a picture' in printed
+    assert "no picture 'gone'" in printed and '3 of 9 fields' in printed
     assert 'left out: 2 pictures without an annotation' not in printed  # b has one
     assert 'left out: 1 picture without an annotation' in printed
 
@@ -377,7 +581,8 @@ def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
     printed, error = run('coco', write(tmp_path / 'a.json', content), '--val', 0.4)
     assert (
         error == ''
-        and 'skipped 1 picture and 2 rows' in printed
+        and 'skipped 0 pictures and 2 rows' in printed
+        and 'skipped 1 annotation without a picture' in printed
         and '1 annotation, but the file lists no such image' in printed
     )
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [BOX], atol=1e-6)
@@ -394,7 +599,7 @@ def test_ppocrlabel_rows(run, photos, tmp_path):
     rows += ['photos/a.png\t[]', 'photos/none.png\t[]', 'photos/a.png\t[', 'no tab']
     (tmp_path / 'Cache.cach').write_bytes(b'x')
     printed, _ = run('ppocrlabel', write(tmp_path / 'Label.txt', '\r\n'.join(rows).encode('utf-16')))
-    assert "train: 2 pictures, 2 words, 2 don't-care regions" in printed and 'skipped 4 pictures' in printed
+    assert "train: 2 pictures, 2 words, 2 don't-care regions" in printed and 'skipped 4 annotations' in printed
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
     assert 'no Label.txt' in run('ppocrlabel', write(tmp_path / 'Label.txt', 'a,b\n'))[1]
 

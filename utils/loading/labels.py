@@ -16,7 +16,9 @@ from utils.loading.files import is_image, matching, real_file
 from utils.loading.polygons import clip_polygons, crosses_itself, opened, polygon_areas, uncrossed
 from utils.loading.rows import read_rows
 
-TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding, and are clamped
+TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding
+OUTSIDE = 0.5  # and this far, of a region at the border; what is farther is in other units
+BEYOND = 'it leaves the picture, and is cut at the border'
 MIN_AREA = 1e-10  # of the picture's area; regions below it have no area
 UNCUT = 0.999  # visible fraction of a region from which its corners are taken as its own
 QUAD = 4  # corners
@@ -339,7 +341,7 @@ def _check_range(category: int, coordinates: np.ndarray, nc: int, place: str) ->
     if not 0 <= category < nc:
         raise UserError(f'{place}: class {category}, but the data yaml names classes 0 to {nc - 1}')
     worst = coordinates[np.abs(coordinates - 0.5).argmax()]
-    if not -TOLERANCE <= worst <= 1 + TOLERANCE:
+    if not -OUTSIDE <= worst <= 1 + OUTSIDE:
         raise UserError(f'{place}: coordinate {worst:g} is outside 0..1 (labels are shares of width and height)')
 
 
@@ -353,7 +355,9 @@ def _corners(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]
     polygon, note = (
         (_box_corners(coordinates), '') if len(coordinates) == BOX_COLUMNS - 1 else _drawn(coordinates, two_forms)
     )
-    polygon = polygon.clip(0, 1)  # of a polygon this is rounding alone: _check_range
+    if np.abs(coordinates - 0.5).max() > 0.5 + TOLERANCE:
+        polygon, note = clip_polygons(polygon[None], 1, 1)[0], BEYOND
+    polygon = polygon.clip(0, 1)  # what is left is rounding, or a box that is cut
     if polygon_areas(polygon[None])[0] < MIN_AREA:
         raise ValueError('a region without area')
     return polygon, note

@@ -53,7 +53,9 @@ class BatchLoader(DataLoader):
             # torch wraps a worker's error in its traceback, of which the last line is the message. The frames
             # keep the worker processes' queues in a cycle, whose collection would wait 5 s for each worker.
             traceback.clear_frames(error.__traceback__)
-            raise UserError(str(error).strip().splitlines()[-1].removeprefix('models.errors.UserError: ')) from None
+            raise UserError(
+                str(error).strip().splitlines()[-1].removeprefix(f'{UserError.__module__}.UserError: ')
+            ) from None
 
     def _from_workers(self):
         batches = super().__iter__()

@@ -1,0 +1,179 @@
+"""From what annotations say of pictures to the pictures that a data set can have."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from data.formats import Format
+from data.formats.common import BadEntry
+from data.formats.image_files import ImageFiles
+from data.formats.pages import Page, Region
+from data.formats.skipped import Skipped
+from models.errors import UserError
+from ocrdistill.files import walk
+from ocrdistill.images import pages
+from utils.loading.files import is_image, without_images
+from utils.loading.images import probe_image
+from utils.loading.labels import CROSSING, MIN_AREA
+from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
+from utils.runtime.words import counted
+
+LONG_SIDE = 640  # pixels, of --min-height
+
+
+@dataclass
+class Item:
+    """A picture to write.
+
+    Attributes:
+        page: what was read of it, without the regions that have no area inside it.
+        name: its path below images/<split>/, without folders named images: labels would be looked for beside them.
+        size: (width, height) of the upright picture in pixels.
+        split: 'train', 'val' or 'test'.
+    """
+
+    page: Page
+    name: PurePosixPath
+    size: tuple[int, int]
+    split: str
+
+    @property
+    def key(self) -> PurePosixPath:
+        """Of its label file, which pictures that differ in their suffix alone would share."""
+        return self.name.with_suffix('')
+
+
+@dataclass
+class Unread:
+    """Which regions become don't-care: those with one of the labels, those lower than min_height.
+
+    min_height: pixels of the picture when its longer side has LONG_SIDE.
+    """
+
+    labels: set[str]
+    min_height: float = 0.0
+
+    def __call__(self, region: Region, size: tuple[int, int]) -> bool:
+        if not self.labels.isdisjoint(region.labels):
+            return True
+        return self.min_height > 0 and height_of(region.polygon) * LONG_SIDE / max(size) < self.min_height
+
+
+def height_of(polygon: np.ndarray) -> float:
+    """The shorter side of the least rectangle, at any angle, around a polygon (p, 2)."""
+    import cv2
+
+    return min(cv2.minAreaRect(polygon.astype(np.float32))[1])
+
+
+def read_items(form: Format, annotations: Path, images: Path | None, unread: Unread, skipped: Skipped) -> list[Item]:
+    """All usable pictures of one set of annotations.
+
+    Args:
+        form: how to read them.
+        annotations: their folder or file, as the form says.
+        images: folder of the pictures; None takes that of the annotations.
+        unread: which regions become don't-care.
+        skipped: what cannot be used is added here.
+
+    Raises:
+        UserError: no such folder or file, or nothing in it can be used.
+    """
+    if not (annotations.is_dir() if form.place == 'folder' else annotations.is_file()):
+        raise UserError(f'{annotations} is no {form.place}: expected a {form.place} with {form.form}')
+    files = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent))
+    skipped.there.update(files.by_path.values())
+    _note_files(form, annotations, files, skipped)
+    items: dict[PurePosixPath, Item] = {}
+    for page in _settled(form.read(annotations, files), files, skipped):
+        skipped.annotated.add(page.image)
+        if page.left_out:
+            skipped.left_out[page.left_out] += 1
+            continue
+        try:
+            item = _check(page, files, items)
+        except BadEntry as error:
+            again = page.image in [other.page.image for other in items.values()]
+            (skipped.entries if again or page.image is None else skipped.images).append(f'{page.name}: {error}')
+            continue
+        for region in page.regions:
+            region.dont_care |= unread(region, item.size)
+        skipped.rows += page.bad_rows
+        skipped.notes += page.notes
+        items[item.key] = item
+    if not items:
+        reasons = skipped.images + skipped.entries
+        why = f', the first: {reasons[0]}' if reasons else f': no {form.form}'
+        raise UserError(f'{annotations}: no picture can be used{why}')
+    return list(items.values())
+
+
+def _settled(found: Iterable[Page], files: ImageFiles, skipped: Skipped) -> Iterable[Page]:
+    """The pages, those last whose picture was found by its name alone: where another annotation names its folder too,
+    the picture is that one's."""
+    named, guesses = set(), []
+    for page in found:
+        if guess := files.take_guess(page.image):
+            guesses.append((page, guess))
+        else:
+            named.add(page.image)
+            yield page
+    used = []
+    for page, guess in guesses:
+        if page.image in named:
+            page.problem, page.image = f'no picture {guess!a} below {files.folder}', None
+        else:
+            used.append(f'{guess!a} as {files.relative(page.image)}')
+        yield page
+    if used:
+        count = counted(len(used), 'picture was', 'pictures were')
+        skipped.notes.append(f'{count} found by name alone, in another folder than annotated, the first: {used[0]}')
+
+
+def _note_files(form: Format, annotations: Path, files: ImageFiles, skipped: Skipped) -> None:
+    """Note the files that are no images, and which of them are annotations."""
+    found = set(files.others)
+    if annotations.is_dir():
+        found.update(file for file in walk(annotations) if not is_image(file))
+        skipped.annotations.update(file for file in found if file.suffix.lower() in form.suffixes)
+    else:
+        skipped.annotations.add(annotations)
+    skipped.others |= found
+    tops = {path.split('/')[0].casefold() for path in files.by_path if '/' in path}
+    if not form.sets and 'train' in tops and tops & {'val', 'valid', 'validation', 'test'}:
+        names = ', '.join(sorted(tops & {'train', 'val', 'valid', 'validation', 'test'}))
+        skipped.notes.append(f'folders called {names}: their pictures are divided anew (name a test set apart)')
+
+
+def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> Item:
+    """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
+    if page.problem:
+        raise BadEntry(page.problem)
+    name = without_images(PurePosixPath(images.relative(page.image)))
+    item = Item(page, name, (0, 0), page.split or 'train')
+    if item.key in taken:
+        raise BadEntry(f'{name} was annotated already, as {taken[item.key].page.name}')
+    try:
+        size, count = probe_image(page.image), len(pages(page.image))
+    except Exception as error:  # decoders raise what they like at a broken file
+        raise BadEntry(f'{page.image.name} is broken ({error})') from None
+    if page.size and page.size != size:
+        annotated, found = (f'{width}x{height}' for width, height in (page.size, size))
+        raise BadEntry(f'annotated at {annotated} pixels, but {images.relative(page.image)} has {found}')
+    if count > 1:
+        page.notes.append(f'{name}: the first of its {count} pages is used')
+    kept = []
+    for region in page.regions:
+        drawn, region.polygon = region.polygon, uncrossed(region.polygon)
+        if region.polygon is not drawn:
+            page.notes.append(f'{page.name}, {region.word[:60]!a}: {CROSSING}')
+        if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
+            page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
+        else:
+            kept.append(region)
+    if page.regions and not kept:
+        raise BadEntry('no region has an area inside the picture')
+    page.regions, item.size = kept, size
+    return item
