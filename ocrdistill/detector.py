@@ -26,7 +26,7 @@ INSTALLED = ('n', 's')  # names of networks there
 MAX_WORDS, MAX_WORDS_SLICED = 1000, 3000  # of an image; a dense page has some 600
 MAX_SIDE = 1 << 15  # pixels; more needs more memory than there is
 MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
-CROP_MARGIN = 0.1  # of a word's height
+CROP_MARGIN = 0.1  # of a word's height: recognisers want some ground around a word
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,8 @@
 """Boxes: their forms, overlaps, and non-maximum suppression, in PyTorch: for training and validation."""
 
-import contextlib
-import importlib.util
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
-
 import torch
 from torch import Tensor
+from torchvision.ops import nms
 
 from ocrdistill.nms import MAX_CANDIDATES, UPRIGHT_IOU, quad_nms
 from utils.quads import decode
@@ -25,47 +20,13 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), -1)
 
 
-def covered_fraction(boxes: Tensor, regions: Tensor) -> Tensor:
-    """How much of each box lies inside each region: intersection over the box's own area.
-
-    Args:
-        boxes: (N, 4) xyxy.
-        regions: (K, 4) xyxy.
-
-    Returns:
-        (N, K), 0..1; 0 for boxes without area.
-    """
-    top_left = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
-    bottom_right = torch.minimum(boxes[:, None, 2:4], regions[None, :, 2:4])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(-1)
-    area = (boxes[:, 2:4] - boxes[:, :2]).clamp(min=0).prod(-1)
-    return intersection / area.clamp(min=1e-9)[:, None]
-
-
-@cache
-def _load_nms_kernel() -> Callable[[Tensor, Tensor, float], Tensor]:
-    """torchvision's NMS: its kernel alone where it can be loaded, as importing torchvision takes about a second.
-
-    Where the kernel lies is torchvision's own affair; where it is elsewhere, the public function serves.
-    """
-    with contextlib.suppress(AttributeError, OSError, RuntimeError):
-        if not hasattr(torch.ops.torchvision, 'nms'):
-            spec = importlib.util.find_spec('torchvision')
-            for library in sorted(Path(spec.origin).parent.glob('_C*')) if spec and spec.origin else []:
-                torch.ops.load_library(str(library))
-        return torch.ops.torchvision.nms
-    from torchvision.ops import nms
-
-    return nms
-
-
 def class_nms(boxes: Tensor, confidence: Tensor, category: Tensor, iou_thres: float) -> Tensor:
     """Indices of the boxes (n, 4) that no better box of their class overlaps by more than iou_thres; best first."""
     if not len(boxes):
         return torch.zeros(0, dtype=torch.long, device=boxes.device)
     # Classes are moved apart, so that one pass serves them all.
     apart = boxes + category.to(boxes)[:, None] * (boxes.max() - boxes.min() + 1)
-    return _load_nms_kernel()(apart, confidence, iou_thres)
+    return nms(apart, confidence, iou_thres)
 
 
 def non_max_suppression(

@@ -6,8 +6,6 @@ from typing import Any
 from ocrdistill.detector import TextDetector, Word
 from ocrdistill.reading.recognisers import make_recogniser
 
-CROP_MARGIN = 0.1  # of a word's height; recognisers want some ground around a word
-
 
 class TextReader:
     """Finds the words of images and reads them. May be called from several threads at once.
@@ -45,7 +43,7 @@ class TextReader:
 
     def read(self, words: list[Word]) -> list[Word]:
         """Words that were found, read."""
-        texts = self.recognise([word.crop(CROP_MARGIN) for word in words]) if words else []
+        texts = self.recognise([word.crop() for word in words]) if words else []
         return [
             replace(word, text=text, text_score=round(float(score), 5))
             for word, (text, score) in zip(words, texts, strict=True)

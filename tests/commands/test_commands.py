@@ -521,7 +521,9 @@ def test_published_script(recipe, tmp_path, mistake):
         assert command in line
 
 
-@pytest.mark.parametrize('script', ['train.py', 'distill.py', 'val.py', *(f'distill_{r}.py' for r in LAYERS)])
+@pytest.mark.parametrize(
+    'script', ['train.py', 'distill.py', 'val.py', 'detect.py', *(f'distill_{r}.py' for r in LAYERS)]
+)
 def test_help_needs_no_torch(script):
     code = (
         'import runpy, sys\n'
@@ -536,7 +538,7 @@ def test_help_needs_no_torch(script):
         [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=20, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert '--data' in result.stdout
+    assert '--device' in result.stdout
     assert result.stderr == ''
 
 

@@ -416,19 +416,6 @@ def test_labels_stay_inside_the_picture():
     assert (draw_words(image, np.zeros((0, 4, 2)), []) == image).all()
 
 
-def test_help_needs_no_torch():
-    code = (
-        'import sys, detect\n'
-        'sys.argv = ["detect.py", "--help"]\n'
-        'try: detect.main()\n'
-        'except SystemExit as end: assert end.code == 0\n'
-        'heavy = {"torch", "cv2", "numpy", "matplotlib"} & sys.modules.keys(); assert not heavy, heavy'
-    )
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert '--save-json' in done.stdout
-
-
 def test_slow_packages_stay_out(weights, tmp_path, noise):
     """The first result comes within a second of importing torch only while these are not imported on the way."""
     source = save(tmp_path / 'a.png', noise(40, 60))

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from utils.boxes import covered_fraction
+from ocrdistill.quads import shared_by_boxes
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).astype(np.float32)
 CONFIDENCES = np.linspace(0, 1, 1000)  # the confidence axis of the curves, and the recall axis of the PR curve
@@ -75,7 +75,8 @@ def inside_ignored(boxes: Tensor, ignore: Tensor | None) -> np.ndarray:
     """(n,) bool: is more than half of the box (n, 4) inside one of the don't-care boxes (k, 4)?"""
     if ignore is None or not len(ignore):
         return np.zeros(len(boxes), bool)
-    return (covered_fraction(boxes, ignore) > 0.5).any(1).numpy()
+    areas = (boxes[:, 2:4] - boxes[:, :2]).clamp(min=0).prod(1).numpy()
+    return (shared_by_boxes(boxes.numpy(), ignore.numpy()) > areas[:, None] / 2).any(1)
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray) -> float:

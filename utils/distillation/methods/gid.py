@@ -17,6 +17,7 @@ is the divergence of the binary objectness and, for several classes, of the bina
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import roi_align
 
 from utils.boxes import xywh_to_xyxy, xyxy_to_xywh
 from utils.distillation.base import Method, Option, Signals, masked_mean, mean_of, mean_square, scores
@@ -91,8 +92,6 @@ def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
 
 def instance_features(features: Tensor, boxes: Tensor) -> Tensor:
     """ROI-aligned features: (B, C, h, w) and (B, K, 4) boxes xyxy (0..1) -> (B, K, C * POOLED^2)."""
-    from torchvision.ops import roi_align  # slow to import
-
     batch, count = boxes.shape[:2]
     h, w = features.shape[2:]
     image = torch.arange(batch, device=boxes.device).repeat_interleave(count)

@@ -14,6 +14,7 @@ the method reads no labels, and what the teacher thinks of a region that nobody 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import complete_box_iou_loss
 
 from utils.boxes import xywh_to_xyxy
 from utils.distillation.base import Method, Signals, mean_of
@@ -66,7 +67,6 @@ def box_miss(student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:
     Returns:
         (B, 3, h, w).
     """
-    from torchvision.ops import complete_box_iou_loss  # slow to import
 
     def boxes(raw: Tensor) -> Tensor:
         s = raw[..., :4].sigmoid()
