@@ -76,7 +76,7 @@ def inside_ignored(boxes: Tensor, ignore: Tensor | None) -> np.ndarray:
     if ignore is None or not len(ignore):
         return np.zeros(len(boxes), bool)
     areas = (boxes[:, 2:4] - boxes[:, :2]).clamp(min=0).prod(1).numpy()
-    return (shared_by_boxes(boxes.numpy(), ignore.numpy()) > areas[:, None] / 2).any(1)
+    return np.any(shared_by_boxes(boxes.numpy(), ignore.numpy()) > areas[:, None] / 2, 1)
 
 
 def average_precision(recall: np.ndarray, precision: np.ndarray) -> float:
