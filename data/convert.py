@@ -188,7 +188,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error('--min-height: 0 or more')
     if options.ignore_label and not form.labels:
         parser.error(f'--ignore-label: {options.form} has no labels')
-    if form.sets and (options.val, options.test, options.test_annotations) != (None, None, None):
+    if form.sets and (options.val, options.test) != (None, None):
         parser.error(f'{options.form} says itself which pictures are for what: leave --val and --test out')
     if options.test and options.test_annotations:
         parser.error('--test takes a share of the pictures, --test-annotations names others: give one of them')
@@ -214,6 +214,8 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     }
     if unknown:
         raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
+    if (options.val or options.test) and all(item.page.split for item in items):
+        skipped.notes.append('--val and --test have no effect: the annotations say which pictures are for what')
     choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
     items += others
     if not all(any(item.split == split for item in items) for split in ('train', 'val')):

@@ -1,5 +1,6 @@
 """How every command starts and ends: exit status, one-line errors."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -45,7 +46,9 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
             raise
         if error.filename is None and sys.stdout is not None:
-            silence(sys.stdout)  # what it holds would fail once more
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()  # it may be another disk that is full
+            silence(sys.stdout)  # if not, what it holds would fail once more
         say(f'error: {"" if error.filename is None else f"{error.filename}: "}{error.strerror}')
         sys.exit(1)
 

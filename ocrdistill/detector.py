@@ -148,9 +148,13 @@ class TextDetector:
 
 def _whole(option: str, value: Any, least: int, expected: str) -> int:
     """A whole number, Python's or NumPy's. Raises UserError."""
-    if isinstance(value, bool) or not hasattr(value, '__index__') or value < least:
+    try:
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
         raise UserError(f'{option}: {value!r}, expected {expected}')
-    return operator.index(value)
+    return number
 
 
 def network_file(model: str | Path) -> Path:

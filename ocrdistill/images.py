@@ -25,8 +25,9 @@ if HAS_HEIF:
 # What is read: no EPS, which is a program that Ghostscript would run. The first five need no further module of Pillow.
 FORMATS = (
     *('JPEG', 'PNG', 'BMP', 'GIF', 'PPM'),
-    *('TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'TGA', 'DIB', 'ICO', 'PCX', 'PSD', 'SGI'),
+    *('TIFF', 'WEBP', 'AVIF', 'JPEG2000', 'DIB', 'ICO', 'ICNS', 'PCX', 'PSD', 'SGI', 'DDS', 'QOI', 'XBM'),
     *(('HEIF',) if HAS_HEIF else ()),
+    'TGA',  # last, as it takes nearly anything for its own
 )
 MAX_BYTES = 1 << 30  # of an image's file
 FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a complete file ends with

@@ -11,6 +11,8 @@ from ocrdistill.errors import Unreadable, UserError
 from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
 from ocrdistill.images import Decode, read_all
 
+DRAWN = 'left out: {} in folders that are written to'
+
 
 def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> tuple[dict[PurePosixPath, Path], str]:
     """The images that files and folders (recursive) mean.
@@ -46,10 +48,11 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
         rest += [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]
         roots.append(os.path.abspath(source))
     if not files:
-        raise UserError(f'no images in {", ".join(map(str, sources))} ({left_out(rest) or "it is empty"})')
+        why = left_out(rest) or (DRAWN.format(drawn) if drawn else 'it is empty')
+        raise UserError(f'no images in {", ".join(map(str, sources))} ({why})')
     root = os.path.commonpath(roots)
     absolute = [Path(os.path.abspath(file)) for file in files]
-    notes = [left_out(rest), f'left out: {drawn} in folders that are written to' if drawn else '']
+    notes = [left_out(rest), DRAWN.format(drawn) if drawn else '']
     return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, '; '.join(filter(None, notes))
 
 

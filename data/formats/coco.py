@@ -50,6 +50,7 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
                 continue
             if page.split not in ('train', 'val', 'test'):
                 raise BadEntry(f'"set" is {page.split[:30]!a}, expected train, val or test')
+            page.split = page.split if len(sets) > 1 else ''  # TextOCR has a file for each set
             page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
             page.size = to_size(image.get('width'), image.get('height'))
         except BadEntry as error:
@@ -63,11 +64,12 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
 def _parse_coco_text(annotation) -> Region:
     """A polygon ('polygon' in version 1, 'mask' in version 2, 'points' in TextOCR) or else the box."""
     annotation = expect(annotation, dict, 'the annotation')
-    corners = annotation.get('mask') or annotation.get('polygon') or annotation.get('points')
+    points = annotation.get('points')
+    corners = annotation.get('mask') or annotation.get('polygon') or points
     whole = isinstance(corners, list) and len(corners) >= 6
     polygon = to_polygon(corners) if whole else _box(annotation)
     word = str(annotation.get('utf8_string') or '')
-    illegible = annotation.get('legibility') == 'illegible' or word == TEXTOCR_ILLEGIBLE
+    illegible = annotation.get('legibility') == 'illegible' or (bool(points) and word == TEXTOCR_ILLEGIBLE)
     return word_region(polygon, word, illegible, is_box=not whole)
 
 

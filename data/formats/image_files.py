@@ -1,9 +1,9 @@
 """The images that annotations may speak of."""
 
-import contextlib
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -12,6 +12,7 @@ from models.errors import UserError
 from ocrdistill.files import HAS_HEIF, HEIF, HEIF_HINT, IMAGE_SUFFIXES, left_out, walk
 from utils.loading.files import is_image, same_name
 
+KINDS = ('images', 'labels', 'annotations', 'gt')  # names of folders beside each other
 UPLOAD = re.compile(r'^[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
 
 
@@ -40,7 +41,6 @@ class ImageFiles:
         by_name = [(file.name, file) for file in self.by_path.values()]
         self._names = [_index(way, by_name) for way in self._ways]
         self._stems = [_index(way, [(file.stem, file) for _, file in by_name]) for way in self._ways]
-        self._folders = {file.parent for file in self.by_path.values()}
         self._exact: set[Path] = set()
         self._guessed: dict[Path, str] = {}
 
@@ -54,21 +54,19 @@ class ImageFiles:
 
     def find(self, path: str) -> Path:
         """The image that a path of another machine means: the one whose path below the folder it ends with, or else
-        the only one of its name. Raises BadEntry."""
+        the one of its name whose folder fits, or else the only one of its name. Raises BadEntry."""
         parts = [part for part in PurePosixPath(path.replace('\\', '/')).parts if part not in ('/', '..')]
-        for way, paths, names in zip(self._ways, (*self._paths, {}), self._names, strict=True):
-            for start in range(len(parts)):
-                found = paths.get(way('/'.join(parts[start:])), [])
-                if len(found) == 1 and (start < len(parts) - 1 or len(parts) == 1):
-                    self._exact.add(found[0])
-                    return found[0]
-            if found := names.get(way(parts[-1]), []) if parts else []:
-                return self._guess(self._only(found, path), '/'.join(parts))
-        others = [UPLOAD.sub('', parts[-1]), unquote(parts[-1])] if parts else []
-        for name in others:
-            if name != parts[-1]:
-                with contextlib.suppress(BadEntry):
-                    return self.find('/'.join([*parts[:-1], name]))
+        *folders, last = parts or ['']
+        bare = UPLOAD.sub('', last)
+        for name in dict.fromkeys((last, bare, unquote(last), unquote(bare))):
+            for way, paths, names in zip(self._ways, (*self._paths, {}), self._names, strict=True):
+                for start in range(len(parts)):
+                    found = paths.get(way('/'.join([*folders[start:], name])), [])
+                    if len(found) == 1:
+                        self._exact.add(found[0])
+                        return found[0]
+                if found := names.get(way(name), []):
+                    return self._choose(found, folders, name)
         return self._only([], path)
 
     def find_stem(self, path: Path) -> Path:
@@ -78,21 +76,20 @@ class ImageFiles:
         names = dict.fromkeys((path.stem, bare, UPLOAD.sub('', bare), unquote(bare)))
         for way, stems in zip(self._ways, self._stems, strict=True):
             for stem in names:
-                found = stems.get(way(stem), [])
-                beside = [file for file in found if file.parent == self.folder / path.parent]
-                if beside:
-                    self._exact.update(beside)
-                    return self._only(beside, stem)
-                if found:
-                    return self._guess(self._only(found, stem), path.with_name(stem).as_posix())
+                if found := stems.get(way(stem), []):
+                    return self._choose(found, list(path.parent.parts), stem)
         return self._only([], bare)
 
-    def _guess(self, file: Path, path: str) -> Path:
-        """The file, found by its name. It is a guess where it lies in a folder of its own below --images, and the path
-        names another one."""
-        own = PurePosixPath(self.relative(file)).parent.name
-        if own and PurePosixPath(path).parent.name not in ('', own):
-            self._guessed[file] = path
+    def _choose(self, found: list[Path], folders: list[str], name: str) -> Path:
+        """Of several images of a name the one whose folders fit best. If none fits, the only one is a guess."""
+        wanted = _telling(folders)
+        fits = {file: _fit(_telling(PurePosixPath(self.relative(file)).parent.parts), wanted) for file in found}
+        best = max(fits.values())
+        file = self._only([file for file in found if fits[file] == best], name)
+        if best < 0:
+            self._guessed[file] = '/'.join([*folders, name])
+        else:
+            self._exact.add(file)
         return file
 
     def relative(self, file: Path) -> str:
@@ -112,6 +109,18 @@ class ImageFiles:
 def cleaned(name: str) -> str:
     """A name as web tools (Django, and so Label Studio) store it: 'photo 1 (1).jpg' becomes 'photo_1_1.jpg'."""
     return re.sub(r'[^-\w.]', '', unicodedata.normalize('NFC', name).strip().replace(' ', '_'))
+
+
+def _telling(folders: Iterable[str]) -> list[str]:
+    """The names of folders but those that say what kind of files they hold."""
+    return [name.casefold() for name in folders if name.casefold() not in KINDS]
+
+
+def _fit(own: list[str], wanted: list[str]) -> int:
+    """How well an image's folders fit those that a path names: how many of the last ones are the same; -1 where they
+    contradict each other."""
+    count = min(len(own), len(wanted))
+    return count + (own == wanted) if own[len(own) - count :] == wanted[len(wanted) - count :] else -1
 
 
 def _index(way, entries) -> dict[str, list[Path]]:

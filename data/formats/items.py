@@ -1,5 +1,6 @@
 """From what annotations say of pictures to the pictures that a data set can have."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -107,7 +108,18 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
         reasons = skipped.images + skipped.entries
         why = f', the first: {reasons[0]}' if reasons else f': no {form.form}'
         raise UserError(f'{annotations}: no picture can be used{why}')
+    _note_folders(list(items.values()), skipped)
     return list(items.values())
+
+
+def _note_folders(items: list[Item], skipped: Skipped) -> None:
+    """Note folders that look like splits, of pictures that get another one."""
+    tops = {item.name.parts[0].casefold() for item in items if len(item.name.parts) > 1 and not item.page.split}
+    if 'train' in tops and (names := sorted(tops & {'val', 'valid', 'validation', 'test'})):
+        told = ', '.join(['train', *names])
+        skipped.notes.append(
+            f'folders called {told}: their pictures are divided anew (--test-annotations names a test set)'
+        )
 
 
 def _settled(found: Iterable[Page], files: ImageFiles, skipped: Skipped) -> Iterable[Page]:
@@ -120,9 +132,9 @@ def _settled(found: Iterable[Page], files: ImageFiles, skipped: Skipped) -> Iter
         else:
             named.add(page.image)
             yield page
-    used = []
+    used, claims = [], Counter(page.image for page, _ in guesses)
     for page, guess in guesses:
-        if page.image in named:
+        if page.image in named or claims[page.image] > 1:
             page.problem, page.image = f'no picture {guess!a} below {files.folder}', None
         else:
             used.append(f'{guess!a} as {files.relative(page.image)}')
@@ -141,10 +153,6 @@ def _note_files(form: Format, annotations: Path, files: ImageFiles, skipped: Ski
     else:
         skipped.annotations.add(annotations)
     skipped.others |= found
-    tops = {path.split('/')[0].casefold() for path in files.by_path if '/' in path}
-    if not form.sets and 'train' in tops and tops & {'val', 'valid', 'validation', 'test'}:
-        names = ', '.join(sorted(tops & {'train', 'val', 'valid', 'validation', 'test'}))
-        skipped.notes.append(f'folders called {names}: their pictures are divided anew (name a test set apart)')
 
 
 def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> Item:

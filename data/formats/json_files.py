@@ -121,7 +121,7 @@ def _name_of_link(link: str) -> str:
     """The path that a link ends with: /data/upload/1/x.jpg, /data/local-files/?d=x.jpg, s3://bucket/x.jpg, x.jpg."""
     scheme, mark, rest = link.partition('://')
     if mark and not scheme.startswith('http'):  # of a store, whose names are no links
-        return rest
+        return rest.partition('?')[0]
     if not mark and not link.startswith('/data/'):
         return link
     try:

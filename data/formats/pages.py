@@ -116,8 +116,10 @@ def turned_box(cx: float, cy: float, w: float, h: float, angle: float) -> np.nda
 
 def turned_by(box: np.ndarray, attributes: Mapping) -> tuple[np.ndarray, bool]:
     """A box (4, 2) as CVAT turns it, and whether it stays upright. An attribute named rotation has the degrees; the box
-    is written as it was before. Raises BadEntry."""
-    angle = math.radians(to_number(attributes.get('rotation') or 0))
+    is written as it was before."""
+    angle = 0.0
+    with contextlib.suppress(BadEntry):  # an attribute of the user's own that has this name
+        angle = math.radians(to_number(attributes.get('rotation') or 0))
     (x1, y1), (x2, y2) = box[0], box[2]
     return turned_box((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, angle), not angle
 

@@ -40,7 +40,7 @@ class Skipped:
             lines.append(f'skipped {counted(len(self.images), "picture")} and {counted(len(self.rows), "row")}')
         lines += _first(self.images + self.rows)
         if self.entries:
-            lines.append(f'skipped {counted(len(self.entries), "annotation")} without a picture of its own')
+            lines.append(f'skipped {counted(len(self.entries), "annotation")} without a picture of their own')
         lines += _first(self.entries)
         reasons = {**self.left_out, 'picture without an annotation': len(self.there - self.annotated)}
         for reason, count in reasons.items():

@@ -158,10 +158,10 @@ def _parse_icdar2013(row: str) -> Region:
 
 
 def _icdar2015_rows(content: bytes) -> list[str]:
-    """Raises BadEntry where all rows go on with coordinates, as those of CTW1500 and ArT do; one row alone may be of a
-    word that is a number."""
+    """Raises BadEntry where all of several rows go on with coordinates, as those of CTW1500 and ArT do. One row alone
+    may be of a word that is a number."""
     rows = _lines(content)
-    if rows and all(map(MORE_CORNERS.match, rows)):
+    if len(rows) > 1 and all(map(MORE_CORNERS.match, rows)):
         raise BadEntry('more than four corners in every row')
     return rows
 

@@ -29,8 +29,7 @@ from models.errors import UserError
 from utils.loading.rows import decode_text
 
 MAX_PAGE_BYTES = 16 << 20  # of a file for one image
-VALIDATION = {'validation', 'valid', 'val'}
-SUBSETS = {'train': 'train', 'test': 'test'} | dict.fromkeys(sorted(VALIDATION), 'val')  # names of CVAT
+SUBSETS = {'train': 'train', 'test': 'test', 'validation': 'val', 'valid': 'val', 'val': 'val'}  # in lower case
 
 
 def load_xml(file: Path, limit: int) -> ElementTree.Element:
@@ -110,9 +109,7 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
             raise BadEntry('expected <annotations> with <image>')
     except BadEntry as error:
         raise UserError(f'{file} is no file of CVAT: {error}') from None
-    subsets = {(image.get('subset') or '').casefold() for image in root.findall('image')}
-    # Without a subset for validation, --val takes a share of those for training.
-    splits = {name: split for name, split in SUBSETS.items() if split != 'train' or subsets & VALIDATION}
+    splits = _splits_of({(image.get('subset') or '').casefold() for image in root.findall('image')})
     for image in root.findall('image'):
         page = Page(f'{file.name} image {str(image.get("id"))[:40]}')
         try:
@@ -124,6 +121,15 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
         else:
             page.add_rows((shape for shape in image if shape.tag != 'tag'), _parse_cvat)
         yield page
+
+
+def _splits_of(subsets: set[str]) -> dict[str, str]:
+    """What subsets of CVAT are for, where there is one for training and another one; without one for validation, --val
+    takes a share of those for training."""
+    kinds = {SUBSETS[name] for name in subsets & SUBSETS.keys()}
+    if 'train' not in kinds or len(kinds) == 1:
+        return {}
+    return {name: split for name, split in SUBSETS.items() if split != 'train' or 'val' in kinds}
 
 
 def _parse_cvat(shape: ElementTree.Element) -> Region:

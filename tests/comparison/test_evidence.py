@@ -308,11 +308,14 @@ def test_a_row_whose_flags_changed_is_not_taken_for_done(plan_file):
     plan_file.write_text('# a remark\n' + yaml.safe_dump(content))
     assert {name: row.settings for name, row in read_plan(plan_file).rows.items()} == before
     assert len(set(before.values())) == len(before)
+    content['flags']['all'] += ' --lr0 0.01 --workers 2'  # the default, and what changes no figure
+    plan_file.write_text(yaml.safe_dump(content))
+    assert {name: row.settings for name, row in read_plan(plan_file).rows.items()} == before
     content['flags']['all'] += ' --lr0 0.003'
     plan_file.write_text(yaml.safe_dump(content))
     write_ledger(evidence.file, [control(0, 0.4, settings=before['control'], **more)])
     assert evidence.done() == set()
-    with pytest.raises(UserError, match='control ran with other flags, recipe or hyp than now'):
+    with pytest.raises(UserError, match='control ran with other options, data or recipe than now'):
         Evidence(read_plan(plan_file)).done()
 
 

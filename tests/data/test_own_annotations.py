@@ -12,6 +12,7 @@ from PIL import Image
 
 from data import convert
 from data.formats import FORMATS
+from data.formats.common import BadEntry
 from data.formats.image_files import ImageFiles, cleaned
 from models.errors import UserError
 from tests import inputs
@@ -109,7 +110,7 @@ def test_quotes_and_line_ends_in_hmean(tmp_path, end):
     assert quads.shape == (3, 4, 2) and dont_care.tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize('value', ['1.000437', '-0.0004', '1.2'])
+@pytest.mark.parametrize('value', ['1.000437', '-0.0004', '1.04'])
 def test_yolo_rows_that_leave_the_picture_a_little_are_cut(run, photos, tmp_path, value):
     for name in 'abc':
         write(tmp_path / f'notes/{name}.txt', f'0 0.5 0.5 0.2 0.2\n0 0.8 0.2 {value} 0.2 {value} 0.4 0.8 0.4\n')
@@ -139,9 +140,9 @@ def test_rows_of_more_corners_are_refused_as_icdar2015(run, photos, tmp_path):
     write(tmp_path / 'notes/gt_c.txt', f'{CURVED}\n{CURVED}\n')
     printed, _ = run('icdar2015', tmp_path / 'notes')
     assert 'gt_c.txt: more than four corners in every row' in printed and 'skipped 1 picture and 0 rows' in printed
-    write(tmp_path / 'notes/gt_c.txt', f'{QUAD},1,000,000\n')
+    write(tmp_path / 'notes/gt_c.txt', f'{QUAD},1,234,567\n')
     printed, _ = run('icdar2015', tmp_path / 'notes')
-    assert 'skipped' not in printed and ',1,000,000\n' in next((tmp_path / 'out/gt').rglob('gt_c.txt')).read_text()
+    assert 'skipped' not in printed and ',1,234,567\n' in next((tmp_path / 'out/gt').rglob('gt_c.txt')).read_text()
 
 
 @pytest.mark.parametrize('first', range(6))
@@ -195,6 +196,10 @@ def test_subsets_of_cvat_are_splits(run, photos, tmp_path):
     assert error == '' and all(
         (tmp_path / 'out/images' / file).is_file() for file in ('train/a.png', 'test/b.png', 'val/c.png')
     )
+    assert run('cvat', tmp_path / 'all.xml', '--val', 0.5)[0].count('--val and --test have no effect') == 1
+    subsets = ('Test',) * 3
+    printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
+    assert error == '' and 'train: 2 pictures' in printed and 'val: 1 picture' in printed
     subsets = ('Train', 'Test', 'Train')
     printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
     assert error == '' and 'val: 1 picture' in printed and (tmp_path / 'out/images/test/b.png').is_file()
@@ -254,6 +259,13 @@ def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
     assert error == '' and "train: 1 picture, 1 word, 1 don't-care" in printed
     (row,) = labels_of(tmp_path, 'a')
     np.testing.assert_allclose(np.array(row) * ([60, 40] * 4), word['points'], atol=1e-3)
+    for image in images.values():  # TextOCR has a file for each set
+        image['set'] = 'train'
+    printed, error = run('coco-text', write(tmp_path / 'train.json', content))
+    assert error == '' and "val: 1 picture, 1 word, 1 don't-care" in printed
+    for each in words:  # of COCO-Text a full stop is a word
+        each['mask'] = each.pop('points')
+    assert 'train: 1 picture, 2 words' in run('coco-text', write(tmp_path / 'train.json', content))[0]
 
 
 # Names
@@ -281,10 +293,42 @@ def test_an_annotation_keeps_to_its_own_folder(run, tmp_path, form):
             notes = write(tmp_path / f'notes/{folder}/gt_{stem}.txt', f'{row},word\n').parent.parent
     printed, error = run(form, notes)
     assert error == '' and 'train: 2 pictures, 2 words' in printed and 'val: 1 picture, 1 word' in printed
-    assert 'skipped 3 annotations without a picture of its own' in printed and 'day1/IMG_1' in printed
+    assert 'skipped 3 annotations without a picture of their own' in printed and 'day1/IMG_1' in printed
     for number in (1, 2, 3):
         (row,) = labels_of(tmp_path, f'IMG_{number}')
         assert (row[0] * 60 if form != 'cvat' else (row[0] - row[2] / 2) * 60) > 15, 'that of day2'
+
+
+@pytest.mark.parametrize('form', ['cvat', 'yolo'])
+def test_folders_of_kinds_lie_between(run, tmp_path, form):
+    """dayN/images beside dayN/labels: the day decides, and there is nothing to tell."""
+    for day in (2, 3):
+        for number in (1, 2):
+            inputs.picture(tmp_path / f'photos/day{day}/images/I{number}.png')
+    if form == 'cvat':
+        names = [f'day{day}/images/I{number}.png' for day in (1, 2, 3) for number in (1, 2)]
+        notes = write(tmp_path / 'all.xml', cvat(*names).replace('xtl="20"', 'xtl="1"', 2))
+    for day in (1, 2, 3) if form == 'yolo' else ():
+        for number in (1, 2):
+            notes = write(tmp_path / f'photos/day{day}/labels/I{number}.txt', f'0 0.{day} 0.5 0.1 0.1\n').parents[2]
+    printed, error = run(form, notes)
+    assert error == '' and 'train: 3 pictures, 3 words' in printed and 'worth a look' not in printed
+    assert 'skipped 2 annotations without a picture of their own' in printed
+    starts = [float(file.read_text().split()[1]) for file in (tmp_path / 'out/labels').rglob('*.txt')]
+    assert len(starts) == 4 and min(starts) > 0.15, 'none is that of day1'
+
+
+def test_the_picture_at_the_top_is_meant_where_no_folder_fits(run, photos, tmp_path):
+    inputs.picture(photos / 'old/a.png')
+    printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('x/a.png', 'x/b.png', 'x/c.png')))
+    assert error == '' and 'train: 2 pictures' in printed and not list((tmp_path / 'out').rglob('old'))
+
+
+def test_a_name_of_escapes_takes_no_time(photos):
+    files = ImageFiles(photos)
+    for name in ('deadbeef-' * 40 + '%' + '25' * 40 + '.jpg', '%' + '25' * 5000 + '.jpg'):
+        with pytest.raises(BadEntry, match='no picture'):
+            files.find(name)
 
 
 def test_a_picture_found_in_another_folder_is_told(run, tmp_path):

@@ -110,8 +110,9 @@ def test_malformed_rows_are_skipped_and_named(tmp_path, row, reason):
     ('row', 'reason'),
     [
         ('0 320 200 50 20', 'outside 0..1'),
-        ('0 -0.51 0.5 0.1 0.1', 'outside 0..1'),
-        ('0 .1 .1 1.51 .1 .3 .3', '1.51 is outside 0..1'),
+        ('0 -0.06 0.5 0.1 0.1', 'outside 0..1'),
+        ('0 .5 .5 -.02 .1', 'outside 0..1'),
+        ('0 .1 .1 1.06 .1 .3 .3', '1.06 is outside 0..1'),
         ('2 0.5 0.5 0.1 0.1', 'class 2'),
         ('-1 0.5 0.5 0.1 0.1', 'class -1'),
     ],

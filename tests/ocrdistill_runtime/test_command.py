@@ -257,6 +257,14 @@ def test_outputs_that_take_nothing_are_one_line(command, rest, status, error):
     assert (done.returncode, lines) == (status, [error] if error else [])
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a shell and /dev/full')
+def test_a_full_disk_for_pictures_leaves_the_report(command, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/a.jpg').symlink_to('/dev/full')
+    done = command(f'--json - --draw "{tmp_path}/out"')
+    assert done.returncode == 1 and 'No space left' in done.stderr and json.loads(done.stdout)[0]['image'] == 'a.jpg'
+
+
 @pytest.mark.skipif(not os.path.exists('/dev/stdout'), reason='needs a shell and /dev/stdout')
 def test_a_pipe_takes_the_report(command):
     done = command('--json /dev/stdout | cat')

@@ -125,6 +125,7 @@ def test_a_network_of_one_size_takes_no_other(tmp_path, white, caplog):
         ({'model': None}, 'model: None'),
         ({'size': True}, 'size: True'),
         ({'size': 640.5}, 'size: 640.5'),
+        ({'size': np.array([640.0])}, 'size: array'),
         ({'threshold': '0.3'}, "threshold: '0.3'"),
         ({'threshold': float('nan')}, 'threshold: nan'),
         ({'slice': '640'}, "slice: '640'"),
@@ -142,6 +143,11 @@ def test_mistakes_are_one_line(network, options, words):
 def test_numbers_of_numpy_are_taken(network, white):
     options = {'size': np.int64(640), 'threshold': np.float32(0.5), 'max_words': np.int32(3), 'threads': np.int8(1)}
     assert len(TextDetector(network, slice=np.int16(640), **options)(white)) == 1
+
+
+def test_an_icon_is_no_targa(tmp_path):
+    Image.new('RGBA', (128, 128), (255, 0, 0, 255)).save(tmp_path / 'a.ico', sizes=[(128, 128)], bitmap_format='bmp')
+    assert to_image(tmp_path / 'a.ico').shape == (128, 128, 3)
 
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='the stand-in is a shell script')

@@ -136,7 +136,9 @@ class Evidence:
                         f'{self.file}: {line["row"]} has {line[name]} {name}, and the plan says {value}: {new_name}'
                     )
             if line['settings'] != row.settings:
-                raise UserError(f'{self.file}: {line["row"]} ran with other flags, recipe or hyp than now: {new_name}')
+                raise UserError(
+                    f'{self.file}: {line["row"]} ran with other options, data or recipe than now: {new_name}'
+                )
             found.setdefault((line['row'], line['seed']), set()).add((line['split'], line['pixels']))
         return {run for run, evaluated in found.items() if evaluated >= set(self.evaluations())}
 
@@ -147,11 +149,14 @@ class Evidence:
         known = {tuple(line[key] for key in keys) for line in lines}
         new = []
         for label, seed in self.planned():
-            run = Run(Entry(label, '', [], {}), seed, self.place, {}, SPLITS[-1])  # its files are all that is asked for
+            run = self._run(self.plan.rows[label], seed)
             if not (run.trained and all(metrics_file(run, *each).is_file() for each in self.evaluations())):
                 continue
             if not run.record.is_file():
                 print(f'{run.folder} is left out: without comparison.json nobody knows where it ran')
+                continue
+            if difference := unlike(run):
+                print(f'{run.folder} is left out, as it was run with other settings: {difference}')
                 continue
             of_run = self._lines_of(run, read_json(run.record))
             new += [line for line in of_run if tuple(line[key] for key in keys) not in known]

@@ -13,10 +13,10 @@ from typing import Any
 from models.errors import UserError
 from models.yamls import read_yaml
 from utils.comparison.ledger import KINDS
-from utils.comparison.settings import AGREED, SCHEDULE, fingerprint
+from utils.comparison.settings import AGREED, RATES, SCHEDULE
 from utils.distillation.recipe import read_recipe
 from utils.loading.config import load_data_config
-from utils.runtime.hyp import check_keys, hyp_of
+from utils.runtime.hyp import DEFAULTS, check_keys, hyp_of
 from utils.runtime.options import MAX_SIDE, parse
 from utils.training.options import DistillOptions, TrainOptions
 
@@ -55,11 +55,21 @@ class Row:
 
     @property
     def settings(self) -> str:
-        """A digest of its flags and of the yamls that they name: it tells a row from what it was before a change."""
+        """A digest of all that its figures depend on but the seed: it tells a row from what it was before a change."""
         options = self.options
-        files = [options.hyp, options.data, options.recipe if isinstance(options, DistillOptions) else '']
-        content = [SCHEDULE, self.kind, *self.flags, *(fingerprint(file) for file in files)]
-        return sha256(json.dumps(content).encode()).hexdigest()[:12]
+        content: dict[str, Any] = {RATES: SCHEDULE, 'kind': self.kind, 'start': _start(self)}
+        # What is at its default is left out: later versions may have more options.
+        content |= {
+            name: getattr(options, name) for name, default in AGREED.items() if getattr(options, name) != default
+        }
+        content |= {name: value for name, value in hyp_of(options).items() if value != DEFAULTS[name]}
+        data = read_yaml(options.data)
+        content['data'] = {name: value for name, value in data.items() if name not in ('path', 'prepare')}
+        if isinstance(options, DistillOptions):
+            recipe = read_recipe(options.recipe, options.methods, options).as_dict()
+            content['recipe'] = {name: value for name, value in recipe.items() if value not in (None, '')}
+            content['unlabelled'] = options.unlabelled
+        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -141,8 +151,10 @@ def _start(row: Row) -> str:
     """The weights that the student begins with."""
     options = row.options
     if isinstance(options, DistillOptions):
-        return read_recipe(options.recipe, options.methods, options).student_weights
-    return options.weights
+        weights = read_recipe(options.recipe, options.methods, options).student_weights
+    else:
+        weights = options.weights
+    return Path(weights).as_posix() if weights else ''
 
 
 def _read_step(step: Any, rows: dict[str, Row], place: str) -> Step:

@@ -17,7 +17,7 @@ from utils.loading.polygons import clip_polygons, crosses_itself, opened, polygo
 from utils.loading.rows import read_rows
 
 TOLERANCE = 1e-4  # coordinates this far outside 0..1 are rounding
-OUTSIDE = 0.5  # and this far, of a region at the border; what is farther is in other units
+OUTSIDE = 0.05  # and this far, corners of a region at the border; what is farther is in other units
 BEYOND = 'it leaves the picture, and is cut at the border'
 MIN_AREA = 1e-10  # of the picture's area; regions below it have no area
 UNCUT = 0.999  # visible fraction of a region from which its corners are taken as its own
@@ -245,7 +245,7 @@ def read_labels(file: Path, nc: int) -> tuple[Annotations, list[str]]:
 def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: bool = False) -> LabelFile:
     """Read a label file of box rows (class x y w h) and polygon rows (class x1 y1 x2 y2 ...), fractions of the image.
 
-    Boxes that reach over the image's border are cut at it. Four corners whose edges cross are put in order; a last
+    What reaches over the image's border is cut at it. Four corners whose edges cross are put in order; a last
     corner that repeats the first is left out. A row of a box and its four corners in one counts as the corners; if they
     do not fit each other it is skipped.
 
@@ -260,9 +260,9 @@ def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: b
         area, a repetition.
 
     Raises:
-        UserError: a coordinate outside 0..1 or a class outside 0..nc-1. The whole file is then likely to be in other
-            units or of other classes, and skipping rows would train on the wrong data. Or the file cannot be opened,
-            or is too large.
+        UserError: a coordinate outside -.05..1.05, a negative side of a box, or a class outside 0..nc-1. The whole file
+            is then likely to be in other units or of other classes, and skipping rows would train on the wrong data.
+            Or the file cannot be opened, or is too large.
     """
     rows, skipped = [], []
     for number, line in enumerate(read_rows(file, 'the labels'), 1):
@@ -341,7 +341,8 @@ def _check_range(category: int, coordinates: np.ndarray, nc: int, place: str) ->
     if not 0 <= category < nc:
         raise UserError(f'{place}: class {category}, but the data yaml names classes 0 to {nc - 1}')
     worst = coordinates[np.abs(coordinates - 0.5).argmax()]
-    if not -OUTSIDE <= worst <= 1 + OUTSIDE:
+    sides = coordinates[2:] if len(coordinates) == BOX_COLUMNS - 1 else [0]
+    if not -OUTSIDE <= worst <= 1 + OUTSIDE or min(sides) < -TOLERANCE:
         raise UserError(f'{place}: coordinate {worst:g} is outside 0..1 (labels are shares of width and height)')
 
 
