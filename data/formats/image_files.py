@@ -88,7 +88,7 @@ class ImageFiles:
         file = self._only([file for file in found if fits[file] == best], name)
         if best < 0:
             self._guessed[file] = '/'.join([*folders, name])
-        else:
+        elif best > 0:  # a name alone says nothing of folders
             self._exact.add(file)
         return file
 
