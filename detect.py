@@ -23,12 +23,12 @@ def main() -> None:
     from utils.detection.sources import find_sources
     from utils.detection.writer import Writer
 
-    sources, left_out = find_sources(options.source)
+    sources, left_out = find_sources(options.source, options.project)
     if left_out:
         print(left_out)
     session.check_sources(sources, options)
     detector = session.build_detector(options)
-    with Writer(options, detector.names) as writer:
+    with Writer(options, detector.names, {source.path for source in sources if source.path}) as writer:
         progress = session.run(sources, detector, writer, options)
     session.report(progress, detector, writer)
 

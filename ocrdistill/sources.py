@@ -41,8 +41,8 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
             roots.append(os.path.abspath(source.parent))
             continue
         found = walk(source)
-        below = [folder for folder in outputs if _lies_in(folder, source)]
-        earlier = {file for file in found for folder in below if _lies_in(file, folder)}
+        below = [folder for folder in outputs if lies_in(folder, source)]
+        earlier = {file for file in found for folder in below if lies_in(file, folder)}
         found, drawn = [file for file in found if file not in earlier], drawn + len(earlier)
         files += sorted((file for file in found if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
         rest += [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]
@@ -56,7 +56,7 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
     return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, '; '.join(filter(None, notes))
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
+def lies_in(path: Path, folder: Path) -> bool:
     """Whether it lies below a folder and is not the folder itself."""
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 

@@ -19,6 +19,7 @@ from models.checkpoint import save_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
 from ocrdistill.drawing import draw_words
+from ocrdistill.errors import Interrupted
 from ocrdistill.letterbox import place
 from ocrdistill.reading_order import reading_order
 from ocrdistill.rows import corners_of
@@ -210,6 +211,10 @@ def test_glob_and_list(run, tmp_path, noise):
     assert [entry['image'] for entry in read_json(folder)] == ['img_10.bmp', 'img_1.bmp']
     assert message.startswith('1 of 3') and 'missing.jpg' in message
 
+    (tmp_path / 'list.txt').write_text('in/img_1.bmp\n/mnt/gone/b.jpg\n')
+    folder, message = run(tmp_path / 'list.txt', '--save-json')
+    assert [entry['image'] for entry in read_json(folder)] == ['img_1.bmp'] and '/mnt/gone/b.jpg' in message
+
 
 def test_broken_files_are_named_and_the_others_done(run, tmp_path, noise, capsys):
     whole = save(tmp_path / 'in' / 'b.jpg', noise(200, 200)).read_bytes()
@@ -303,6 +308,60 @@ def test_a_video_of_another_form_in_a_folder(run, tmp_path):
     assert message is None and (folder / 'below/clip.avi.mp4').is_file()
 
 
+def test_no_source_is_replaced(run, tmp_path, noise):
+    """The copy of p/a.jpg would be p/x/a.jpg, which is another source."""
+    save(tmp_path / 'p/a.jpg', noise(40, 60))
+    other = save(tmp_path / 'p/x/a.jpg', noise(40, 60))
+    before = other.read_bytes()
+    _, message = run(tmp_path / 'p', '--project', tmp_path / 'p', '--name', 'x', '--exist-ok')
+    assert 'is a source' in message and other.read_bytes() == before
+
+
+def test_runs_below_the_source_are_no_sources(run, tmp_path, noise, capsys):
+    save(tmp_path / 'p/a.jpg', noise(40, 60))
+    for _ in range(2):
+        run(tmp_path / 'p', '--project', tmp_path / 'p/runs', '--save-json')
+        assert [entry['image'] for entry in read_json(max((tmp_path / 'p/runs').iterdir()))] == ['a.jpg']
+    assert 'left out: 1 .json, 1 .yaml' not in capsys.readouterr().out
+
+
+def test_three_files_of_one_name(run, tmp_path, noise):
+    for name in ('a.png.jpg', 'a.jpg', 'a.png'):
+        save(tmp_path / 'in' / name, noise(40, 60))
+    (tmp_path / 'list.txt').write_text('in/a.png.jpg\nin/a.jpg\nin/a.png\n')
+    folder, message = run(tmp_path / 'list.txt', '--save-txt', '--nosave')
+    assert message is None and len(list((folder / 'labels').iterdir())) == 3
+
+
+@pytest.mark.parametrize('signals', [True, False])
+def test_a_webcam_that_ends_otherwise(run, tmp_path, monkeypatch, signals, capsys):
+    clip = save_video(tmp_path / 'clip.mp4', frames=5)
+
+    class Webcam:
+        """Plays a clip; then it is gone, or SIGTERM comes."""
+
+        def __init__(self, number):
+            self.clip = real(str(clip))
+
+        def __getattr__(self, name):
+            return getattr(self.clip, name)
+
+        def grab(self):
+            found = self.clip.grab()
+            if signals and not found:
+                raise Interrupted(signal.SIGTERM)
+            return found
+
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, 'VideoCapture', Webcam)
+    if signals:
+        with pytest.raises(Interrupted):
+            run('0')
+        return
+    _, message = run('0', '--save-json')
+    assert message is None and 'webcam_0 gave no more frames after 5' in capsys.readouterr().err
+
+
 def test_webcam_ends_with_ctrl_c(run, tmp_path, monkeypatch):
     clip = save_video(tmp_path / 'clip.mp4', frames=5)
     opened = []
@@ -336,7 +395,7 @@ def test_run_folders_and_exist_ok(run, tmp_path, noise):
     assert names[:2] == ['exp', 'exp2'] and not (tmp_path / 'runs' / 'exp3').exists()
     before = source.read_bytes()
     _, message = run(source, '--project', tmp_path.parent, '--name', tmp_path.name, '--exist-ok')
-    assert 'overwrite' in message and source.read_bytes() == before
+    assert 'overwritten' in message and source.read_bytes() == before
 
 
 def test_classes(run, tmp_path, noise):
@@ -378,7 +437,6 @@ def test_user_errors(run, tmp_path, noise, monkeypatch):
     'flags',
     [
         ['--save-conf'],
-        ['--nosave', '--hide-conf'],
         ['--nosave', '--hide-labels'],
         ['--nosave', '--line-thickness', '2'],
         ['--conf-thres', '1.5'],

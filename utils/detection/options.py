@@ -65,9 +65,9 @@ class DetectOptions(Options):
     multiscale: bool = option(
         False,
         'look at 3/4 and 1/2 of --imgsz too, and score each word by all three: surer with --imgsz 1280, in about '
-        'twice the time',
+        'twice the time; scores under .1 are not looked at',
     )
-    batch_size: int | None = option(None, 'images, or tiles of one, at a time (default 8)', metavar='N', min=1)
+    batch_size: int | None = option(None, 'images, or tiles or turns of one, at a time (default 8)', metavar='N', min=1)
     device: str = option('', "'cpu' or a CUDA number; default: cuda if there is one, else cpu")
     amp: bool = option(True, 'float32 instead of bfloat16 where the processor has that', '--no-amp')
     project: str = option('runs/detect', 'folder of runs (default {default})', metavar='DIR')
@@ -103,6 +103,6 @@ class DetectOptions(Options):
             yield '--slice-overlap is for the tiles of --slice: give --slice too'
         if self.show_conf and self.hide_conf:
             yield '--show-conf and --hide-conf contradict each other'
-        for name in ('line_thickness', 'hide_labels', 'show_conf', 'hide_conf'):
+        for name in ('line_thickness', 'hide_labels', 'show_conf'):
             if self.nosave and not self.view_img and getattr(self, name):
                 yield f'--{name.replace("_", "-")} changes what is drawn, and --nosave draws nothing'

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from models.errors import UserError
 from ocrdistill.detector import MAX_WORDS, MAX_WORDS_SLICED, MIN_TILE
-from ocrdistill.errors import Unreadable
+from ocrdistill.errors import Interrupted, Unreadable
 from ocrdistill.rows import in_reading_order
 from ocrdistill.search import Find, make_find
 from ocrdistill.sources import refuse_unread
@@ -28,7 +28,8 @@ def check_sources(sources: list[Source], options) -> None:
     """Refuse options that the sources have no use for, or that this machine cannot do. Raises UserError."""
     if options.vid_stride is not None and not any(source.moves for source in sources):
         raise UserError(f'--vid-stride is for videos, and {options.source} has none')
-    if options.batch_size is not None and options.slice is None and all(source.moves for source in sources):
+    alone = options.slice is None and not options.rotate  # no tiles or turns, which are batches too
+    if options.batch_size is not None and alone and all(source.moves for source in sources):
         raise UserError(f'--batch-size is for images, and {options.source} has none: frames go one by one')
     if options.slice and options.slice < MIN_TILE:
         raise UserError(f'--slice {options.slice}: tiles of {MIN_TILE} pixels at least')
@@ -122,12 +123,14 @@ def process_video(source: Source, find: Find, writer: Writer, progress: 'Progres
                     return
     except Unreadable as error:
         progress.skip(source, error)
-    except KeyboardInterrupt:
-        if source.webcam is None:
+    except KeyboardInterrupt as error:
+        if source.webcam is None or isinstance(error, Interrupted):
             raise
-        writer.stopped = True  # the way to end a webcam
+        writer.stopped = True  # Ctrl-C is the way to end a webcam
     else:
-        if video.passed < video.expected:
+        if source.webcam is not None:
+            progress.warn(f'{source.name} gave no more frames after {video.passed}')
+        elif video.passed < video.expected:
             progress.warn(f'{source.name}: {video.passed} frames could be read, its header names {video.expected}')
         progress.source_done()
     finally:

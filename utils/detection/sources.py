@@ -14,7 +14,7 @@ import numpy as np
 from models.errors import UserError
 from ocrdistill.errors import Unreadable
 from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
-from ocrdistill.sources import natural_key, read_pages
+from ocrdistill.sources import DRAWN, lies_in, natural_key, read_pages
 from utils.loading.images import decode_with_opencv
 from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list
@@ -42,11 +42,15 @@ class Source(NamedTuple):
         return self.webcam is not None or self.path.suffix.lower() in VIDEOS
 
 
-def find_sources(source: str) -> tuple[list[Source], str]:
+def find_sources(source: str, project: str = '') -> tuple[list[Source], str]:
     """Find what a --source means: an image, video, folder (recursive), glob, list file (*.txt) or webcam number.
 
     Of a folder hidden parts are left out, and links are followed. A row of a list file is relative to the list file.
     Not all of its files need be there: one that is missing does not end a run.
+
+    Args:
+        source: it.
+        project: folder of runs. What lies in it is left out where it lies below a folder that is the source.
 
     Returns:
         The sources, and a line on what lies among them and is left out, '' for nothing.
@@ -58,7 +62,10 @@ def find_sources(source: str) -> tuple[list[Source], str]:
     if source.isdecimal() and not os.path.exists(path):
         return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))], ''
     if source and os.path.isdir(path):  # an empty text, of a shell variable that is not set, is not the current folder
-        files, rest = _divide(walk(path))
+        files = walk(path)
+        drawn = [file for file in files if project and lies_in(Path(project), path) and lies_in(file, Path(project))]
+        files, rest = _divide([file for file in files if file not in set(drawn)])
+        rest = '; '.join(filter(None, [rest, DRAWN.format(len(drawn)) if drawn else '']))
     elif os.path.isfile(path):
         files, rest = _read_list(path) if path.suffix.lower() == '.txt' else ([path], '')
     elif glob.has_magic(source):
@@ -71,11 +78,17 @@ def find_sources(source: str) -> tuple[list[Source], str]:
     files = [Path(os.path.abspath(file)) for file in files]
     if not os.path.isfile(path):  # a list file is read in its own order
         files.sort(key=natural_key)
-    root = os.path.abspath(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in files])
-    found = [Source(PurePosixPath(file.relative_to(root).as_posix()), file) for file in dict.fromkeys(files)]
+    there = [file for file in files if os.path.isfile(file)] or files  # a row of a list may name what is gone
+    root = os.path.abspath(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in there])
+    found = [Source(_name_below(root, file), file) for file in dict.fromkeys(files)]
     if len(found) < len(files):
         rest = f'left out: {len(files) - len(found)} of {len(files)} rows, which name a file again'
     return found, rest
+
+
+def _name_below(root: str, file: Path) -> PurePosixPath:
+    """A file's path below the folder; of one elsewhere, which is not there, its whole path."""
+    return PurePosixPath((file.relative_to(root) if file.is_relative_to(root) else file).as_posix())
 
 
 def _divide(files: list[Path]) -> tuple[list[Path], str]:

@@ -1,7 +1,9 @@
 """What detect.py writes of a run: annotated pictures and videos, label files, crops, detections.json."""
 
 import json
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -38,13 +40,15 @@ class Writer:
     Args:
         options: the command's options.
         names: {class number: name}.
+        sources: files that must not be replaced.
 
     Attributes:
         folder: the run folder; None when nothing is to be written.
     """
 
-    def __init__(self, options, names: dict[int, str]):
+    def __init__(self, options, names: dict[int, str], sources: Iterable[Path] = ()):
         self.options, self.names = options, names
+        self.sources = {os.path.realpath(source) for source in sources}
         self.entries = 0  # written to detections.json
         self.written: set[Path] = set()
         self.video: cv2.VideoWriter | None = None  # the open one
@@ -97,7 +101,7 @@ class Writer:
         name = source.name
         if name.suffix.lower() not in COLOURED or not cv2.haveImageWriter(f'image{name.suffix}'):
             name = name.with_name(name.name + '.png')
-        write_bytes(self._annotated_file(source, name), _encode(annotated, name.suffix))
+        write_bytes(self._annotated_file(name), _encode(annotated, name.suffix))
 
     def save_frame(self, annotated, source, fps: float) -> None:
         """Add an annotated frame to the source's video."""
@@ -106,19 +110,16 @@ class Writer:
             name = source.name
             if name.suffix.lower() != '.mp4':
                 name = name.with_name(name.name + '.mp4')
-            file = self._annotated_file(source, name)
+            file = self._annotated_file(name)
             make_folder(file.parent)
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), fps, (width, height))
             if not self.video.isOpened():
                 raise UserError(f'cannot write the video {file}')
         self.video.write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
 
-    def _annotated_file(self, source, name: PurePosixPath) -> Path:
-        """Where a source's annotated copy goes. Raises UserError: onto the source itself."""
-        file = self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
-        if source.path is not None and file.exists() and file.samefile(source.path):
-            raise UserError(f'the annotated copy would overwrite {source.path}: choose another --project or --name')
-        return file
+    def _annotated_file(self, name: PurePosixPath) -> Path:
+        """Where the annotated copy of a source of that name goes."""
+        return self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
 
     def end_video(self) -> None:
         """Complete the file of the annotated video, if one is open."""
@@ -149,8 +150,13 @@ class Writer:
             write_bytes(crop, _encode(pixels, '.jpg'))
 
     def _claim(self, file: Path, otherwise: Path) -> Path:
-        """A file that this run has not written: two sources that differ in their suffix alone share a stem."""
+        """A file that this run has not written: two sources that differ in their suffix alone share a stem. Raises
+        UserError: it is a source."""
         chosen = otherwise if file in self.written else file
+        while chosen in self.written:
+            chosen = chosen.with_name('_' + chosen.name)
+        if os.path.realpath(chosen) in self.sources:
+            raise UserError(f'{chosen} would be overwritten, and is a source: choose another --project or --name')
         self.written.add(chosen)
         return chosen
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from models.exported import ExportedModel
 from models.yolo import DetectionModel
+from ocrdistill.detector import MAX_WORDS
 from ocrdistill.nms import usual_iou
 from ocrdistill.points import UNSCALED
 from utils.boxes import non_max_suppression, xywh_to_xyxy
@@ -144,7 +145,8 @@ def evaluate(
         start = time.perf_counter()
         found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True, nc=model.nc)
         iou = usual_iou(model.quads)
-        words = non_max_suppression(decoded, WORD_CONFIDENCE, iou, max_det, nc=model.nc, by_quads=True)
+        most = max(max_det, MAX_WORDS)
+        words = non_max_suppression(decoded, WORD_CONFIDENCE, iou, most, nc=model.nc, by_quads=True)
         _wait(device)
         clock['nms'] += time.perf_counter() - start
         batches.append((_images(batch, found, words), {k: float(v) * len(inputs) for k, v in terms.items()}))

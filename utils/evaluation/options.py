@@ -41,7 +41,7 @@ class ValOptions(Options):
         min=0,
         max=1,
     )
-    max_det: int = option(300, 'boxes an image at most ({default})', metavar='N', min=1)
+    max_det: int = option(300, 'boxes an image at most ({default}); of hmean 1000 at least', metavar='N', min=1)
     icdar_conf: float | None = option(
         None,
         "threshold of the ICDAR metrics, 0.05..1 (default: the checkpoint's, chosen on val)",
