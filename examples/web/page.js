@@ -49,7 +49,9 @@ async function readPicture(file) {
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
-  return { name: file.name || 'picture', canvas, pixels: context.getImageData(0, 0, width, height) };
+  const pixels = context.getImageData(0, 0, width, height);
+  if (pixels.data[3] === 0) throw new Error('larger than a canvas may be: nothing was drawn, not even the white');
+  return { name: file.name || 'picture', canvas, pixels };
 }
 
 async function detect() {

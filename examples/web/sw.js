@@ -2,7 +2,7 @@
 // no answer. Browsers run service workers on this machine (localhost) and over HTTPS, not on http://192.168...
 const STORE = 'ocrdistill';
 const RUNTIME = './node_modules/onnxruntime-web/dist/';
-const PAGE = ['./', './page.js', './detector.js', './example.jpg'];
+const PAGE = ['./', './index.html', './page.js', './detector.js', './example.jpg'];
 const LIBRARY = ['ort.wasm.min.mjs', 'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm'].map((name) => RUNTIME + name);
 
 // The first load comes before this worker, so all is fetched here; the browser has most of it at hand.

@@ -26,7 +26,7 @@ from tests.support import ROOT, run_here, small_cfg
 from utils.boxes import non_max_suppression
 from utils.detection.detector import Detector
 from utils.export import card
-from utils.export.check import OutputDifference, compare
+from utils.export.check import OutputDifference, best_of_classes, compare
 from utils.quads import decode
 
 onnx = pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
@@ -274,7 +274,7 @@ def test_card(exports):
         'data/some.yaml',
         'map50 0.4321',
         'icdar_hmean 0.3456. mAP',
-        'ICDAR2015 task 4.1 at the threshold above',
+        'ICDAR2015 task 4.1 at the threshold 0.4, of boxes times 0.9 x 0.8',
         '`val`',
         'ms (median',
         'MB',
@@ -287,19 +287,22 @@ def test_card(exports):
 
 
 def test_card_says_what_val_chose(tmp_path):
+    plain = {'file': 'x.pt', 'conf_threshold': 0.4, 'word_scale': [1, 1], 'chosen_on': None}
+
     def training(**options) -> str:
         entries = {'options': {'data': 'd.yaml', **options}, 'epoch': 2, 'metrics': {'map50': 0.5}}
-        source = {**entries, 'file': 'x.pt'}
-        return ' '.join(card._training({'source': source, 'word_scale': [1, 1]}))
+        return ' '.join(card._training({'source': {**entries, **plain}}))
 
     assert 'After epoch 2' in training() and 'chose epoch, threshold and scale' in training(noval=False)
     assert 'After epoch 2' in training(noval=True) and 'chose threshold and scale' in training(noval=True)
     assert 'Of the average, on the split' in training(averaged=['a.pt', 'b.pt'])
     assert 'chose threshold and scale' in training(averaged=['a.pt', 'b.pt'])
-    entries = {'file': 'x.pt', 'options': {'data': 'd.yaml'}, 'epoch': -1, 'metrics': {'map50': 0.5}}
-    source = entries | {'conf_threshold_from': 'those of the starting weights'}
-    told = ' '.join(card._training({'source': source, 'word_scale': [1, 1]}))
-    assert 'Of the weights that the training began with' in told and 'This split chose the epoch;' in told
+    entries = {'options': {'data': 'd.yaml'}, 'epoch': -1, 'metrics': {'map50': 0.5}}
+    source = plain | entries | {'conf_threshold_from': 'those of the starting weights'}
+    told = ' '.join(card._training({'source': source}))
+    assert 'Of the weights that the training began with' in told and 'This split chose the epoch.' in told
+    told = ' '.join(card._training({'source': plain | entries | {'chosen_on': 'vals.yaml'}}))
+    assert 'This split chose the epoch. Val of `vals.yaml` chose the threshold.' in told
 
 
 @pytest.mark.slow
@@ -388,6 +391,10 @@ def test_nms_is_ours(nc, conf_thres):
         np.testing.assert_allclose(given[np.argsort(-given[:, 4])], rows.numpy(), rtol=1e-5, atol=1e-4)
     few = onnxruntime.InferenceSession(append_nms(identity(nc), nc, conf_thres, 0.5, 2).SerializeToString())
     detections, image = few.run(None, {'images': decoded})
+    for number, rows in enumerate(expected):
+        kept = best_of_classes(rows, 2).numpy()
+        given = detections[image == number]
+        np.testing.assert_allclose(given[np.argsort(-given[:, 4])], kept, rtol=1e-5, atol=1e-4)
     assert len(detections) == 2 * 2 * nc, 'two pictures, two of each class'
 
 
@@ -504,6 +511,13 @@ def test_refused(exports, folder, tmp_path):
     onnx.save(graph, tmp_path / 'gap.onnx')
     with pytest.raises(UserError, match='damaged'):
         load_detector(tmp_path / 'gap.onnx')
+
+
+@pytest.mark.slow
+def test_torchscript_tells_nothing_of_the_machine(exports):
+    with zipfile.ZipFile(exports['torchscript'][0]) as archive:
+        for entry in archive.infolist():
+            assert str(ROOT).encode() not in archive.read(entry), entry.filename
 
 
 def test_torchscript_of_others_is_not_run(exports, tmp_path, monkeypatch):

@@ -65,11 +65,12 @@ def _training(metadata: dict) -> list[str]:
         return ['The checkpoint does not say what it was trained on, nor any figures.']
     lines = [f'- {name}: `{value}`' for name, value in options.items()]
     if metrics:
-        width, height = metadata['word_scale']
+        width, height = source['word_scale']
+        threshold = source['conf_threshold']
         protocol = (
-            f' icdar_* is ICDAR2015 task 4.1 at the threshold above, of boxes times {width:g} x {height:g} (width, '
-            'height) about their centres; the boxes that this file gives are not scaled.'
-            if 'icdar_hmean' in metrics
+            f' icdar_* is ICDAR2015 task 4.1 at the threshold {threshold:g}, of boxes times {width:g} x '
+            f'{height:g} (width, height) about their centres; the boxes that this file gives are not scaled.'
+            if 'icdar_hmean' in metrics and threshold is not None
             else ''
         )
         averaged = 'averaged' in options
@@ -78,14 +79,17 @@ def _training(metadata: dict) -> list[str]:
             moment = 'Of the weights that the training began with, as no epoch was better'
         last, kept = averaged or options.get('noval'), source.get('conf_threshold_from')
         chosen = 'threshold and scale' if last else 'epoch, threshold and scale'
-        if kept:
+        other = source.get('chosen_on') not in (None, options.get('data'))
+        if kept or other:
             chosen = 'nothing' if last else 'the epoch'
+        elsewhere = f'Val of `{source["chosen_on"]}` chose the threshold. ' if other and not kept else ''
         scores = ', '.join(f'{name} {value:.4f}' for name, value in metrics.items())
         lines += [
             '',
             f'{moment}, on the split `val` of `{options.get("data", "unknown")}` at {options.get("imgsz", "unknown")} '
             f'pixels: {scores}. mAP as YOLOv5 defines it (confidence 0.001, NMS IoU 0.6), precision and recall are at '
-            f'the best F1.{protocol} This split chose {chosen}; for figures of a test set run `val.py --task test`.',
+            f'the best F1.{protocol} This split chose {chosen}. {elsewhere}'
+            'For figures of a test set run `val.py --task test`.',
         ]
     return lines
 
@@ -95,7 +99,12 @@ def _contract(metadata: dict) -> list[str]:
     classes = len(metadata['names'])
     lines = [
         '- `images` (B, 3, H, W) float32, RGB, 0..1. The picture is resized so that its long side fits, then centred '
-        'on grey 114; H and W are multiples of 32.' + ('' if metadata['dynamic'] else ' B is 1.')
+        'on grey 114; H and W are '
+        + (
+            'the least multiples of 32 that leave 16 pixels of grey in all (640 x 480 becomes 672 x 512).'
+            if metadata['dynamic']
+            else 'multiples of 32. B is 1.'
+        )
     ]
     if nms:
         return [

@@ -15,7 +15,7 @@ from ocrdistill.points import DEFAULT_THRESHOLD
 from utils.export.card import machine, write_card
 from utils.export.check import BOUNDS, compare, compare_nms, make_batches, measure
 from utils.export.metadata import describe
-from utils.export.network import Decoding, FlatDecoding, to_torchscript
+from utils.export.network import Decoding, FlatDecoding, drop_traces, to_torchscript
 from utils.export.options import ExportOptions
 from utils.runtime.run_folder import write_json, write_text
 from utils.runtime.words import counted, megabytes
@@ -121,6 +121,7 @@ class ExportJob:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', FutureWarning)
             torch.jit.save(module, file, _extra_files={METADATA_FILE: json.dumps(self.metadata)})
+        drop_traces(file)
         self._check(load_detector(file))
 
     def _ncnn(self, file: Path) -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from models.checkpoint import Checkpoint
 from models.yolo import DetectionModel
-from ocrdistill.letterbox import GREY
+from ocrdistill.letterbox import BORDER, GREY
 from ocrdistill.metadata import FORMAT, VERSION
-from ocrdistill.points import to_plain
+from ocrdistill.points import UNSCALED, to_plain
 from utils.runtime.run_folder import versions
 
 # Of a checkpoint's options, those that tell what its figures are worth; paths of outputs and the like stay behind.
@@ -52,7 +52,8 @@ def describe(
             'colours': 'RGB',
             'range': [0, 1],
             'layout': 'NCHW',
-            'letterbox': f'long side to imgsz, centred on grey {GREY}, sides multiples of stride',
+            'letterbox': f'long side to imgsz, centred on grey {GREY}, sides multiples of stride'
+            + (f', the least ones that leave {BORDER:g} stride of grey in all' if dynamic else ''),
         },
         'conf_threshold': threshold,
         'word_scale': list(scale),
@@ -64,6 +65,8 @@ def describe(
             'options': {name: _told(options[name]) for name in TOLD if options.get(name) not in (None, '')},
             'epoch': checkpoint.meta.get('epoch'),
             'metrics': checkpoint.meta.get('metrics') or {},
+            'conf_threshold': checkpoint.meta.get('conf_threshold'),  # of the metrics
+            'word_scale': list(checkpoint.meta.get('word_scale') or UNSCALED),
             'chosen_on': _told(checkpoint.meta.get('chosen_on')),  # None: on val of the training's data
             'conf_threshold_from': checkpoint.meta.get('conf_threshold_from'),  # None: chosen on val
         },

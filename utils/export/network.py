@@ -4,6 +4,8 @@ import contextlib
 import copy
 import logging
 import warnings
+import zipfile
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +89,15 @@ def trace(network: nn.Module, size: tuple[int, int]) -> torch.jit.ScriptModule:
     """A network as TorchScript, for pictures of (H, W) pixels, one at a time."""
     with quiet(), torch.no_grad():
         return torch.jit.trace(network, torch.zeros(1, 3, *size), check_trace=False)
+
+
+def drop_traces(file: Path) -> None:
+    """Take the places in source files, which name this machine's folders, out of a TorchScript file."""
+    with zipfile.ZipFile(file) as archive:
+        kept = [(info, archive.read(info)) for info in archive.infolist() if not info.filename.endswith('.debug_pkl')]
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
+        for info, content in kept:
+            archive.writestr(info, content)
 
 
 def to_torchscript(network: Decoding, size: tuple[int, int], dynamic: bool) -> torch.jit.ScriptModule:
