@@ -48,7 +48,8 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
         if error.filename is None and sys.stdout is not None:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()  # it may be another disk that is full
-            silence(sys.stdout)  # if not, what it holds would fail once more
+            with contextlib.suppress(OSError):  # of a stream that is no file
+                silence(sys.stdout)  # if not, what it holds would fail once more
         say(f'error: {"" if error.filename is None else f"{error.filename}: "}{error.strerror}')
         sys.exit(1)
 

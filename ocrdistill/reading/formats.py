@@ -16,7 +16,7 @@ ALTO_SCHEMA = 'http://www.loc.gov/standards/alto/v4/alto-4-2.xsd'
 INSTANCE = 'http://www.w3.org/2001/XMLSchema-instance'
 XHTML = 'http://www.w3.org/1999/xhtml'
 XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
-FORBIDDEN = re.compile('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')  # in XML
+FORBIDDEN = re.compile('[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')  # in XML; it reads \r as \n
 
 
 class Page(NamedTuple):

@@ -173,7 +173,7 @@ def test_whatever_is_read_is_valid(several):
         hocr_check.Checker(io.BytesIO(formats.to_hocr(several).encode()), no_overlap=True).check()
     assert checks.getvalue() and 'not ok' not in checks.getvalue()
     words = etree.fromstring(formats.to_hocr(several).encode()).iterfind('.//*[@class="ocrx_word"]')
-    assert [element.text or '' for element in words] == [text.replace('\r', '\n') for text in said]
+    assert [element.text or '' for element in words] == said
 
 
 def test_hocr_tools_reads_the_lines_and_makes_a_searchable_pdf(page, tmp_path):
