@@ -87,8 +87,8 @@ def find_sources(source: str, project: str = '') -> tuple[list[Source], str]:
 
 
 def _name_below(root: str, file: Path) -> PurePosixPath:
-    """A file's path below the folder; of one elsewhere, which is not there, its whole path."""
-    return PurePosixPath((file.relative_to(root) if file.is_relative_to(root) else file).as_posix())
+    """A file's path below the folder; of one elsewhere, which is not there, its path below the root of all."""
+    return PurePosixPath(file.relative_to(root if file.is_relative_to(root) else file.anchor).as_posix())
 
 
 def _divide(files: list[Path]) -> tuple[list[Path], str]:
