@@ -74,7 +74,7 @@ def run_detect(options: argparse.Namespace) -> None:
     from ocrdistill.detector import TextDetector
     from ocrdistill.reading.formats import to_json
 
-    images = Images(options.sources, [folder for folder in (options.draw, options.crops) if folder])
+    images = Images(options.sources, (options.draw, options.crops))
     printed = options.json is not None and str(options.json) == '-'
     with Report(to_json if options.json else None, None if printed else options.json, images) as report:
         detector = TextDetector(**detector_options(options))
@@ -91,7 +91,7 @@ def run_read(options: argparse.Namespace) -> None:
     from ocrdistill.reading.formats import FORMATS as WRITERS
     from ocrdistill.reading.reader import TextReader
 
-    images = Images(options.sources, [folder for folder in (options.draw, options.crops) if folder])
+    images = Images(options.sources, (options.draw, options.crops))
     out = None if str(options.out) == '-' else options.out
     with Report(WRITERS[options.format], out, images) as report:
         reader = TextReader(options.recogniser, language=options.language, **detector_options(options))
@@ -174,10 +174,10 @@ class Images:
     Iterating yields name and pixels (H, W, 3).
     """
 
-    def __init__(self, sources: list[str], outputs: Sequence[Path] = ()):
+    def __init__(self, sources: list[str], outputs: Sequence[Path | None] = ()):
         from ocrdistill.sources import find_images
 
-        self.files, self.left_out = find_images(sources, outputs)
+        self.files, self.left_out = find_images(sources, [folder for folder in outputs if folder])
         self.real = {os.path.realpath(file) for file in self.files.values()}
         self.failed: list[str] = []
         self.written: set[Path] = set()

@@ -40,10 +40,8 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
             files.append(source)
             roots.append(os.path.abspath(source.parent))
             continue
-        found = walk(source)
-        below = [folder for folder in outputs if lies_in(folder, source)]
-        earlier = {file for file in found for folder in below if lies_in(file, folder)}
-        found, drawn = [file for file in found if file not in earlier], drawn + len(earlier)
+        found, count = without_drawn(walk(source), source, outputs)
+        drawn += count
         files += sorted((file for file in found if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
         rest += [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]
         roots.append(os.path.abspath(source))
@@ -54,6 +52,13 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
     absolute = [Path(os.path.abspath(file)) for file in files]
     notes = [left_out(rest), DRAWN.format(drawn) if drawn else '']
     return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, '; '.join(filter(None, notes))
+
+
+def without_drawn(files: list[Path], source: Path, outputs: Sequence[Path]) -> tuple[list[Path], int]:
+    """The files below a folder without those in folders below it that are written to, and how many these are."""
+    below = [folder for folder in outputs if lies_in(folder, source)]
+    kept = [file for file in files if not any(lies_in(file, folder) for folder in below)]
+    return kept, len(files) - len(kept)
 
 
 def lies_in(path: Path, folder: Path) -> bool:

@@ -89,6 +89,7 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
     _note_files(form, annotations, files, skipped)
     items: dict[PurePosixPath, Item] = {}
     for page in _settled(form.read(annotations, files), files, skipped):
+        again = page.image in skipped.annotated
         skipped.annotated.add(page.image)
         if page.left_out:
             skipped.left_out[page.left_out] += 1
@@ -96,7 +97,6 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
         try:
             item = _check(page, files, items)
         except BadEntry as error:
-            again = page.image in [other.page.image for other in items.values()]
             (skipped.entries if again or page.image is None else skipped.images).append(f'{page.name}: {error}')
             continue
         for region in page.regions:

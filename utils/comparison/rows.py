@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Row:
     options: TrainOptions | DistillOptions
     ms: float
 
-    @property
+    @cached_property
     def settings(self) -> str:
         """A digest of all that its figures depend on but the seed: it tells a row from what it was before a change."""
         options = self.options

@@ -14,7 +14,7 @@ import numpy as np
 from models.errors import UserError
 from ocrdistill.errors import Unreadable
 from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
-from ocrdistill.sources import DRAWN, lies_in, natural_key, read_pages
+from ocrdistill.sources import DRAWN, natural_key, read_pages, without_drawn
 from utils.loading.images import decode_with_opencv
 from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list
@@ -62,10 +62,9 @@ def find_sources(source: str, project: str = '') -> tuple[list[Source], str]:
     if source.isdecimal() and not os.path.exists(path):
         return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))], ''
     if source and os.path.isdir(path):  # an empty text, of a shell variable that is not set, is not the current folder
-        files = walk(path)
-        drawn = [file for file in files if project and lies_in(Path(project), path) and lies_in(file, Path(project))]
-        files, rest = _divide([file for file in files if file not in set(drawn)])
-        rest = '; '.join(filter(None, [rest, DRAWN.format(len(drawn)) if drawn else '']))
+        files, drawn = without_drawn(walk(path), path, [Path(project)] if project else [])
+        files, rest = _divide(files)
+        rest = '; '.join(filter(None, [rest, DRAWN.format(drawn) if drawn else '']))
     elif os.path.isfile(path):
         files, rest = _read_list(path) if path.suffix.lower() == '.txt' else ([path], '')
     elif glob.has_magic(source):
