@@ -80,6 +80,21 @@ def compiled(device: torch.device) -> None:
     print(f'{after / BATCH:.2f} ms, {spent:.0f} s to compile', flush=True)
 
 
+def statistics_that_stand_still(device: torch.device) -> None:
+    """What `--freeze-bn` is worth, alone and translated."""
+    for size in ('n', 's'):
+        step, model = step_of(device, size)
+        found = {'as usual': milliseconds(step, device)}
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        found['--freeze-bn'] = milliseconds(step, device)
+        fast = torch.compile(model, dynamic=False)
+        found['--freeze-bn --compile'] = milliseconds(lambda step=step, fast=fast: step(fast), device)
+        text = ', '.join(f'{name} {value / BATCH:.1f} ms' for name, value in found.items())
+        print(f'{size.upper()}, forward and backward, a picture: {text}', flush=True)
+
+
 def differences(device: torch.device) -> None:
     """The normalised difference of X's three maps, forward and backward, for one method."""
     totals = {'widened to float32': 0.0, 'SquaredDifference (used)': 0.0}
@@ -162,7 +177,10 @@ class Constant(torch.utils.data.Dataset):
         return torch.zeros(3, IMGSZ, IMGSZ, dtype=torch.uint8)
 
 
-IDEAS = {idea.__name__: idea for idea in (allocator, differences, detector, worker_batches, compiled)}
+IDEAS = {
+    idea.__name__: idea
+    for idea in (allocator, differences, detector, worker_batches, compiled, statistics_that_stand_still)
+}
 
 
 def main() -> None:

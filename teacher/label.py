@@ -38,7 +38,11 @@ class LabelOptions(CraftOptions):
         max=1,
     )
     unsure: float | None = option(
-        None, "score from which a word is don't-care (default: half of --sure)", metavar='SCORE', above=0, max=1
+        None,
+        "score from which a word is don't-care (default: half of --sure or of its default, the lower)",
+        metavar='SCORE',
+        above=0,
+        max=1,
     )
     imgsz: int | None = option(
         None,

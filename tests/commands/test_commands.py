@@ -189,6 +189,21 @@ def test_freeze_keeps_weights_and_statistics(world, tmp_path):
     assert not torch.equal(last['resume']['model']['model.3.bn.running_mean'], states[0]['model.3.bn.running_mean'])
 
 
+def test_freeze_bn_keeps_the_statistics_from_its_epoch_on(world, tmp_path):
+    begun = world.train(tmp_path / 'begun', '--epochs', 2, '--noval') / 'weights/last.pt'
+    start = load(begun)['model']
+    kept = [key for key in start if 'running_' in key or 'num_batches' in key]
+    for after in (0, 1):
+        run = world.train(tmp_path / str(after), '--weights', begun, '--epochs', 2, '--freeze-bn', after)
+        resume = load(run / 'weights/last.pt')['resume']
+        assert not torch.equal(resume['model']['model.3.conv.weight'], start['model.3.conv.weight'])  # the layers learn
+        for key in kept:
+            if key.endswith('num_batches_tracked'):  # the steps of the epochs before
+                assert resume['model'][key] - start[key] == after * resume['ema_updates'] // 2
+            else:
+                assert torch.equal(resume['model'][key], start[key]) == (after == 0)
+
+
 def test_cache_changes_nothing(world, tmp_path):
     runs = [world.train(tmp_path / name, '--epochs', 2, *flags) for name, flags in (('a', ()), ('b', ('--no-cache',)))]
     assert_same_run(*runs)
@@ -480,8 +495,9 @@ def test_teacher_of_another_size(world, tmp_path, capsys, mistake):
 
 def test_contradictions(world, mistake):
     models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
-    flags = ('--methods', 'mask=2', '--mask_diff', 1, *SMALL, *models, '--data', world.data)
-    assert '--mask_diff contradicts --methods mask=2' in mistake(distill.main, 'distill.py', *flags)
+    for methods in ('mask=2', 'pfi, mask = 2'):
+        flags = ('--methods', methods, '--mask_diff', 1, *SMALL, *models, '--data', world.data)
+        assert f'--mask_diff contradicts --methods {methods}:' in mistake(distill.main, 'distill.py', *flags)
 
 
 def test_list_of_methods():
@@ -561,6 +577,7 @@ def test_no_gpu_is_one_line(tmp_path):
         (('--cfg', 'models/absent.yaml'), ['models/absent.yaml']),
         (('--hyp', 'absent.yaml'), ['absent.yaml']),
         (('--freeze', '25'), ['--freeze 25', '25 layers']),
+        (('--freeze-bn', '0'), ['--freeze-bn 0', 'no statistics yet']),
         (('--device', 'gpu'), ['--device gpu']),
         (('--lr0', '5'), ['lr0']),
         (('--label-smoothing', '0.9'), ['label_smoothing']),

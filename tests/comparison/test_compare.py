@@ -29,7 +29,7 @@ from utils.comparison.runner import Runner, last_error, threads_of
 from utils.comparison.runs import Job, unlike
 from utils.comparison.settings import RATES, SCHEDULE, fingerprint, first_difference
 from utils.comparison.statistics import mean_sd, paired_difference
-from utils.comparison.table import nothing_learned, summarise, table_lines
+from utils.comparison.table import difference_cell, nothing_learned, summarise, table_lines
 from utils.loading.config import load_data_config
 from utils.runtime.options import parse
 from utils.runtime.run_folder import sole_writer
@@ -69,6 +69,13 @@ def test_paired_interval_is_that_of_scipy():
 def test_too_few_pairs():
     assert paired_difference({0: 0.5}, {1: 0.4}) is None
     assert paired_difference({0: 0.5, 1: 0.6}, {1: 0.4}) == (pytest.approx(0.2), None, None, 1)
+
+
+def test_a_difference_says_how_many_pairs_it_has_where_seeds_are_lacking():
+    runs = {seed: {'map50': 0.5 + 0.01 * seed, 'seconds': 60} for seed in range(3)}
+    row = summarise('r', 'recipe', runs, {0: {'map50': 0.4}, 1: {'map50': 0.42}})
+    assert difference_cell(row, 'map50').endswith(' (2 pairs)')
+    assert difference_cell(summarise('r', 'recipe', runs, runs), 'map50') == '+0.0000 [+0.0000, +0.0000]'
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -128,10 +128,16 @@ def test_every_method_has_a_line():
 )
 def test_schedules_by_hand(decay, expected):
     criterion, _ = distiller_of({'hint': {}}, warmup_epochs=2, decay=decay)
+    assert criterion.settings.epochs == 10
     for epoch, fraction in expected.items():
         assert criterion.schedule(epoch) == pytest.approx(fraction, abs=1e-9)
         assert criterion.weights(epoch)['hint'] == pytest.approx(0.2 * fraction, abs=1e-9)
     assert criterion.weights(0)['box'] == criterion.weights(10)['box'] > 0
+
+
+def test_a_warm_up_is_at_most_a_third_of_the_training():
+    criterion, _ = distiller_of({'hint': {}}, warmup_epochs=30, decay='linear')
+    assert criterion.schedule(10 / 3) == pytest.approx(1) and criterion.schedule(10) == pytest.approx(0, abs=1e-9)
 
 
 # --- balance ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from models.errors import UserError
+from models.layers import Conv
 from models.yolo import DetectionModel
 from tests.support import ROOT, SHARED, small_cfg
 from utils.boxes import non_max_suppression
@@ -194,3 +195,18 @@ def test_missing_and_broken_model_yaml(tmp_path):
     (tmp_path / 'other.yaml').write_text('nc: 3')
     with pytest.raises(UserError, match='lacks anchors'):
         DetectionModel(tmp_path / 'other.yaml')
+
+
+def test_a_layer_whose_statistics_stand_still_trains_as_it_infers():
+    layer, images = Conv(3, 8, 3, 2), torch.randn(2, 3, 9, 7, requires_grad=True)
+    for _ in range(3):
+        layer(2 * torch.randn(4, 3, 9, 7) + 1)  # statistics that are not 0 and 1
+    found = []
+    for frozen in (False, True):
+        layer.train(frozen)
+        layer.bn.eval()
+        out = layer(images)
+        found.append([out, *torch.autograd.grad(out.square().sum(), [images, *layer.parameters()])])
+    assert layer.training and not layer.bn.training
+    for inferred, trained in zip(*found, strict=True):
+        assert torch.allclose(inferred, trained, rtol=1e-4, atol=1e-5)

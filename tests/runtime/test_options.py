@@ -199,7 +199,7 @@ def test_flags_of_a_recipes_options():
 def test_settings_that_runs_of_a_comparison_must_share():
     assert AGREED.keys() == {
         *('data', 'imgsz', 'crop', 'quads', 'epochs', 'batch_size', 'nominal_batch', 'optimizer', 'cos_lr', 'patience'),
-        *('freeze', 'seed', 'sync_bn', 'amp', 'noval'),
+        *('freeze', 'freeze_bn', 'seed', 'sync_bn', 'amp', 'noval'),
     }
     assert first_difference({'imgsz': 64}, {'imgsz': 64, 'quads': False}) is None  # a version that had no --quads
     assert first_difference({'imgsz': 64}, {'imgsz': 64, 'quads': True}) == 'quads was False, now it is True'

@@ -229,8 +229,13 @@ def test_craft_labels(source, tmp_path, monkeypatch):
     assert result.returncode == 0, result.stderr
     assert '3 pictures: 3 labelled (0 of them before), 0 left out' in result.stdout
     assert len(list((tmp_path / 'maps/64').iterdir())) == 3
-    kept = json.loads((tmp_path / 'out/teacher.json').read_text())
-    assert (kept['teacher'], kept['imgsz'], kept['sure'], kept['unsure']) == ('craft', 64, 0.7, 0.35)
+    assert (
+        run_here('teacher/label.py', *flags, '--source', source, '--out', tmp_path / 'surer', '--sure', 0.9).returncode
+        == 0
+    )
+    for name, sure in (('out', 0.7), ('surer', 0.9)):  # what is don't-care stays it
+        kept = json.loads((tmp_path / name / 'teacher.json').read_text())
+        assert (kept['teacher'], kept['imgsz'], kept['sure'], kept['unsure']) == ('craft', 64, sure, 0.35)
 
 
 @pytest.mark.parametrize('quads', [False, True])

@@ -43,7 +43,7 @@ def test_edges_learn(quads_run):
 def test_labels_without_corners_are_told(world, tmp_path, capsys):
     data = inputs.data_set(tmp_path, {'a': '0 0.5 0.5 0.2 0.1\n', 'b': '0 0.5 0.5 0.2 0.1\n'})
     run = world.train(tmp_path / 'q', '--quads', '--epochs', 1, '--data', data)
-    assert 'no label of train gives corners' in capsys.readouterr().out
+    assert 'no label of train gives them' in capsys.readouterr().out
     state = load(run / 'weights/best.pt')['model']
     assert not any(state[f'model.24.quad.{level}.bias'].any() for level in range(3))
 

@@ -85,7 +85,7 @@ def test_groups_of_the_optimizer():
 
 def trainer_of(tmp_path, criterion):
     options = {'imgsz': 64, 'epochs': 1, 'batch_size': 16, 'nominal_batch': 64, 'cos_lr': False}
-    options |= {'optimizer': 'SGD', 'skip_nonfinite': 0, 'freeze': 0}
+    options |= {'optimizer': 'SGD', 'skip_nonfinite': 0, 'freeze': 0, 'freeze_bn': None}
     return Trainer(DetectionModel(small_cfg()), criterion, ([0] * 3, [0]), options, DEFAULTS, tmp_path)
 
 

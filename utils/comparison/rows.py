@@ -56,7 +56,8 @@ class Row:
 
     @cached_property
     def settings(self) -> str:
-        """A digest of all that its figures depend on but the seed: it tells a row from what it was before a change."""
+        """A digest of what the plan says of it, but the seed: it tells a row from what it was before a change. Weights
+        are told by their names, not by their content."""
         options = self.options
         content: dict[str, Any] = {RATES: SCHEDULE, 'kind': self.kind, 'start': _start(self)}
         # What is at its default is left out: later versions may have more options.

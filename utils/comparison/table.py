@@ -77,14 +77,16 @@ def mean_cell(row: dict, name: str) -> str:
 
 
 def difference_cell(row: dict, name: str) -> str:
-    """'+0.0123 [+0.0021, +0.0225]', bold where the interval excludes 0."""
+    """'+0.0123 [+0.0021, +0.0225]', bold where the interval excludes 0, with the pairs where seeds
+    are lacking."""
     mean, low, high = (row[f'{name}_{part}'] for part in ('difference', 'low', 'high'))
     if mean is None:
         return '-'
     if low is None:
         return f'{mean:+.4f} [-]'
     text = f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]'
-    return f'**{text}**' if low > 0 or high < 0 else text
+    text = f'**{text}**' if low > 0 or high < 0 else text
+    return text if row[f'{name}_pairs'] == row['seeds'] else f'{text} ({row[f"{name}_pairs"]} pairs)'
 
 
 def number(value: float | None) -> str:

@@ -251,13 +251,14 @@ class Distiller(DetectionCriterion):
         return self.detection_weights(epoch) | {name: weight * fraction for name, weight in self.kd_weights.items()}
 
     def schedule(self, epoch: float) -> float:
-        """The distillation weights' fraction, 0..1: it grows over the warm-up, then stays or falls to 0 at the end."""
-        warmup, decay = self.recipe.warmup_epochs, self.recipe.decay
+        """The distillation weights' fraction, 0..1: it grows over the warm-up, then stays or falls to 0 at the end. The
+        warm-up is at most a third of the training, as that of the learning rate."""
+        warmup, decay = min(self.recipe.warmup_epochs, self.settings.epochs / 3), self.recipe.decay
         if epoch < warmup:
             return epoch / warmup
         if decay == 'constant':
             return 1.0
-        done = min((epoch - warmup) / max(self.settings.epochs - warmup, 1e-9), 1.0)
+        done = min((epoch - warmup) / (self.settings.epochs - warmup), 1.0)
         return 1 - done if decay == 'linear' else (1 + math.cos(math.pi * done)) / 2
 
 

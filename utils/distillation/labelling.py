@@ -80,8 +80,9 @@ def make_teacher(options: TeacherSettings) -> Teacher:
             rows = detector(read_image(file))
             return Words(corners_of(rows), rows[:, 4], rows[:, 5].astype(int))
 
-    sure = sure if options.sure is None else options.sure
-    unsure = sure / 2 if options.unsure is None else options.unsure
+    default, sure = sure, sure if options.sure is None else options.sure
+    # A --sure over the default takes labels away: they become don't-care, and what was don't-care stays it.
+    unsure = min(default, sure) / 2 if options.unsure is None else options.unsure
     if unsure > sure:
         raise UserError(f'--unsure {unsure:g} is over --sure {sure:g}: no word could be a label')
     if options.teacher != CRAFT:

@@ -183,11 +183,16 @@ def read_recipe(file: str, methods: str | None, options: TeacherOptions) -> Reci
         return recipe
     for name, method in WEIGHT_FLAGS.items():
         weight = getattr(options, name)
-        if weight is not None and methods and any(part.startswith(f'{method}=') for part in methods.split(',')):
+        if weight is not None and methods and _gives_weight(methods, method):
             raise UserError(f'--{name} contradicts --methods {methods}: both give a weight of {method}')
         if weight is not None:
             recipe.override(f'--{name}', method, weight)
     return recipe
+
+
+def _gives_weight(methods: str, method: str) -> bool:
+    parts = (part.partition('=') for part in methods.split(','))
+    return any(equals and name.strip() == method for name, equals, _ in parts)
 
 
 def parse_recipe(values: dict[str, Any], file: str | Path) -> Recipe:

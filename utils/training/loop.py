@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from models.checkpoint import Checkpoint
@@ -130,6 +131,8 @@ class Trainer:
         if distributed.rank() == 0:
             remove_leftovers(self.last.parent)
         if not self.state.begun:
+            if self.options['freeze_bn'] == 0 and not all(norm.num_batches_tracked for norm in self._norms()):
+                raise UserError('--freeze-bn 0: the network has no statistics yet; give weights, or a larger number')
             if self.model.pretrained and not self.options['noval']:
                 self._judge_start()
             self._save_last()  # from here on there is something to resume
@@ -166,7 +169,7 @@ class Trainer:
         optimizer, progress = self.state.optimizer, self.state.progress
         batches, begun = len(self.loader), progress.batches
         start = time.perf_counter() - progress.seconds
-        self._training_mode()
+        self._training_mode(epoch)
         optimizer.zero_grad(set_to_none=True)
         self.guard.remember()
         pending = 0  # batches whose gradients wait for the optimizer's step
@@ -260,11 +263,16 @@ class Trainer:
         waited = epoch - 1 - self.state.best_epoch
         return waited >= self.options['patience'] > 0 and not self.options['noval']
 
-    def _training_mode(self) -> None:
+    def _training_mode(self, epoch: int) -> None:
         self.model.train()
         self.criterion.train()
-        for module in self.frozen:
+        after = self.options['freeze_bn']
+        still = self._norms() if after is not None and epoch >= after else []
+        for module in (*self.frozen, *still):
             module.eval()
+
+    def _norms(self) -> list[_BatchNorm]:
+        return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
 
     def _bar(self, epoch: int, begun: int) -> tqdm:
         """An epoch's batches from number `begun` behind a bar that shows how far they are."""

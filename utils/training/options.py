@@ -114,6 +114,14 @@ class TrainingOptions(Options):
         metavar='LAYERS',
         min=0,
     )
+    freeze_bn: int | None = option(
+        None,
+        'after so many epochs the statistics of normalisation stand still, which makes steps shorter; for weights that '
+        'are trained already (never)',
+        group='learning',
+        metavar='EPOCHS',
+        min=0,
+    )
     seed: int = option(
         0,
         'of weights, order and augmentation ({default})',
@@ -257,7 +265,7 @@ class TeacherOptions(TrainingOptions):
     )
     kd_warmup: float | None = option(
         None,
-        'distillation weights grow from 0 over these',
+        "distillation weights grow from 0 over these, at most a third of the training (the recipe's)",
         '--kd_warmup',
         group=MODELS,
         metavar='EPOCHS',
@@ -316,9 +324,9 @@ class DistillOptions(TeacherOptions, RunOptions):
     recipe: str = option(DEFAULT_RECIPE, '({default})', group='recipe', exclusive='recipe', metavar='YAML')
     methods: str | None = option(
         None,
-        "such as mask,pfi=5,cwd=auto: these methods with their default layers, and the default recipe's models; a "
-        "number is the weight of the first term (the others keep their ratio), auto: weights that bring the terms' "
-        "gradients, added, to 0.3 of the detection loss's in the first batch; auto:R: each term's to R",
+        "such as mask,pfi=5,cwd=auto: these methods with their default layers, and the default recipe's models and "
+        'warm-up; a number is the weight of the first term (the others keep their ratio), auto: weights that bring the '
+        "terms' gradients, added, to 0.3 of the detection loss's in the first batch; auto:R: each term's to R",
         group='recipe',
         exclusive='recipe',
         metavar='LIST',

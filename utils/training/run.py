@@ -82,8 +82,6 @@ class TrainingRun:
             raise UserError(f'{options.data}: val has no target, so no epoch could be judged')
         read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
-        if options.quads and not any(a.edge_weight[~a.dont_care].any() for a in self.train_set.annotations):
-            print('warning: --quads: no label of train gives corners, all are boxes or have edge_weight 0')
         for split, count in shared_images(self.data, self.train_set.files).items():
             shared = counted(count, f'picture of {split} is', f'pictures of {split} are')
             print(f'warning: {shared} trained on: its metrics will be too good')
@@ -128,6 +126,8 @@ class TrainingRun:
         options = self.options
         if model.quads:
             self.train_set.learn_quads()
+            if not any(a.edge_weight[~a.dont_care].any() for a in self.train_set.annotations):
+                print('warning: the network predicts corners, and no label of train gives them: boxes or edge_weight 0')
         fraction = anchor_recall(
             self.train_set.labels,
             self.train_set.shapes,
