@@ -30,9 +30,16 @@ SHOWN = 6  # pictures
 def run(command: str) -> None:
     """Run one of the project's commands as a user would; its output goes to the terminal."""
     print(f'\n$ python {command}', flush=True)
-    done = subprocess.run([sys.executable, *shlex.split(command)], cwd=ROOT, check=False)
-    if done.returncode:
-        raise UserError(f'"python {command}" ended with status {done.returncode}')
+    # In a group of its own: it is told once to stop, by us, and has time to stop what it started.
+    with subprocess.Popen([sys.executable, *shlex.split(command)], cwd=ROOT, process_group=0) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode:
+        raise UserError(f'"python {command}" ended with status {process.returncode}')
 
 
 def draw_words(models: dict[str, Path]) -> None:
@@ -47,7 +54,7 @@ def draw_words(models: dict[str, Path]) -> None:
     from utils.loading.config import load_data_config
     from utils.loading.images import load_image
 
-    split = EvaluationSplit(load_data_config(DATA), 'test', SIZE)
+    split = EvaluationSplit(load_data_config(ROOT / DATA), 'test', SIZE)
     verdicts: dict[str, list[Verdict]] = {}
     for name, weights in models.items():
         report = evaluate_split(load_model(weights), split, torch.device('cpu'), title=name)

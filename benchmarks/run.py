@@ -77,6 +77,7 @@ def training(size: str) -> Stage:
     )
 
 
+COLD_START = 'cold start'
 STAGES = (
     distillation('x'),
     distillation('l'),
@@ -296,15 +297,19 @@ def main() -> None:
     options = parse_options()
     settings = make_settings(options)
     wanted = options.only.split('|')
+    stages = [stage for stage in STAGES if any(word in stage.title for word in wanted)]
+    cold_start = any(word in COLD_START for word in wanted)
+    if not stages and not cold_start:
+        titles = ', '.join([*(stage.title for stage in STAGES), COLD_START])
+        raise UserError(f'--only {options.only}: no stage has that in its name; they are: {titles}')
     report = {'machine': machine(settings), 'settings': asdict(settings), 'stages': []}
     print(f'{report["machine"]}\n{asdict(settings)}', flush=True)
     make_folder(options.out)
-    for stage in STAGES:
-        if any(word in stage.title for word in wanted):
-            start = time.perf_counter()
-            report['stages'].append(measure(stage, settings, options.rounds or stage.rounds))
-            print(f'{stage.title}: measured in {time.perf_counter() - start:.0f} s', flush=True)
-    if any(word in 'cold start' for word in wanted):
+    for stage in stages:
+        start = time.perf_counter()
+        report['stages'].append(measure(stage, settings, options.rounds or stage.rounds))
+        print(f'{stage.title}: measured in {time.perf_counter() - start:.0f} s', flush=True)
+    if cold_start:
         report['cold_start'] = measure_cold_start(settings)
     write_bytes(options.out / 'bench.json', json.dumps(report, indent=1).encode())
     text = describe(report)

@@ -33,17 +33,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SIDE = 640
 CALIBRATION = 100  # pictures
 STARTS = {
-    'ocrdistill': "from ocrdistill import TextDetector; TextDetector(size=640)('{image}')",
-    'detect.py': "from detect import Detector; Detector('weights/ocrdistill-n.pt', device='cpu', imgsz=640)('{image}')",
-    'rapidocr': "from rapidocr import RapidOCR; RapidOCR()('{image}', use_cls=False, use_rec=False)",
+    'ocrdistill': 'from ocrdistill import TextDetector; TextDetector(size=640)(sys.argv[1])',
+    'detect.py': 'from detect import Detector; '
+    "Detector('weights/ocrdistill-n.pt', device='cpu', imgsz=640)(sys.argv[1])",
+    'rapidocr': 'from rapidocr import RapidOCR; RapidOCR()(sys.argv[1], use_cls=False, use_rec=False)',
 }
 
 
 def start(program: str, image: Path) -> float:
     """Seconds of a fresh process until the words of the picture are known."""
     begin = time.perf_counter()
-    code = STARTS[program].format(image=image)
-    subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, check=True)
+    code = f'import sys; {STARTS[program]}'
+    subprocess.run([sys.executable, '-c', code, str(image)], cwd=ROOT, capture_output=True, check=True)
     return time.perf_counter() - begin
 
 

@@ -82,7 +82,7 @@ class Published:
         if path.is_file():
             try:
                 self.zip = zipfile.ZipFile(path)
-            except (zipfile.BadZipFile, OSError) as error:
+            except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
                 raise UserError(f'{path} is no zip ({error}): download it again from {SITE} while logged in') from error
             infos = [info for info in self.zip.infolist() if not stat.S_ISLNK(info.external_attr >> 16)]
             found = [(info.filename, info, info.file_size, info.CRC) for info in infos]

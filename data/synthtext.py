@@ -46,7 +46,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.synthesis.fonts import find_fonts
 from data.synthesis.image import render_image
-from data.synthesis.photographs import find_photographs
+from data.synthesis.photographs import check_photographs, find_photographs
 from data.synthesis.settings import SPLITS, STYLES, Material
 from data.synthesis.statistics import compare_with, measure, summarise
 from data.synthesis.words import vocabulary
@@ -221,6 +221,7 @@ def main() -> None:
     if earlier and earlier['complete'] and not args.force:
         print(f'{args.out} is complete, nothing to do (--force renders it anew)\n{earlier["summary"]}{compared}')
         return
+    check_photographs(find_photographs(material.backgrounds), args.size)
     args.out.mkdir(parents=True, exist_ok=True)
     # Written first, the manifest makes the folder ours even if the run is interrupted; it says complete at the end.
     write_manifest(args.out, {'options': options, 'complete': False, 'summary': ''})

@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from ocrdistill.errors import Unreadable
 from ocrdistill.files import HAS_HEIF, HEIF_HINT
@@ -56,9 +57,13 @@ Decode = Callable[[Path, int, str], 'np.ndarray | None']
 _said: set[str] = set()
 
 
-def open_image(file: str | Path | IO[bytes]) -> Image.Image:
+def open_image(file: str | Path | IO[bytes]) -> ImageFile:
     """Pillow's Image.open, for FORMATS alone. The format goes by what the file holds, whatever its name says."""
-    return Image.open(file, formats=FORMATS)
+    image = Image.open(file, formats=FORMATS)
+    image.filename = (
+        ''  # a TIFF that has a name is mapped into memory, where those that lie on their side are scrambled
+    )
+    return image
 
 
 def read_image(path: str | Path, page: int | None = None, decode: Decode | None = None) -> np.ndarray:

@@ -101,7 +101,7 @@ def check_weights(path: Path, size: int | None, sha256: str | None) -> None:
                 # Checksums of all entries: what was put together from two versions of a file shows here.
                 damaged = archive.testzip()
                 pickled = any(PurePosixPath(entry).name == 'data.pkl' for entry in archive.namelist())
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, OSError) as error:
             raise FetchFailed(f'it is damaged ({error})') from error
         if damaged or not pickled:
             raise FetchFailed(f'it is damaged ({damaged})' if damaged else 'it is a zip, but no PyTorch file')
@@ -263,7 +263,11 @@ def fetch(entry: dict, target: Path, url: str | None) -> None:
         print(f'{chosen} in {entry["folder"]}')
         url = f'https://drive.google.com/uc?id={files[chosen]}'
     target.parent.mkdir(parents=True, exist_ok=True)
-    if urlsplit(url).hostname in ('drive.google.com', 'docs.google.com'):
+    try:
+        host = urlsplit(url).hostname
+    except ValueError as error:
+        raise FetchFailed(f'{url} is no address ({error})') from None
+    if host in ('drive.google.com', 'docs.google.com'):
         # Its own name: gdown takes a file that is there for a whole one.
         part, get = target.with_name(f'{target.name}.drive'), fetch_drive
     else:

@@ -55,7 +55,10 @@ def find_fonts(folders: tuple[str, ...] = ()) -> dict[str, list[str]]:
             raise UserError(f'--fonts: no folder {folder}')
         found = sorted(Path(folder).rglob('*'), key=lambda file: file.name)
         names = NO_TEXT_FONTS + NO_LATIN_FONTS
-        files += [file for file in found if is_text_font(file) and not any(part in file.name for part in names)]
+        usable = [file for file in found if is_text_font(file) and not any(part in file.name for part in names)]
+        if not usable:
+            raise UserError(f'--fonts: no font for Latin text in {folder}')
+        files += usable
     families = {}
     for file in files:
         if file.suffix.lower() in FONT_SUFFIXES:

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from models.errors import UserError
 from ocrdistill.files import walk
@@ -33,6 +34,18 @@ def find_photographs(folders: tuple[str, ...]) -> list[str]:
             raise UserError(f'--backgrounds: no photographs in {place}')
         found += files
     return found
+
+
+def check_photographs(photographs: list[str], size: tuple[int, int]) -> None:
+    """Read each once, so that a broken one does not end the work when it is drawn at last. Raises UserError."""
+    broken = []
+    for file in tqdm(photographs, 'reading photographs', unit='picture', leave=False, disable=None):
+        try:
+            read_reduced(Path(file), size)
+        except UserError as error:
+            broken.append(str(error))
+    if broken:
+        raise UserError(f'--backgrounds: {len(broken)} of {len(photographs)} cannot be used, such as {broken[0]}')
 
 
 def draw_photograph(

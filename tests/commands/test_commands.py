@@ -722,6 +722,8 @@ def test_loss_that_is_not_finite_names_its_term(world, tmp_path, monkeypatch, mi
         (train.main, ('--resume', 'last.pt', '--epochs', 300), 'leave out --epochs'),  # the default, but given
         (train.main, ('--resume', 'last.pt', '--project', 'runs'), 'leave out --project'),
         (train.main, ('--noval', '--patience', 100), '--patience'),
+        (train.main, ('--epochs', 5, '--freeze-bn', 5), '--freeze-bn: the training ends before'),
+        (train.main, ('--sync-bn', '--freeze-bn', 0), '--sync-bn: with --freeze-bn 0'),
         (train.main, ('--seed', 2**63), '--seed'),
         (distill.main, ('--kd_warmup', -1), '--kd_warmup'),
         (distill.main, ('--kd_warmup', 'nan'), '--kd_warmup'),

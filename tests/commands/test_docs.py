@@ -3,7 +3,9 @@
 import functools
 import re
 import shlex
+import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -87,6 +89,24 @@ def help_of(script: str) -> str:
     result = run_here(script, '--help')
     assert result.returncode == 0, (script, result.stderr)
     return result.stdout
+
+
+def test_the_demo_tells_what_it_started_to_stop(tmp_path):
+    """SIGTERM goes on to the command, which gets time to end what it does; nothing is left running."""
+    child = 'import pathlib, sys, time\ntry:\n    pathlib.Path(sys.argv[1]).touch(); time.sleep(60)\n'
+    child += 'finally:\n    time.sleep(1); pathlib.Path(sys.argv[1]).unlink()\n'
+    setup = 'import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n'
+    (tmp_path / 'child.py').write_text(setup + child)
+    code = 'import demo, sys; from utils.runtime.cli import run_command; run_command(lambda: demo.run(sys.argv[1]))'
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, f'{tmp_path}/child.py {tmp_path}/on'], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / 'on').exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) and not (tmp_path / 'on').exists()
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))

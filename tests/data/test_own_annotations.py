@@ -121,6 +121,14 @@ def test_yolo_rows_that_leave_the_picture_a_little_are_cut(run, photos, tmp_path
     assert sorted(set(cut[:, 0])) == sorted({0.8, edge}) and sorted(set(cut[:, 1])) == [0.2, 0.4]
 
 
+def test_yolo_boxes_that_reach_over_the_border_are_cut_and_told(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/{name}.txt', '0 0.5 0.5 0.2 0.2\n0 0.95 0.5 0.5 0.2\n0 0.1 0.1 0.2 0.2\n')
+    printed, error = run('yolo', tmp_path / 'notes')
+    assert error == '' and printed.count('it leaves the picture, and is cut') == 3
+    assert labels_of(tmp_path, 'a')[1] == pytest.approx([0.85, 0.5, 0.3, 0.2])
+
+
 def test_yolo_classes_are_labels(run, photos, tmp_path):
     for name in 'abc':
         write(tmp_path / f'notes/{name}.txt', '0 0.5 0.5 0.2 0.2\n1 0.2 0.2 0.1 0.1\n')

@@ -312,6 +312,18 @@ def test_wrong_counts_name_the_files(tmp_path):
         prepare(tmp_path / 'c', tmp_path / 'out')
 
 
+@pytest.mark.parametrize('change', [(6, 95), (9, 8)])  # the version that reads it; a name said to be UTF-8
+def test_a_damaged_zip_is_told_in_a_line(tmp_path, change):
+    folder = write_zips(tmp_path / 'a', published_files())
+    content = bytearray((folder / f'{TRAIN}.zip').read_bytes())
+    place, value = change
+    entry = content.rindex(b'PK\x01\x02')
+    content[entry + place], content[entry + 46] = value, 0xFF
+    (folder / f'{TRAIN}.zip').write_bytes(content)
+    with pytest.raises(UserError, match='is no zip'):
+        prepare(folder, tmp_path / 'out')
+
+
 def test_missing_files_are_named_with_their_site(tmp_path):
     files = published_files()
     del files[TEST_GT], files[TRAIN]

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from shapely.geometry import Polygon
 
 from data import synthtext
@@ -217,6 +218,19 @@ def test_force_and_interrupted_runs_render_anew(tmp_path, monkeypatch):
     (out / 'labels' / 'train_icdar' / 'img_9.txt').write_text('stale')
     run('--force')
     assert files_of(out) == first
+
+
+def test_a_broken_background_is_told_before_anything_is_drawn(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    Image.new('RGB', (400, 300)).save(tmp_path / 'photos/good.png')
+    (tmp_path / 'photos/broken.png').write_bytes((tmp_path / 'photos/good.png').read_bytes()[:60])
+    done = render(tmp_path / 'out', '--style', 'incidental', '--backgrounds', str(tmp_path / 'photos'), check=False)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert '1 of 2 cannot be used, such as' in done.stderr and 'broken.png' in done.stderr
+    assert not (tmp_path / 'out').exists()
+    (tmp_path / 'fonts').mkdir()
+    done = render(tmp_path / 'out', '--fonts', str(tmp_path / 'fonts'), check=False)
+    assert done.returncode == 1 and '--fonts: no font for Latin text in' in done.stderr
 
 
 def test_foreign_folder_is_refused(tmp_path):

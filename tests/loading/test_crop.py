@@ -134,6 +134,18 @@ def test_crops_for_a_teacher_of_larger_pictures_show_the_student_the_same(tiny_d
     assert words > 20
 
 
+def test_sides_that_the_student_sees(tiny_data):
+    """Crops never enlarge a picture first; whole pictures are brought to one size; a larger teacher changes neither."""
+    data = load_data_config(tiny_data)
+    for imgsz, more in ((128, {}), (4096, {}), (128, {'crop': 64}), (4096, {'crop': 64})):
+        plain = TextDataset(data, 'train', imgsz, DEFAULTS, augment=True, **more)
+        own = plain.shapes.max(1)
+        assert plain.shown_sides() == (np.minimum(own, imgsz) if more else np.full(len(own), imgsz)).tolist()
+        crop = {'crop': 128} if more else {}
+        larger = TextDataset(data, 'train', 2 * imgsz, DEFAULTS, augment=True, shown=imgsz, **crop)
+        assert larger.shown_sides() == plain.shown_sides()
+
+
 def test_whole_pictures_for_a_teacher_of_larger_ones_show_the_student_the_same(tiny_data):
     hyp = DEFAULTS | {'scale': 0.3, 'degrees': 5.0, 'perspective': 1e-3, 'mosaic': 0.0}
     data = load_data_config(tiny_data)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from models.errors import UserError
+from ocrdistill import images
 from tests.support import ROOT
 from utils.boxes import xywh_to_xyxy
 from utils.loading import cache
@@ -164,6 +165,7 @@ def test_shipped_data_yamls(name):
         ('path: .\ntrain: a\nval: a\nnames: {1: text}\n', 'expected 0 to 0'),
         ('path: .\ntrain: a\nval: a\nnames: text\n', 'expected a list'),
         ('path: .\ntrain: a\nval: a\nnames: [text]\ndont_care: skip\n', "dont_care is 'skip'"),
+        ("path: .\ntrain: ['']\nval: a\nnames: [text]\n", "train is [''], expected a folder"),
         ('path: .\ntrain: a\nval: a\nnames: [text]\ntake: 0\n', 'take is 0, expected how many'),
         ('path: .\ntrain: a\nval: a\nnames: [text]\ntake: few\n', "take is 'few'"),
     ],
@@ -173,6 +175,12 @@ def test_bad_data_yamls(tmp_path, text, message):
     with pytest.raises(UserError, match='bad.yaml') as error:
         load_data_config(tmp_path / 'bad.yaml')
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize('test', ['[]', "''", ''])
+def test_an_empty_split_is_none(tmp_path, test):
+    (tmp_path / 'd.yaml').write_text(f'path: .\ntrain: a\nval: a\ntest: {test}\nnames: [text]\n')
+    assert 'test' not in load_data_config(tmp_path / 'd.yaml').splits
 
 
 def test_missing_data_yaml(tmp_path):
@@ -354,6 +362,18 @@ def test_exif_orientation(tmp_path, suffix, orientation):
     assert probe_image(tmp_path / f'a.{suffix}') == (image.shape[1], image.shape[0])
     if suffix == 'jpg':
         assert image.shape[:2] == ((60, 40) if orientation > 4 else (40, 60))
+
+
+@pytest.mark.parametrize('mode', ['L', 'P', 'CMYK', 'RGB'])
+@pytest.mark.parametrize('orientation', [5, 6, 8])
+def test_uncompressed_tiffs_that_lie_on_their_side(tmp_path, mode, orientation):
+    """Pillow alone maps the grey ones into memory with the sides exchanged: rows would be cut at the wrong place."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, len(Image.new(mode, (1, 1)).getbands())), np.uint8)
+    stored = Image.frombytes(mode, (60, 40), pixels.tobytes())
+    stored.save(tmp_path / 'a.tif', tiffinfo={0x0112: orientation})
+    expected = images.UPRIGHT[orientation](np.asarray(stored.convert('RGB')))
+    np.testing.assert_array_equal(load_image(tmp_path / 'a.tif'), expected)
+    assert probe_image(tmp_path / 'a.tif') == (40, 60)
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'P', 'I;16'])

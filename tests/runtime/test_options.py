@@ -173,6 +173,7 @@ def random_options(rng: random.Random) -> CompareOptions:
             value = each.type(64 + each.multiple * rng.randrange(9))
         setattr(options, name, value)
     options.crop = options.crop and min(options.crop, options.imgsz)
+    options.freeze_bn = options.freeze_bn and min(options.freeze_bn, options.epochs - 1)
     return options
 
 

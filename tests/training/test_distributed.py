@@ -108,9 +108,9 @@ def together(world, tmp_path_factory) -> Path:
     return run
 
 
-def wait_for_epoch(run: Path, process: subprocess.Popen) -> None:
+def wait_for_epoch(run: Path, process: subprocess.Popen, number: int = 1) -> None:
     deadline = time.monotonic() + 120
-    while not (run / 'results.csv').is_file():
+    while not (run / 'results.csv').is_file() or len(rows_of(run)) < number:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.01)
 
@@ -149,6 +149,20 @@ def test_a_process_that_dies_ends_all_with_a_message(world, tmp_path, together, 
     out, _ = finish(process)
     assert f'resuming {again}' in out
     assert_same_run(together, again)
+
+
+@pytest.mark.slow
+def test_processes_share_statistics_that_stand_still(world, tmp_path):
+    """Those of the first process, which are saved: a resumed run goes on with them."""
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    finish(start(*train_together(world, whole), '--freeze-bn', 1))
+    process = start(*train_together(world, cut), '--freeze-bn', 1)
+    wait_for_epoch(cut, process, 2)
+    process.terminate()
+    process.communicate(timeout=120)
+    resumed = (*TORCHRUN, '--nproc_per_node=2', 'train.py', '--resume', cut / 'weights/last.pt', '--device', 'cpu')
+    finish(start(*resumed))
+    assert_same_run(whole, cut)
 
 
 @pytest.mark.slow

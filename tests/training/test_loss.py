@@ -91,6 +91,22 @@ def test_no_targets_give_zero_box_and_finite_objectness(model):
     assert torch.isfinite(terms['obj'])
 
 
+def test_of_targets_that_share_a_prediction_the_last_counts():
+    """Two, and a third that is not valid, at one place: the same with any number of threads, and ones that vary."""
+    place = [torch.zeros(3, dtype=torch.long)] * 4
+    miss, valid = torch.tensor([0.2, 0.7, 0.1]), torch.tensor([True, True, False])
+    wanted, assigned = DetectionLoss._wanted((1, 1, 2, 2), place, miss, valid)
+    assert wanted.flatten().tolist() == pytest.approx([0.3, 0, 0, 0])
+    assert assigned.flatten().tolist() == [True, False, False, False]
+    many, generator = 200_000, torch.Generator().manual_seed(0)
+    place = [torch.zeros(many, dtype=torch.long)] * 3 + [torch.randint(0, 50, (many,), generator=generator)]
+    miss, valid = torch.rand(many, generator=generator), torch.ones(many, dtype=torch.bool)
+    expected = {int(x): 1 - float(value) for x, value in zip(place[3], miss, strict=True)}
+    for _ in range(5):
+        wanted, _ = DetectionLoss._wanted((1, 1, 1, 50), place, miss, valid)
+        assert wanted.flatten().tolist() == pytest.approx([expected[x] for x in range(50)])
+
+
 def test_perfect_boxes_cost_nothing():
     """Logits that decode to the target exactly: 1 - CIoU is 0."""
     model = DetectionModel(small_cfg())

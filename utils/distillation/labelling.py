@@ -190,16 +190,15 @@ class Labeller:
         file = self.out / SETTINGS
         if self.source.is_dir() and self.out.resolve().is_relative_to(self.source.resolve()):
             raise UserError(f'--out {self.out} lies in --source {self.source}')
-        if file.is_file():
-            content = read_settings(file)
-            differs = [key for key in settings if content.get(key) != settings[key]]
-            if differs:
-                raise UserError(
-                    f'{self.out} was begun with another {differs[0]} ({content.get(differs[0])}): choose another --out'
-                )
-        elif self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+        begun = read_settings(file) if file.is_file() else {}
+        if not begun and self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UserError(f'{self.out} exists already: choose another --out, or remove it')
-        else:
+        differs = [key for key in settings if begun.get(key) != settings[key]]
+        if begun and differs and (self.out / 'labels').exists():  # without, nothing has been labelled yet
+            raise UserError(
+                f'{self.out} was begun with another {differs[0]} ({begun.get(differs[0])}): choose another --out'
+            )
+        if differs:
             make_folder(self.out)
             write_json(file, settings | {'command': command_line()})
 

@@ -61,9 +61,9 @@ def load_data_config(file: Path | str) -> DataConfig:
     for key in ('train', 'val', 'names'):
         if values.get(key) in (None, '', []):
             raise UserError(f'{file}: the key {key!r} is missing or empty')
-    splits = {split: values[split] for split in SPLITS if values.get(split) is not None}
+    splits = {split: values[split] for split in SPLITS if values.get(split) not in (None, '', [])}
     for split, entry in splits.items():
-        if not all(isinstance(item, str) for item in listed(entry)):
+        if not all(isinstance(item, str) and item for item in listed(entry)):
             raise UserError(f'{file}: {split} is {entry!r}, expected a folder, a list file, or a list of these')
     names = _read_names(values['names'], file)
     if values.get('nc', len(names)) != len(names):

@@ -194,6 +194,10 @@ class TextDataset(Dataset):
         """Pixels of the longer side at which a picture is held: imgsz, for crops no more than it has."""
         return min(self.imgsz, int(self.shapes[index].max())) if self.crop else self.imgsz
 
+    def shown_sides(self) -> list[float]:
+        """Longer side in pixels of each picture as the student sees it, before augmentation."""
+        return [min(self.shown, int(shape.max())) if self.crop else self.shown for shape in self.shapes]
+
     def _held_shape(self, index: int) -> tuple[int, int]:
         """(width, height) at which a picture is held."""
         width, height = self.shapes[index].tolist()

@@ -356,9 +356,11 @@ def _corners(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]
     polygon, note = (
         (_box_corners(coordinates), '') if len(coordinates) == BOX_COLUMNS - 1 else _drawn(coordinates, two_forms)
     )
-    if np.abs(coordinates - 0.5).max() > 0.5 + TOLERANCE:
-        polygon, note = clip_polygons(polygon[None], 1, 1)[0], BEYOND
-    polygon = polygon.clip(0, 1)  # what is left is rounding, or a box that is cut
+    if np.abs(polygon - 0.5).max() > 0.5 + TOLERANCE:
+        note = BEYOND
+        if len(coordinates) > BOX_COLUMNS - 1:
+            polygon = clip_polygons(polygon[None], 1, 1)[0]
+    polygon = polygon.clip(0, 1)  # what is left is rounding, or a box
     if polygon_areas(polygon[None])[0] < MIN_AREA:
         raise ValueError('a region without area')
     return polygon, note

@@ -5,6 +5,7 @@ processes first, so that the terms of all processes add up to those of one proce
 """
 
 import contextlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -114,7 +115,10 @@ def wrap(module: nn.Module) -> nn.Module:
     if world() == 1:
         return module
     # All begin alike (same seed or checkpoint), and statistics of normalisation that count are the first process's.
-    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+    parallel = nn.parallel.DistributedDataParallel
+    new = 'forward_sync_buffers' in inspect.signature(parallel).parameters  # its name since PyTorch 2.14
+    alone = {'forward_sync_buffers' if new else 'broadcast_buffers': False}
+    return parallel(module, gradient_as_bucket_view=True, **alone)
 
 
 def accumulating(module: nn.Module, last: bool) -> contextlib.AbstractContextManager:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
 from models.checkpoint import Checkpoint
@@ -25,7 +24,7 @@ from utils.training.criterion import WAIT, DetectionCriterion, weighted_sum
 from utils.training.ema import ModelEMA
 from utils.training.log import epoch_line
 from utils.training.nonfinite import StepGuard, StepResult
-from utils.training.optimizer import MAX_GRADIENT, build_optimizer, freeze
+from utils.training.optimizer import MAX_GRADIENT, build_optimizer, freeze, norms
 from utils.training.prefetch import ahead
 from utils.training.schedule import Schedule
 from utils.training.state import Progress, TrainingState
@@ -131,8 +130,6 @@ class Trainer:
         if distributed.rank() == 0:
             remove_leftovers(self.last.parent)
         if not self.state.begun:
-            if self.options['freeze_bn'] == 0 and not all(norm.num_batches_tracked for norm in self._norms()):
-                raise UserError('--freeze-bn 0: the network has no statistics yet; give weights, or a larger number')
             if self.model.pretrained and not self.options['noval']:
                 self._judge_start()
             self._save_last()  # from here on there is something to resume
@@ -266,13 +263,12 @@ class Trainer:
     def _training_mode(self, epoch: int) -> None:
         self.model.train()
         self.criterion.train()
-        after = self.options['freeze_bn']
-        still = self._norms() if after is not None and epoch >= after else []
+        after = self.options.get('freeze_bn')
+        still = norms(self.model) if after is not None and epoch >= after else []
+        if still:  # they count in training now: those of the first process, which are saved
+            distributed.copy_from_first(self.model)
         for module in (*self.frozen, *still):
             module.eval()
-
-    def _norms(self) -> list[_BatchNorm]:
-        return [module for module in self.model.modules() if isinstance(module, _BatchNorm)]
 
     def _bar(self, epoch: int, begun: int) -> tqdm:
         """An epoch's batches from number `begun` behind a bar that shows how far they are."""

@@ -123,11 +123,12 @@ class DetectionLoss:
         image, anchor, y, x = cells
         size = math.prod(shape)
         place = torch.where(valid, ((image * anchors + anchor) * h + y) * w + x, size)  # one cell more takes the rest
-        wanted = miss.new_zeros(size + 1)
-        wanted[place] = (1 - miss).clamp(min=0)
-        assigned = valid.new_zeros(size + 1)
-        assigned[place] = True
-        return wanted[:-1].view(shape), assigned[:-1].view(shape)
+        # Of targets that share a prediction the last counts; writing them at once would let threads choose.
+        order = torch.arange(len(place), device=place.device)
+        last = place.new_full((size + 1,), -1).scatter_reduce_(0, place, order, 'amax')
+        score = torch.where(last[place] == order, (1 - miss).clamp(min=0), 0)
+        wanted = miss.new_zeros(size + 1).scatter_add_(0, place, score)
+        return wanted[:-1].view(shape), last[:-1].view(shape) >= 0
 
     def _class_loss(self, logits: Tensor, category: Tensor) -> Tensor:
         """(n, nc) logits -> (n,) mean over the classes."""

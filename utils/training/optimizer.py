@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.errors import UserError
 from models.yolo import DetectionModel
@@ -34,6 +35,11 @@ def build_optimizer(
     if name == 'AdamW':
         return torch.optim.AdamW(parts, lr=hyp['lr0'], betas=(hyp['momentum'], 0.999), fused=True)
     return torch.optim.SGD(parts, lr=hyp['lr0'], momentum=hyp['momentum'], nesterov=True, fused=True)
+
+
+def norms(model: nn.Module) -> list[_BatchNorm]:
+    """The layers of batch normalisation."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
 def freeze(model: DetectionModel, count: int) -> list[nn.Module]:

@@ -196,6 +196,10 @@ class TrainingOptions(Options):
             yield from useless_with_resume(self, given)
         if self.noval and self.patience and 'patience' in given:
             yield '--patience: with --noval no epoch has a result before the last'
+        if self.freeze_bn is not None and self.freeze_bn >= self.epochs:
+            yield '--freeze-bn: the training ends before, see --epochs'
+        if self.sync_bn and self.freeze_bn == 0:
+            yield '--sync-bn: with --freeze-bn 0 there is nothing to synchronise'
         if self.crop is not None and self.crop > self.imgsz:
             yield '--crop: a multiple of 32, from 64 to --imgsz'
 

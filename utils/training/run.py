@@ -27,6 +27,7 @@ from utils.training.anchors import anchor_recall
 from utils.training.autobatch import fit_batch_size
 from utils.training.criterion import DetectionCriterion
 from utils.training.loop import Trainer
+from utils.training.optimizer import norms
 from utils.training.options import TeacherOptions
 from utils.training.resolve import Start
 
@@ -124,6 +125,8 @@ class TrainingRun:
             criterion: on the device.
         """
         options = self.options
+        if options.freeze_bn == 0 and not all(norm.num_batches_tracked for norm in norms(model)):
+            raise UserError('--freeze-bn 0: the network has no statistics yet; give weights, or a larger number')
         if model.quads:
             self.train_set.learn_quads()
             if not any(a.edge_weight[~a.dont_care].any() for a in self.train_set.annotations):
@@ -132,7 +135,7 @@ class TrainingRun:
             self.train_set.labels,
             self.train_set.shapes,
             model.head.anchors.cpu() * model.stride.view(-1, 1, 1),
-            options.imgsz,
+            self.train_set.shown_sides(),
             self.hyp['anchor_t'],
         )
         hint = '' if fraction > 0.95 else '; the others cannot be learnt: a larger --imgsz or other anchors may help'
