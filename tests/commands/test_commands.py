@@ -204,6 +204,27 @@ def test_freeze_bn_keeps_the_statistics_from_its_epoch_on(world, tmp_path):
                 assert torch.equal(resume['model'][key], start[key]) == (after == 0)
 
 
+@pytest.mark.slow
+def test_compiled_steps_learn_the_same(world, tmp_path):
+    run = world.train(tmp_path / 'plain', '--epochs', 1, '--no-amp')
+    translated = world.train(tmp_path / 'translated', '--epochs', 1, '--no-amp', '--compile')
+    one, other = rows_of(run)[0], rows_of(translated)[0]
+    for name in ('train/box', 'train/obj', 'val/box'):
+        assert float(other[name]) == pytest.approx(float(one[name]), rel=1e-3)
+    assert load(translated / 'weights/best.pt')['model'].keys() == load(run / 'weights/best.pt')['model'].keys()
+
+
+@pytest.mark.slow
+def test_compile_without_a_compiler_ends_in_a_line(world, tmp_path, monkeypatch):
+    flags = ('--cfg', world.student, '--data', world.data, *SMALL, *place(tmp_path / 'run'), '--epochs', 1, '--compile')
+    monkeypatch.setenv('CXX', '/nowhere/g++')
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path / 'cache'))
+    result = run_script('train.py', *flags)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.splitlines()[-1].startswith('error: --compile: InvalidCxxCompiler')
+    assert 'Traceback' not in result.stderr
+
+
 def test_cache_changes_nothing(world, tmp_path):
     runs = [world.train(tmp_path / name, '--epochs', 2, *flags) for name, flags in (('a', ()), ('b', ('--no-cache',)))]
     assert_same_run(*runs)

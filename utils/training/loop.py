@@ -104,7 +104,8 @@ class Trainer:
         Ctrl-C, SIGTERM and SIGHUP end it after the step under way, saved as last.pt.
 
         Raises:
-            UserError: a loss is not finite, images cannot be read, or the GPU is out of memory.
+            UserError: a loss is not finite, images cannot be read, the GPU is out of memory, or the network cannot be
+                translated.
             Interrupted: last.pt is as after the last step.
         """
         try:
@@ -115,6 +116,10 @@ class Trainer:
                 f'the GPU ran out of memory with --batch-size {self.batch_size}; try --batch-size '
                 f'{max(self.batch_size // 2, 1)} (the step stays the same: gradients are accumulated), or -1'
             ) from None
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(('torch._dynamo', 'torch._inductor')):
+                raise
+            raise UserError(f'--compile: {str(error).splitlines()[0]}; leave the flag out') from None
         except (KeyboardInterrupt, UserError) as error:
             what = 'interrupted' if isinstance(error, KeyboardInterrupt) else 'stopped'
             if self.last.is_file():
@@ -133,6 +138,8 @@ class Trainer:
             if self.model.pretrained and not self.options['noval']:
                 self._judge_start()
             self._save_last()  # from here on there is something to resume
+        if self.options.get('compile'):
+            print('--compile: the first step translates the network, which takes a minute or several', flush=True)
         for epoch in range(self.state.progress.epoch, self.epochs):
             if self._stalled(epoch):
                 print(
