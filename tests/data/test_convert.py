@@ -443,10 +443,10 @@ def test_the_page_as_written(scripts, tmp_path):
             *corners, word = row.split(',', 8)
             label = 'unreadable' if word == '###' else 'word'
             shapes.append({'label': label, 'points': points([float(c) for c in corners]), 'shape_type': 'polygon'})
-        (tmp_path / 'photos').mkdir(exist_ok=True)
-        (tmp_path / 'photos' / file.name).write_bytes(file.read_bytes())
+        (tmp_path / 'mypictures').mkdir(exist_ok=True)
+        (tmp_path / 'mypictures' / file.name).write_bytes(file.read_bytes())
         content = {'imagePath': file.name, 'imageWidth': 320, 'imageHeight': 192, 'shapes': shapes}
-        write(tmp_path / 'photos' / f'{file.stem}.json', content)
+        write(tmp_path / 'mypictures' / f'{file.stem}.json', content)
 
     seen = set()
     for _, script, *flags in doc_commands():
