@@ -360,7 +360,8 @@ def recipe_of(**methods):
 def distiller():
     torch.manual_seed(0)
     student, teacher = DetectionModel(small_cfg(0.125)), freeze_teacher(DetectionModel(small_cfg(0.25)))
-    return Distiller(student, teacher, recipe_of(), DistillerSettings(DEFAULTS, 64, amp=False, epochs=10)), student, teacher
+    settings = DistillerSettings(DEFAULTS, 64, amp=False, epochs=10)
+    return Distiller(student, teacher, recipe_of(), settings), student, teacher
 
 
 def batch_of(n=2):
