@@ -22,6 +22,7 @@ from models.layers import Conv  # noqa: E402
 from utils.distillation.base import SquaredDifference  # noqa: E402
 from utils.runtime.cli import run_command  # noqa: E402
 from utils.runtime.device import autocast, describe, keep_freed_memory, network_dtype, select_device  # noqa: E402
+from utils.training.optimizer import norms  # noqa: E402
 
 IMGSZ, BATCH = 640, 8
 WIDE = (384, 640)  # height, width: a 16:9 picture at 640
@@ -85,9 +86,8 @@ def statistics_that_stand_still(device: torch.device) -> None:
     for size in ('n', 's'):
         step, model = step_of(device, size)
         found = {'as usual': milliseconds(step, device)}
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        for norm in norms(model):
+            norm.eval()
         found['--freeze-bn'] = milliseconds(step, device)
         fast = torch.compile(model, dynamic=False)
         found['--freeze-bn --compile'] = milliseconds(lambda step=step, fast=fast: step(fast), device)

@@ -231,10 +231,8 @@ def test_craft_labels(source, tmp_path, monkeypatch):
     assert result.returncode == 0, result.stderr
     assert '3 pictures: 3 labelled (0 of them before), 0 left out' in result.stdout
     assert len(list((tmp_path / 'maps/64').iterdir())) == 3
-    assert (
-        run_here('teacher/label.py', *flags, '--source', source, '--out', tmp_path / 'surer', '--sure', 0.9).returncode
-        == 0
-    )
+    surer = run_here('teacher/label.py', *flags, '--source', source, '--out', tmp_path / 'surer', '--sure', 0.9)
+    assert surer.returncode == 0, surer.stderr
     for name, sure in (('out', 0.7), ('surer', 0.9)):  # what is don't-care stays it
         kept = json.loads((tmp_path / name / 'teacher.json').read_text())
         assert (kept['teacher'], kept['imgsz'], kept['sure'], kept['unsure']) == ('craft', 64, sure, 0.35)

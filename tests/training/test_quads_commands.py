@@ -46,6 +46,8 @@ def test_labels_without_corners_are_told(world, tmp_path, capsys):
     assert 'no label of train gives them' in capsys.readouterr().out
     state = load(run / 'weights/best.pt')['model']
     assert not any(state[f'model.24.quad.{level}.bias'].any() for level in range(3))
+    world.train(tmp_path / 'kept', '--weights', run / 'weights/last.pt', '--epochs', 1, '--data', data)
+    assert 'no label of train gives them' in capsys.readouterr().out  # without --quads, too
 
 
 def test_val_gives_a_submission_of_quads(world, tmp_path):

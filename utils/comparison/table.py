@@ -77,8 +77,7 @@ def mean_cell(row: dict, name: str) -> str:
 
 
 def difference_cell(row: dict, name: str) -> str:
-    """'+0.0123 [+0.0021, +0.0225]', bold where the interval excludes 0, with the pairs where seeds
-    are lacking."""
+    """'+0.0123 [+0.0021, +0.0225]', bold where the interval excludes 0; with the pairs where seeds lack one."""
     mean, low, high = (row[f'{name}_{part}'] for part in ('difference', 'low', 'high'))
     if mean is None:
         return '-'

@@ -116,7 +116,7 @@ def wrap(module: nn.Module) -> nn.Module:
         return module
     # All begin alike (same seed or checkpoint), and statistics of normalisation that count are the first process's.
     parallel = nn.parallel.DistributedDataParallel
-    new = 'forward_sync_buffers' in inspect.signature(parallel).parameters  # its name since PyTorch 2.14
+    new = 'forward_sync_buffers' in inspect.signature(parallel).parameters  # its name in newer versions of PyTorch
     alone = {'forward_sync_buffers' if new else 'broadcast_buffers': False}
     return parallel(module, gradient_as_bucket_view=True, **alone)
 
