@@ -33,10 +33,11 @@ from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.listing import list_images
 from utils.loading.loader import build_loader
-from utils.runtime.device import has_bfloat16, keep_freed_memory, select_device
+from utils.runtime.device import find_device, has_bfloat16, keep_freed_memory, select_device
 from utils.runtime.hyp import load_hyp
 from utils.training.criterion import DetectionCriterion
 from utils.training.loop import Trainer
+from utils.training.optimizer import norms
 from utils.training.state import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,12 +95,17 @@ class Batches:
         """Nothing to end."""
 
 
+def pins(settings: Settings) -> bool:
+    """Whether batches go to a GPU."""
+    return find_device(settings.device).type == 'cuda'
+
+
 def limited_loader(settings: Settings):
     """The product's loader of augmented pictures from memory, for as many batches as a round has."""
     dataset = TextDataset(
         load_data_config(settings.data), 'train', settings.imgsz, settings.hyp, augment=True, cache=True
     )
-    loader = build_loader(dataset, settings.batch, settings.workers, shuffle=True)
+    loader = build_loader(dataset, settings.batch, settings.workers, shuffle=True, pin=pins(settings))
     loader.batch_sampler.n = settings.batch * settings.steps
     return loader
 
@@ -108,12 +114,11 @@ def new_model(size: str, device: torch.device) -> DetectionModel:
     """Random weights, the same every time, and running statistics that keep the scale of activations."""
     torch.manual_seed(0)
     model = DetectionModel(ROOT / f'models/yolov5{size}.yaml', nc=1)
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
+    for norm in norms(model):
         norm.momentum = 1.0
     with torch.no_grad():
         model.train()(torch.rand(2, 3, 128, 128))
-    for norm in norms:
+    for norm in norms(model):
         norm.momentum = BN_MOMENTUM
     return model.to(device)
 
@@ -126,9 +131,7 @@ def plain_device(spec: str, keep_memory: bool = False) -> torch.device:
     """The device without what select_device() sets up besides; keep_memory: but with the allocator's setting."""
     if keep_memory:
         keep_freed_memory()
-    if spec in ('', 'cpu') and not (spec == '' and torch.cuda.is_available()):
-        return torch.device('cpu')
-    return torch.device(f'cuda:{spec or 0}')
+    return find_device(spec)
 
 
 class Training:
@@ -220,7 +223,7 @@ class Loading:
         with contextlib.redirect_stdout(io.StringIO()):
             dataset = TextDataset(data, 'train', settings.imgsz, settings.hyp, augment=True, cache=cache)
         workers = settings.workers if workers is None else workers
-        self.loader = build_loader(dataset, 16, workers, shuffle=True)
+        self.loader = build_loader(dataset, 16, workers, shuffle=True, pin=pins(settings))
         self.epoch = 0
 
     def round(self) -> dict:
@@ -266,7 +269,7 @@ class Validation:
         self.model = load_model(settings.weights, self.device)
         data = load_data_config(settings.data)
         self.split = EvaluationSplit(data, 'test', settings.imgsz)
-        self.loader = self.split.loader(settings.workers)  # kept, so that its processes start once
+        self.loader = self.split.loader(settings.workers, pin=pins(settings))  # kept, so that its processes start once
 
     def round(self) -> dict:
         with contextlib.redirect_stderr(io.StringIO()):

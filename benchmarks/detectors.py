@@ -12,7 +12,6 @@ to get CRAFT's weights.
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.reading import timed
 from utils.runtime.cli import positive, run_command
 
-HEAD = '| detector | parameters, M | file, MB | precision | recall | hmean | more than the first | ms a picture |'
+HEAD = ('detector', 'parameters, M', 'file, MB', 'precision', 'recall', 'hmean', 'more than the first', 'ms a picture')
 OURS = ('fast', 'balanced', 'best', 'multiscale')  # the last one is best with several sizes
 Find = Callable[[Path], np.ndarray]  # from a file to quads (n, 4, 2) in pixels, best first
 
@@ -82,27 +81,22 @@ def onnx_detector(find: Find, file: Path) -> Detector:
 
 def craft(weights: str, cache: str) -> Detector:
     """CRAFT on the CPU; quick from its cached maps."""
-    from utils.distillation.craft import STRIDE, WORD, CraftDetector, words_of
+    from utils.distillation.craft import WORD, CraftDetector, Words
     from utils.distillation.craft_network import load_weights
-    from utils.loading.augment import resized_shape
     from utils.loading.images import read_image
 
     detector = CraftDetector(weights, 'cpu', cache)
 
     def find(file: Path) -> np.ndarray:
         image = read_image(file)
-        height, width = image.shape[:2]
-        words = words_of(detector.compute(image))
-        scale = STRIDE * np.array((width, height)) / resized_shape(width, height, detector.canvas)
-        return best_first(words.quads * scale, words.scores)
+        return best_first(detector.words_in(detector.compute(image), image.shape[1::-1]))
 
     def quick(file: Path) -> np.ndarray:
-        words = detector.words(file)
-        return best_first(words.quads, words.scores)
+        return best_first(detector.words(file))
 
-    def best_first(quads: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        order = np.argsort(-scores, kind='stable')
-        return quads[order[scores[order] >= WORD]]
+    def best_first(words: Words) -> np.ndarray:
+        order = np.argsort(-words.scores, kind='stable')
+        return words.quads[order[words.scores[order] >= WORD]]
 
     parameters = sum(p.numel() for p in load_weights(weights).parameters())
     return Detector(find, quick, Path(weights), parameters)
@@ -134,16 +128,17 @@ def measure(detector: Detector, files: list[Path], count: int, name: str) -> Mea
 def table(results: dict[str, Measured]) -> list[str]:
     """Markdown: a row a detector, and the difference of its hmean to the first one's."""
     from utils.comparison.statistics import hmean, hmean_difference
+    from utils.comparison.table import markdown
 
     first = next(iter(results.values()))
-    lines = [HEAD, re.sub('[^|]+', '---', HEAD)]
+    rows = []
     for name, found in results.items():
         hits, detections, words = found.counts.sum(0)
         against = '' if found is first else interval(hmean_difference(found.counts, first.counts))
         cells = [name, f'{found.millions:.2f}', f'{found.megabytes:.1f}', f'{hits / max(detections, 1):.3f}']
         cells += [f'{hits / max(words, 1):.3f}', f'{hmean(found.counts.sum(0)):.3f}', against]
-        lines.append(f'| {" | ".join([*cells, f"{found.milliseconds:.0f}"])} |')
-    return lines
+        rows.append([*cells, f'{found.milliseconds:.0f}'])
+    return markdown(list(HEAD), rows)
 
 
 def interval(difference) -> str:
@@ -167,10 +162,10 @@ def main() -> None:
 
     from utils.export.card import machine
     from utils.loading.config import load_data_config
-    from utils.loading.listing import list_split
+    from utils.loading.listing import list_images
 
     torch.set_num_threads(options.threads)
-    files = list_split(load_data_config(options.data), options.task).images[: options.limit]
+    files = list_images(load_data_config(options.data), options.task)[: options.limit]
     makers: dict[str, Callable[[], Detector]] = {'rapidocr': lambda: rapidocr(options.threads)}
     for size in OURS:
         makers[size] = lambda size=size: ours(size, options.model, options.threads)

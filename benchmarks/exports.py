@@ -120,13 +120,10 @@ def compare_boxes(networks: dict, options: argparse.Namespace) -> dict[str, dict
 
 def count_same(expected, given) -> int:
     """How many words (n, 6), with quads (n, 14), have their like in the other list, each used once."""
-    import torch
-
+    from ocrdistill.quads import pairwise_quad_iou
     from ocrdistill.rows import corners_of
-    from utils.quads import pairwise_quad_iou
 
-    corners = [torch.from_numpy(corners_of(rows)).float() for rows in (expected, given)]
-    overlaps = pairwise_quad_iou(*corners, SAME_IOU).numpy()
+    overlaps = pairwise_quad_iou(corners_of(expected), corners_of(given), SAME_IOU, True)
     free, same = set(range(len(given))), 0
     for row, iou in zip(expected, overlaps, strict=True):
         like = [j for j in free if iou[j] > SAME_IOU and abs(given[j, 4] - row[4]) <= SAME_SCORE]
@@ -187,13 +184,15 @@ def megabytes(file: Path) -> float:
 
 
 def table(rows: dict[str, dict]) -> str:
+    from utils.comparison.table import markdown
+
     speeds = list(rows[NATIVE]['ms'])
     header = ['format', 'MB', 'boxes', 'the same', 'mAP50 on val', *(f'ms, {column}' for column in speeds)]
-    lines = ['| ' + ' | '.join(header) + ' |', '|---' * len(header) + '|']
+    lines = []
     for name, row in rows.items():
         cells = [name, f'{row["MB"]:.2f}', str(row['boxes']), str(row['same']), f'{row["map50"]:.4f}']
-        lines.append('| ' + ' | '.join(cells + [f'{row["ms"][column]:.1f}' for column in speeds]) + ' |')
-    return '\n'.join(lines)
+        lines.append(cells + [f'{row["ms"][column]:.1f}' for column in speeds])
+    return '\n'.join(markdown(header, lines))
 
 
 def check(rows: dict[str, dict]) -> None:

@@ -52,9 +52,8 @@ class PlainTraining:
         self.criterion = DetectionCriterion(student, hyp, imgsz, amp=False)
         self.weights |= self.criterion.gains
         holder = nn.ModuleList(conv for layers in adapters.values() for conv in layers.values())
-        self.optimizer = build_optimizer(student, holder, hyp, 'SGD', batch)
-        for group in self.optimizer.param_groups:
-            group |= {'foreach': False, 'fused': False}
+        groups = build_optimizer(student, holder, hyp, 'SGD', batch).param_groups
+        self.optimizer = torch.optim.SGD([group | {'foreach': False, 'fused': False} for group in groups])
         self.trained = [list(student.parameters()), list(holder.parameters())]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.device.type == 'cuda')
         self.average = {key: value.clone() for key, value in student.state_dict().items()}
@@ -294,7 +293,7 @@ def plain_validate(model: DetectionModel, data, size: int, batch: int, workers: 
         chosen = plain_nms(decoded, 0.25, 0.45)
         for number, index in enumerate(indices.tolist()):
             place = (float(fractions[number]), float(lefts[number]), float(tops[number]))
-            truth = data.annotations[index].scaled(*map(float, data.shapes[index]))
+            truth = data.annotations[index].scaled(*map(float, data.sizes[index]))
             labels, ignored = truth[~truth.dont_care].boxes(), truth[truth.dont_care].boxes()
             boxes = _in_image(found[number].cpu().numpy(), *place)
             words += len(labels)

@@ -91,14 +91,6 @@ def count(reading: Reading, quads: np.ndarray, words: list[str]) -> Counts:
     return Counts(correct, int(counts.sum()), int((~dont_care).sum()))
 
 
-def read_words(file: Path) -> list[str]:
-    """The words of an official gt_img_N.txt, in its order."""
-    from utils.loading.rows import read_rows, unquoted
-
-    rows = [row for row in read_rows(file, 'the ICDAR ground truth') if row.strip()]
-    return [unquoted(row.split(',', 8)[8]) for row in rows]
-
-
 def ocrdistill(size: str, model: str, recogniser: str) -> Callable[[Path], Reading]:
     from ocrdistill import TextReader
 
@@ -197,12 +189,12 @@ def timed(
 
 def measure(read: Callable[[Path], Reading], files: list[Path], name: str) -> dict[str, float]:
     """Scores over the pictures, and milliseconds a picture (median)."""
-    from utils.evaluation.icdar import read_ground_truth
+    from utils.evaluation.icdar import read_words
 
     total, times = Counts(), []
     for reading, truth, seconds in timed(read, files, name):
         times.append(seconds)
-        total += count(split_by_spaces(reading), read_ground_truth(truth)[0], read_words(truth))
+        total += count(split_by_spaces(reading), *read_words(truth))
     return total.scores() | {'milliseconds': 1000 * float(np.median(times)), **total._asdict()}
 
 
@@ -221,9 +213,9 @@ def main() -> None:
     options = parser.parse_args()
 
     from utils.loading.config import load_data_config
-    from utils.loading.listing import list_split
+    from utils.loading.listing import list_images
 
-    files = list_split(load_data_config(options.data), options.task).images[: options.limit]
+    files = list_images(load_data_config(options.data), options.task)[: options.limit]
     makers = {
         'ocrdistill': lambda: ocrdistill(options.size, options.model, options.recogniser),
         'rapidocr': rapidocr,

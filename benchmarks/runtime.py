@@ -115,9 +115,9 @@ class Calibration:
         from ocrdistill.images import read_image
         from ocrdistill.letterbox import place
         from utils.loading.config import load_data_config
-        from utils.loading.listing import list_split
+        from utils.loading.listing import list_images
 
-        files = list_split(load_data_config(data), 'train').images
+        files = list_images(load_data_config(data), 'train')
         for file in files[:: max(len(files) // CALIBRATION, 1)][:CALIBRATION]:
             padded, _ = place(read_image(file), SIDE, 32, (SIDE, SIDE))
             yield {'images': padded.transpose(2, 0, 1)[None].astype(np.float32) / 255}

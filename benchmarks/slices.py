@@ -1,7 +1,6 @@
 """What detect.py --slice finds in a large picture, put together from rendered ones: python benchmarks/slices.py"""
 
 import argparse
-import functools
 import sys
 import time
 from pathlib import Path
@@ -46,9 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--weights', default='teacher/demo/yolov5n.pt', help='checkpoint (default: %(default)s)')
     args = parser.parse_args()
-    from ocrdistill.tiles import detect_sliced
+    from ocrdistill.search import make_find
     from utils.detection.detector import Detector
-    from utils.detection.session import BATCH_SIZE, SLICE_OVERLAP
+    from utils.detection.session import BATCH_SIZE
 
     image, truth = build_image()
     height, width = image.shape[:2]
@@ -56,12 +55,10 @@ def main() -> None:
     print('| --imgsz | --slice | recall | precision | ms |\n|---|---|---|---|---|')
     for imgsz, tile in ((640, None), (1280, None), (1280, 1280), (640, 640)):
         detector = Detector(args.weights, imgsz=imgsz, max_det=MAX_DET)
-        find = functools.partial(detector.find, batch_size=BATCH_SIZE)
-        look = functools.partial(detect_sliced, detect=find, size=tile, overlap=SLICE_OVERLAP, max_det=MAX_DET)
-        look = look if tile else detector
-        look(image)  # the first call prepares kernels
+        find = make_find(detector, tile=tile, batch_size=BATCH_SIZE)
+        find([image])  # the first call prepares kernels
         start = time.perf_counter()
-        found = look(image)
+        (found,) = find([image])
         milliseconds = (time.perf_counter() - start) * 1e3
         recall, precision = recall_and_precision(found, truth)
         print(f'| {imgsz} | {tile or "no"} | {recall:.3f} | {precision:.3f} | {milliseconds:.0f} |')

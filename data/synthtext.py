@@ -54,6 +54,7 @@ from models.errors import UserError
 from utils.loading.labels import label_row
 from utils.loading.rows import DONT_CARE
 from utils.runtime.cli import run_command
+from utils.runtime.run_folder import write_json
 
 MANIFEST = 'synthtext.json'
 VERSION = 2  # raise it when the same options give other pictures
@@ -126,13 +127,6 @@ def write_lists(out: Path, count: int) -> None:
         rows['train.txt' if number % 10 else 'val.txt'].append(f'./images/{SPLITS["train"]}/img_{number}.jpg\n')
     for name, lines in rows.items():
         (out / name).write_text(''.join(lines), encoding='utf-8')
-
-
-def write_manifest(out: Path, manifest: dict) -> None:
-    """Write the manifest in one step, so that it is never half a file."""
-    part = out / (MANIFEST + '.part')
-    part.write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
-    os.replace(part, out / MANIFEST)
 
 
 def read_manifest(out: Path) -> dict | None:
@@ -224,7 +218,7 @@ def main() -> None:
     check_photographs(find_photographs(material.backgrounds), args.size)
     args.out.mkdir(parents=True, exist_ok=True)
     # Written first, the manifest makes the folder ours even if the run is interrupted; it says complete at the end.
-    write_manifest(args.out, {'options': options, 'complete': False, 'summary': ''})
+    write_json(args.out / MANIFEST, {'options': options, 'complete': False, 'summary': ''})
     for tree in TREES:
         shutil.rmtree(args.out / tree, ignore_errors=True)
         for folder in SPLITS.values():
@@ -240,7 +234,7 @@ def main() -> None:
     measures = render_all(jobs, workers)
     summary = summarise(len(jobs), measures)
     write_lists(args.out, args.train)
-    write_manifest(args.out, {'options': options, 'complete': True, 'summary': summary})
+    write_json(args.out / MANIFEST, {'options': options, 'complete': True, 'summary': summary})
     print(f'{args.out}: {summary}{compared}')
 
 

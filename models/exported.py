@@ -60,7 +60,7 @@ class ExportedModel:
         self.input_size, self.long_side = about.input_size, about.long_side
 
     def __call__(self, images: Tensor) -> tuple[Tensor, None]:
-        """(B, 3, H, W) pictures, 0..1 -> (decoded (B, M, 5 + nc) float32, None in place of the raw maps)."""
+        """(B, 3, H, W) pictures, 0..1 -> (decoded (B, M, 5 + nc [+ 4]) float32, None in place of the raw maps)."""
         if self.input_size and tuple(images.shape[2:]) != self.input_size:
             raise UserError(f'{self.file} takes pictures of {_text(self.input_size)} pixels only')
         inputs = np.ascontiguousarray(images.numpy(), dtype=np.float32)

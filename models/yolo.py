@@ -45,6 +45,7 @@ class DetectionModel(nn.Module):
 
     Args:
         cfg: path to a model yaml, or its dict.
+        ch: channels of the pictures. The commands have 3; others are for your own loops.
         nc: number of classes; None takes the yaml's.
         anchors: (levels, anchors * 2) pixels in place of the yaml's.
         quads: whether the head predicts quads (utils.quads); None takes the yaml's `quads`, false where it has none.
@@ -73,6 +74,7 @@ class DetectionModel(nn.Module):
     def __init__(
         self,
         cfg: str | Path | dict[str, Any] = 'models/yolov5n.yaml',
+        ch: int = 3,
         nc: int | None = None,
         anchors: Sequence[Sequence[float]] | None = None,
         quads: bool | None = None,
@@ -87,7 +89,7 @@ class DetectionModel(nn.Module):
         if type(self.nc) is not int or not 0 < self.nc <= MAX_CLASSES:
             raise UserError(f'the model yaml: nc is {self.nc!r}, expected a number of classes')
         try:
-            self.model, self.sources, self.channels, self.layer_strides = _build(self.yaml, self.nc)
+            self.model, self.sources, self.channels, self.layer_strides = _build(self.yaml, ch, self.nc)
         except UserError:
             raise
         except Exception as error:  # whatever Python makes of layers that are none
@@ -236,7 +238,9 @@ SCALED = ('Conv', 'C3', 'SPPF')  # layers whose output channels the yaml gives
 OLD = ('Focus', 'SPP', 'BottleneckCSP')
 
 
-def _build(cfg: dict[str, Any], nc: int) -> tuple[nn.Sequential, list[int | list[int]], list[int], list[float]]:
+def _build(
+    cfg: dict[str, Any], ch: int, nc: int
+) -> tuple[nn.Sequential, list[int | list[int]], list[int], list[float]]:
     """Layers, where each takes its input from (absolute numbers, -1: the layer before), their channels and strides."""
     layers: list[nn.Module] = []
     sources: list[int | list[int]] = []
@@ -246,7 +250,7 @@ def _build(cfg: dict[str, Any], nc: int) -> tuple[nn.Sequential, list[int | list
     outputs = sum(len(level) for level in cfg['anchors']) * (5 + nc)  # of the head
     for number, (source, repeats, name, args) in enumerate(cfg['backbone'] + cfg['head']):
         absolute = [i if i >= 0 else number + i for i in ([source] if isinstance(source, int) else source)]
-        c_in = [channels[i] if i >= 0 else 3 for i in absolute]  # colours
+        c_in = [channels[i] if i >= 0 else ch for i in absolute]
         count = max(round(repeats * cfg['depth_multiple']), 1) if repeats > 1 else repeats
         width = _width(args[0], cfg['width_multiple']) if name in SCALED else sum(c_in)
         weights += _weights_at_most(sum(c_in), width, args, repeats, outputs)

@@ -12,7 +12,7 @@ from ocrdistill.errors import UserError, first_line
 from ocrdistill.metadata import Metadata
 
 Providers = Sequence[str | tuple[str, dict[str, Any]]]  # names, or names with their options
-Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc) float32
+Run = Callable[[np.ndarray], np.ndarray]  # (B, 3, H, W) float32, 0..1 -> (B, M, 5 + nc [+ 4 with quads]) float32
 
 
 def import_onnxruntime() -> Any:

@@ -75,7 +75,7 @@ def _area_along(quads: np.ndarray, within: np.ndarray, count: bool) -> np.ndarra
     return ((end - start).clip(min=0) * (x * dy - y * dx)).sum(0) / 2
 
 
-def pairwise_quad_iou(a: np.ndarray, b: np.ndarray, above: float, wanted: np.ndarray) -> np.ndarray:
+def pairwise_quad_iou(a: np.ndarray, b: np.ndarray, above: float, wanted: np.ndarray | bool) -> np.ndarray:
     """IoU of the wanted (n, m) pairs of quads (n, 4, 2) and (m, 4, 2) -> (n, m), 0 where it cannot exceed `above`.
 
     Quads share at most what their upright boxes do, and IoU > t means that they share more than t / (1 + t) of both

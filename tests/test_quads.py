@@ -11,11 +11,12 @@ from models.checkpoint import load_model, read_checkpoint, transfer
 from models.yolo import DetectionModel
 from ocrdistill import quads as numpy_quads
 from ocrdistill.nms import class_nms, quad_nms
+from ocrdistill.quads import pairwise_quad_iou
 from tests.support import ROOT, SHARED, boxes_of, small_cfg
 from utils.boxes import non_max_suppression
 from utils.evaluation.icdar import read_ground_truth
 from utils.loading.labels import Annotations
-from utils.quads import decode, encode, ordered, pairwise_quad_iou, quad_iou, signed_areas
+from utils.quads import decode, encode, ordered, quad_iou, signed_areas
 from utils.runtime.hyp import DEFAULTS
 from utils.training.criterion import DetectionCriterion
 from utils.training.loss import DetectionLoss
@@ -196,7 +197,7 @@ def test_gradients_are_those_of_finite_differences():
 def test_pairs_that_cannot_exceed_are_left_out_and_the_others_agree():
     rng = np.random.default_rng(0)
     quads = torch.cat([rotated(d) + torch.tensor(rng.uniform(-60, 60, 2)).float() for d in rng.uniform(-60, 60, 40)])
-    pairs = pairwise_quad_iou(quads, quads, 0.3)
+    pairs = torch.from_numpy(pairwise_quad_iou(quads.numpy(), quads.numpy(), 0.3, True))
     wanted = torch.stack([quad_iou(quad.expand(40, 4, 2), quads) for quad in quads])
     over = wanted > 0.3
     torch.testing.assert_close(pairs[over], wanted[over])

@@ -1,5 +1,7 @@
 """Boxes: their forms, overlaps, and non-maximum suppression, in PyTorch: for training and validation."""
 
+import math
+
 import torch
 from torch import Tensor
 from torchvision.ops import nms
@@ -18,6 +20,31 @@ def xyxy_to_xywh(boxes: Tensor) -> Tensor:
     """(..., 4) corners x1, y1, x2, y2 -> centre x, centre y, width, height."""
     top_left, bottom_right = boxes[..., :2], boxes[..., 2:4]
     return torch.cat(((top_left + bottom_right) / 2, bottom_right - top_left), -1)
+
+
+def numbers(like: Tensor, *values: float) -> Tensor:
+    """Values as a tensor (n,) of the type and place of another; a GPU is not waited for, as it is by new_tensor."""
+    return torch.stack([like.new_full((), value) for value in values])
+
+
+def ciou_miss(a: Tensor, b: Tensor) -> Tensor:
+    """1 - CIoU of boxes (..., 4) xyxy, pair by pair: (...).
+
+    Zheng et al., Distance-IoU Loss, AAAI 2020 (arXiv 1911.08287), equations 8 to 11; alpha is a constant to the
+    gradient. torchvision's complete_box_iou_loss gives the same, and waits for a GPU five times.
+    """
+    size_a, size_b = a[..., 2:] - a[..., :2], b[..., 2:] - b[..., :2]  # width and height
+    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    around = torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])
+    shared_area, area_a, area_b = (size[..., 0] * size[..., 1] for size in (shared, size_a, size_b))
+    iou = shared_area / (area_a + area_b - shared_area + 1e-7)
+    between = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2  # the centres
+    distance = between.square().sum(-1) / (around.square().sum(-1) + 1e-7)
+    angle_a, angle_b = (torch.atan(size[..., 0] / size[..., 1]) for size in (size_a, size_b))
+    aspect = 4 / math.pi**2 * (angle_b - angle_a).square()
+    with torch.no_grad():
+        alpha = aspect / (1 - iou + aspect + 1e-7)
+    return 1 - iou + distance + alpha * aspect
 
 
 def class_nms(boxes: Tensor, confidence: Tensor, category: Tensor, iou_thres: float) -> Tensor:

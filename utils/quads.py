@@ -79,22 +79,6 @@ def quad_iou(a: Tensor, b: Tensor) -> Tensor:
     return shared / union.clamp(min=SMALL)
 
 
-def pairwise_quad_iou(a: Tensor, b: Tensor, above: float) -> Tensor:
-    """IoU of all pairs of quads (n, 4, 2) and (m, 4, 2) -> (n, m), 0 where it cannot exceed `above`.
-
-    Args:
-        above: 0..1, t. Quads share at most what their upright boxes do, and IoU > t means that they share more than
-            t / (1 + t) of both areas' sum: few pairs are left to be cut.
-    """
-    (low_a, high_a), (low_b, high_b) = ((quads.amin(1), quads.amax(1)) for quads in (a, b))
-    shared = (torch.minimum(high_a[:, None], high_b) - torch.maximum(low_a[:, None], low_b)).clamp(min=0).prod(2)
-    areas = signed_areas(a).abs()[:, None] + signed_areas(b).abs()
-    row, column = (shared > above / (1 + above) * areas).nonzero(as_tuple=True)
-    result = torch.zeros_like(shared)
-    result[row, column] = quad_iou(a[row], b[column])
-    return result
-
-
 def _clockwise(quads: Tensor) -> Tensor:
     return torch.where((signed_areas(quads) < 0)[:, None, None], quads.flip(1), quads)
 

@@ -40,7 +40,7 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
     sets = {str(image.get('set')) for key, image in images.items() if isinstance(image, dict) and key in of_image}
     for key, image in images.items():
         page = Page(f'{file.name} image {key[:40]}')
-        try:
+        with page.problems():
             page.split = str(expect(image, dict, 'the image').get('set'))
             if page.split not in sets:
                 page.left_out = 'picture of sets without annotations'
@@ -53,9 +53,6 @@ def read_coco_text(file: Path, files: ImageFiles) -> Iterator[Page]:
             page.split = page.split if len(sets) > 1 else ''  # TextOCR has a file for each set
             page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
             page.size = to_size(image.get('width'), image.get('height'))
-        except BadEntry as error:
-            page.problem = str(error)
-        else:
             page.add_rows(of_image[key], _parse_coco_text)
         yield page
     yield from _strays(file, of_image, images)
@@ -91,15 +88,12 @@ def read_coco(file: Path, files: ImageFiles) -> Iterator[Page]:
     of_image = _by_image(annotations)
     for number, image in enumerate(images, 1):
         page = Page(f'{file.name} image {number}')
-        try:
+        with page.problems():
             key = str(expect(image, dict, 'the image').get('id'))
             page.name = f'{file.name} image {key[:40]}'
             page.image = files.find(expect(image.get('file_name'), str, '"file_name"'))
             if image.get('width') and image.get('height'):
                 page.size = to_size(image['width'], image['height'])
-        except BadEntry as error:
-            page.problem = str(error)
-        else:
             page.add_rows(of_image.get(key, []), lambda annotation: _parse_coco(annotation, names))
         yield page
     yield from _strays(file, of_image, {str(image.get('id')) for image in images if isinstance(image, dict)})

@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-from tqdm import tqdm
 
 from data.formats.common import BadEntry
 from data.formats.image_files import ImageFiles
@@ -39,18 +38,14 @@ SHAPES_OF_LABEL_STUDIO = {'x', 'points', 'rle', 'radiusX', 'vertices', 'imageDat
 
 def read_labelme(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """A file for each image; polygons and rectangles, also turned ones; the description is the word."""
-    for file in tqdm(annotation_files(folder, ('.json',)), 'reading', unit='file', leave=False, delay=2):
-        relative = file.relative_to(folder)
+    for file, relative in annotation_files(folder, ('.json',)):
         page = Page(relative.as_posix(), own_image(relative, images))
-        try:
+        with page.problems():
             content = expect(load_json(file, MAX_PAGE_BYTES), dict, 'the content')
             shapes = expect(content.get('shapes'), list, '"shapes"')
             page.image = image_of(content.get('imagePath'), relative, images, page)
             if content.get('imageWidth') is not None:  # old versions leave it out
                 page.size = to_size(content['imageWidth'], content.get('imageHeight'))
-        except BadEntry as error:
-            page.problem = str(error)
-        else:
             page.add_rows(shapes, _parse_labelme)
         yield page
 
@@ -80,7 +75,7 @@ def read_label_studio(file: Path, images: ImageFiles) -> Iterator[Page]:
         raise UserError(f'{file} is no JSON export of Label Studio: {error}') from None
     for number, task in enumerate(tasks, 1):
         page = Page(f'{file.name} task {number}')
-        try:
+        with page.problems():
             results = _results(expect(task, dict, 'the task'))
             if results is None:
                 page.left_out = 'task that nobody has annotated'
@@ -91,9 +86,6 @@ def read_label_studio(file: Path, images: ImageFiles) -> Iterator[Page]:
             page.image = _image_of_task(task, images)
             regions = _regions_of(results)
             page.size = _size_of(results) if regions else None
-        except BadEntry as error:
-            page.problem = str(error)
-        else:
             page.add_rows(regions, lambda results, size=page.size: _parse_label_studio(results, size))
         yield page
 

@@ -3,12 +3,13 @@
 import contextlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from tqdm import tqdm
 
 from data.formats.common import BadEntry
 from data.formats.image_files import ImageFiles
@@ -68,6 +69,14 @@ class Page:
     left_out: str = ''
     size: tuple[int, int] | None = None
     split: str = ''
+
+    @contextlib.contextmanager
+    def problems(self) -> Iterator[None]:
+        """What is raised as BadEntry while entered becomes the page's problem."""
+        try:
+            yield
+        except BadEntry as error:
+            self.problem = str(error)
 
     def add_rows(self, rows: Iterable, parse: Callable[..., Region | None]) -> None:
         """Add a region for every row that can be parsed; None is no region, BadEntry a bad row.
@@ -147,9 +156,12 @@ def expect(value, kind: type, what: str):
     return value
 
 
-def annotation_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Files with one of the suffixes, recursively, hidden ones left out."""
-    return [file for file in walk(folder) if file.suffix.lower() in suffixes]
+def annotation_files(folder: Path, suffixes: Iterable[str]) -> Iterator[tuple[Path, Path]]:
+    """Files with one of the suffixes, recursively, hidden ones left out, and their paths below the folder; behind a
+    progress bar."""
+    files = [file for file in walk(folder) if file.suffix.lower() in suffixes]
+    for file in tqdm(files, 'reading', unit='file', leave=False, delay=2):
+        yield file, file.relative_to(folder)
 
 
 def word_region(

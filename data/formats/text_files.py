@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data.formats.common import MAX_TEXT_BYTES, BadEntry
 from data.formats.image_files import ImageFiles
 from data.formats.mat_file import read_mat
@@ -101,10 +99,10 @@ def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
 def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """Label files in both YOLO forms, also with a confidence; their numbers are fractions of the image. All classes are
     words; their labels are the names in classes.txt or obj.names, or else the numbers."""
-    files = [file for file in annotation_files(folder, ('.txt',)) if file.name != CLASSES]
     names = _class_names(folder)
-    for file in tqdm(files, 'reading', unit='file', leave=False, delay=2):
-        relative = file.relative_to(folder)
+    for file, relative in annotation_files(folder, ('.txt',)):
+        if file.name == CLASSES:
+            continue
         page = Page(relative.as_posix())
         try:
             page.image = images.find_stem(relative)
@@ -132,16 +130,12 @@ def _class_names(folder: Path) -> dict[int, str]:
 
 def _read_files(folder: Path, images: ImageFiles, kinds: dict[str, Rows]) -> Iterator[Page]:
     """A page of every annotation file in the folder; `kinds` says how to read each suffix."""
-    for file in tqdm(annotation_files(folder, kinds), 'reading', unit='file', leave=False, delay=2):
-        relative = file.relative_to(folder)
+    for file, relative in annotation_files(folder, kinds):
         page = Page(relative.as_posix())
         split, parse = kinds[file.suffix.lower()]
-        try:
+        with page.problems():
             page.image = images.find_stem(relative)
             rows = split(read_bounded(file, MAX_MAT_BYTES if file.suffix.lower() == '.mat' else MAX_TEXT_BYTES))
-        except BadEntry as error:
-            page.problem = str(error)
-        else:
             page.add_rows(rows, parse)
         yield page
 

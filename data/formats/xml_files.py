@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tqdm import tqdm
-
 from data.formats.common import BadEntry
 from data.formats.image_files import ImageFiles
 from data.formats.pages import (
@@ -47,10 +45,9 @@ def load_xml(file: Path, limit: int) -> ElementTree.Element:
 
 def read_voc(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """Pascal VOC, a file for each image, as LabelImg and Roboflow write it; roLabelImg's turned boxes too."""
-    for file in tqdm(annotation_files(folder, ('.xml',)), 'reading', unit='file', leave=False, delay=2):
-        relative = file.relative_to(folder)
+    for file, relative in annotation_files(folder, ('.xml',)):
         page = Page(relative.as_posix(), own_image(relative, images))
-        try:
+        with page.problems():
             root = load_xml(file, MAX_PAGE_BYTES)
             if root.tag != 'annotation':
                 raise BadEntry(f'<{root.tag[:30]}>, expected <annotation>')
@@ -58,9 +55,6 @@ def read_voc(folder: Path, images: ImageFiles) -> Iterator[Page]:
             width, height = root.findtext('size/width'), root.findtext('size/height')
             if width and height and (width, height) != ('0', '0'):  # some tools do not know it
                 page.size = to_size(width, height)
-        except BadEntry as error:
-            page.problem = str(error)
-        else:
             page.add_rows(root.findall('object'), _parse_voc)
         yield page
 
@@ -112,13 +106,10 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
     splits = _splits_of({(image.get('subset') or '').casefold() for image in root.findall('image')})
     for image in root.findall('image'):
         page = Page(f'{file.name} image {str(image.get("id"))[:40]}')
-        try:
+        with page.problems():
             page.image = images.find(image.get('name') or '')
             page.size = to_size(image.get('width'), image.get('height'))
             page.split = splits.get((image.get('subset') or '').casefold(), '')
-        except BadEntry as error:
-            page.problem = str(error)
-        else:
             page.add_rows((shape for shape in image if shape.tag != 'tag'), _parse_cvat)
         yield page
 

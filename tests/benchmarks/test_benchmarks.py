@@ -98,6 +98,15 @@ def test_terms_and_training_agree_with_the_plain_version(batches):
     assert 0 < apart < 0.1 * moved
 
 
+def test_the_plain_version_takes_a_step_with_scaled_losses(batches):
+    """As it does on a GPU, in float16."""
+    theirs = plain_training()
+    theirs.scaler = torch.amp.GradScaler('cpu')
+    before = [parameter.clone() for parameter in theirs.student.parameters()]
+    theirs.step(batches[0])
+    assert any(not one.equal(other) for one, other in zip(before, theirs.student.parameters(), strict=True))
+
+
 def test_a_step_in_bfloat16_differs_by_rounding_alone(batches, monkeypatch):
     for module in (device, distiller, base):  # also on processors that emulate it, which takes four times as long
         monkeypatch.setattr(module, 'has_bfloat16', lambda _: True)

@@ -45,7 +45,7 @@ from tests.world import (
     rows_of,
     spy_start,
 )
-from utils.distillation import find_method, method_names
+from utils.distillation import METHODS, find_method
 from utils.distillation.distiller import Distiller
 from utils.distillation.methods.hint import Hint
 from utils.distillation.recipe import parse_recipe
@@ -73,7 +73,7 @@ OF_QUADS = {  # for students whose head predicts quads
     'sn_quad': {'logit': [], 'quad': []},
     'sn_quad_mask': {'logit': [], 'quad': [], 'mask': [17, 20, 23]},
 }
-WITHOUT_QUADS = [name for name in method_names() if name not in ('quad', 'maps')]  # maps: distillation/test_maps.py
+WITHOUT_QUADS = [name for name in METHODS if name not in ('quad', 'maps')]  # maps: distillation/test_maps.py
 TERMS = {'mask': ['mask_obj', 'mask_bg'], 'pfi': ['pfi'], 'hint': ['hint'], 'logit': ['logit_box', 'logit_obj']}
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -524,7 +524,7 @@ def test_contradictions(world, mistake):
 def test_list_of_methods():
     result = run_script('distill.py', '--list-methods')
     assert result.returncode == 0, result.stderr
-    assert [row.split()[0] for row in result.stdout.splitlines()] == method_names()
+    assert [row.split()[0] for row in result.stdout.splitlines()] == list(METHODS)
 
 
 # --- the published scripts --------------------------------------------------------------------------------------------

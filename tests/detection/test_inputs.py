@@ -239,6 +239,8 @@ def test_a_detector_refuses_files_of_several_images(detector, tmp_path):
             'ran out of memory',
         ),
         ('MemoryError()', 'the machine ran out of memory'),
+        ('RuntimeError("CUDA error: out of memory")', 'the GPU ran out of memory'),
+        ('RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")', 'the GPU ran out of memory'),
     ],
 )
 def test_errors_stand_on_a_line_of_their_own(error, line):

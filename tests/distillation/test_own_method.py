@@ -11,7 +11,7 @@ import torch
 from models.errors import UserError
 from models.yolo import DetectionModel
 from tests.support import ROOT, boxes_of, small_cfg
-from utils.distillation import find_method, list_methods, method_names, methods
+from utils.distillation import METHODS, find_method, list_methods, methods
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.recipe import parse_recipe, read_shorthand
 from utils.loading.batches import Batch
@@ -161,6 +161,6 @@ def test_unadapted_features(add):
 
 def test_every_file_beside_the_registry_is_in_it():
     files = {file.stem for file in (ROOT / 'utils/distillation/methods').glob('*.py')} - {'__init__'}
-    assert files == set(method_names())
+    assert files == set(METHODS)
     assert all(issubclass(find_method(name), torch.nn.Module) for name in files)
     assert 'cannot be used' not in list_methods()

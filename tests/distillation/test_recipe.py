@@ -12,7 +12,7 @@ from models.errors import UserError
 from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from tests.support import boxes_of, small_cfg
-from utils.distillation import find_method, list_methods, method_names
+from utils.distillation import METHODS, find_method, list_methods
 from utils.distillation.balance import automatic_weight, buffers_kept, gradient_norms
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher, shrink
 from utils.distillation.recipe import auto_ratios, parse_recipe, read_shorthand
@@ -111,7 +111,7 @@ def test_unknown_decay():
 
 def test_every_method_has_a_line():
     rows = list_methods().splitlines()
-    assert [row.split()[0] for row in rows] == method_names()
+    assert [row.split()[0] for row in rows] == list(METHODS)
     assert all('Weights: ' in row for row in rows)
 
 
@@ -324,7 +324,7 @@ def test_teacher_of_another_size(sizes):
     terms['hint'].backward()
 
 
-FOUND = {name: find_method(name) for name in method_names()}
+FOUND = {name: find_method(name) for name in METHODS}
 ANY_SIZE = [name for name, m in FOUND.items() if m.LAYERS and not m.SAME_SIZE and not m.NEEDS_MAPS]
 
 
@@ -386,7 +386,7 @@ def test_every_pair_steps_with_every_method(pair):
 
     student = DetectionModel(ROOT / f'models/yolov5{pair[0]}.yaml', nc=1, quads=True)
     teacher = freeze_teacher(DetectionModel(ROOT / f'models/yolov5{pair[1]}.yaml', nc=1, quads=True))
-    criterion = Distiller(student, teacher, recipe_of(dict.fromkeys(method_names())), DistillerSettings(DEFAULTS, 64))
+    criterion = Distiller(student, teacher, recipe_of(dict.fromkeys(METHODS)), DistillerSettings(DEFAULTS, 64))
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     images, batch = batch_of(2)
     batch = batch._replace(maps=(images * 255).byte())

@@ -139,7 +139,7 @@ def test_sides_that_the_student_sees(tiny_data):
     data = load_data_config(tiny_data)
     for imgsz, more in ((128, {}), (4096, {}), (128, {'crop': 64}), (4096, {'crop': 64})):
         plain = TextDataset(data, 'train', imgsz, DEFAULTS, augment=True, **more)
-        own = plain.shapes.max(1)
+        own = plain.sizes.max(1)
         assert plain.shown_sides() == (np.minimum(own, imgsz) if more else np.full(len(own), imgsz)).tolist()
         crop = {'crop': 128} if more else {}
         larger = TextDataset(data, 'train', 2 * imgsz, DEFAULTS, augment=True, shown=imgsz, **crop)

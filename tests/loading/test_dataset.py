@@ -440,7 +440,7 @@ def test_letterboxes_map_back_to_the_picture(tmp_path, rect):
 
 def test_rect_batches(data):
     dataset = TextDataset(data, 'train', 320, rect=True, batch_size=3, pad=0.5)
-    ratios = dataset.shapes[:, 1] / dataset.shapes[:, 0]
+    ratios = dataset.sizes[:, 1] / dataset.sizes[:, 0]
     assert (np.diff(ratios) >= 0).all() and [file.stem for file in dataset.files][0] == 'p3'
     batches = list(build_loader(dataset, 3))
     # 200x60 -> 320x96, 160x90 and 320x180 -> 320x180; 180 / 32 + .5 -> 7, 320 / 32 + .5 -> 11.

@@ -87,7 +87,7 @@ def test_files_of_every_suffix_are_trained_on_and_others_counted(tmp_path):
     assert data.summary.splitlines()[-1].startswith('left out: 2 .pdf, 1 .heic')
     for index in range(6):
         height, width = read_image(data.files[index]).shape[:2]
-        assert (width, height) == (60, 40) == tuple(data.shapes[index])
+        assert (width, height) == (60, 40) == tuple(data.sizes[index])
 
 
 @pytest.mark.skipif(files.HAS_HEIF, reason='pillow-heif is installed')
@@ -362,7 +362,7 @@ def test_training_sees_what_the_reader_sees(tmp_path):
     (tmp_path / 'images/train/a.png').unlink()
     inputs.picture(tmp_path / 'images/train/a.jpg', xmp=inputs.xmp(6, 'attribute'))
     data = dataset(yaml)
-    assert tuple(data.shapes[0]) == (40, 60)
+    assert tuple(data.sizes[0]) == (40, 60)
     assert inputs.red_quarter(data.example(0)[0]) == 'top right'
 
 

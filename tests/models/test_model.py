@@ -94,6 +94,11 @@ def test_parameter_counts_of_one_class(name, millions):
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.001)
 
 
+def test_pictures_of_other_channels():
+    model = DetectionModel(small_cfg(), 1, 2)
+    assert model.nc == 2 and [tuple(m.shape) for m in model.train()(torch.rand(1, 1, 64, 64))][2] == (1, 3, 2, 2, 7)
+
+
 @pytest.mark.parametrize('train', [True, False])
 def test_taps_are_the_layers_own_outputs(train):
     model = DetectionModel(small_cfg()).train(train)

@@ -205,6 +205,26 @@ def test_a_lost_partner_is_said_in_a_line(monkeypatch, text):
         raise RuntimeError(text)
 
 
+def test_gpus_do_not_exchange_what_lies_on_the_cpu(monkeypatch):
+    """Weights that are found ("auto") stay on the CPU, of which NCCL knows nothing."""
+    module = torch.nn.Sequential(torch.nn.BatchNorm2d(2, device='meta'))
+    module.register_buffer('auto_weights', torch.zeros(1))
+    ignored = []
+
+    class Parallel:
+        def __init__(self, module, gradient_as_bucket_view, broadcast_buffers):
+            assert gradient_as_bucket_view and not broadcast_buffers
+
+        @staticmethod
+        def _set_params_and_buffers_to_ignore_for_model(module, names):
+            ignored.extend(names)
+
+    monkeypatch.setattr(distributed, 'world', lambda: 2)
+    monkeypatch.setattr(torch.nn.parallel, 'DistributedDataParallel', Parallel)
+    distributed.wrap(module)
+    assert ignored == ['auto_weights']
+
+
 def test_gpus_of_processes(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
@@ -216,8 +236,13 @@ def test_gpus_of_processes(monkeypatch):
     assert device.select_device('2,3') == torch.device('cuda:3')
     assert device.select_device('cpu') == torch.device('cpu')
     assert current == [torch.device('cuda:1'), torch.device('cuda:3')]  # the current GPU is the chosen one
-    with pytest.raises(UserError, match='1 GPUs for 2 processes'):
+    assert device.select_device('cuda:2,cuda:3') == torch.device('cuda:3')
+    with pytest.raises(UserError, match='1 GPUs for 2 processes.*name as many'):
         device.select_device('0')
+    with pytest.raises(UserError, match='a GPU is named twice'):
+        device.select_device('3,3')
+    with pytest.raises(UserError, match='GPUs here: 4; start one process for each'):
+        device.select_device('3,4')
     monkeypatch.setenv('LOCAL_WORLD_SIZE', '1')
     monkeypatch.setenv('LOCAL_RANK', '0')
     with pytest.raises(UserError, match=r'2 GPUs for 1 processes.*nproc_per_node 2'):

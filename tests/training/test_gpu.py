@@ -7,7 +7,7 @@ import distill
 import val
 from tests.support import run_script
 from tests.world import call, metrics_of
-from utils.distillation import method_names
+from utils.distillation import METHODS
 
 SMALL = ('--imgsz', 64, '--batch-size', 8, '--epochs', 1, '--workers', 0, '--noplots')
 PAIR = ('--cfg_teacher', 'models/yolov5s.yaml', '--teacher_weights', 'weights/ocrdistill-s.pt')
@@ -24,7 +24,7 @@ def run(*command) -> str:
 @pytest.mark.parametrize(
     'flags',
     [
-        ('--methods', ','.join(sorted({*method_names()} - {'quad', 'maps'})), '--optimizer', 'AdamW'),
+        ('--methods', ','.join(sorted({*METHODS} - {'quad', 'maps'})), '--optimizer', 'AdamW'),
         pytest.param(('--methods', 'hint,mask=auto', '--teacher_imgsz', 128), marks=pytest.mark.slow),
         pytest.param(('--methods', 'logit,pkd', '--no-amp', '--optimizer', 'SGD'), marks=pytest.mark.slow),
     ],

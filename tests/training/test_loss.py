@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import complete_box_iou_loss
 
 from models.yolo import DetectionModel
 from tests.support import boxes_of, small_cfg
+from utils.boxes import ciou_miss
 from utils.runtime.hyp import DEFAULTS
 from utils.training.loss import DetectionLoss, assign, centres_inside, scaled_gains
 
@@ -105,6 +107,19 @@ def test_of_targets_that_share_a_prediction_the_last_counts():
     for _ in range(5):
         wanted, _ = DetectionLoss._wanted((1, 1, 1, 50), place, miss, valid)
         assert wanted.flatten().tolist() == pytest.approx([expected[x] for x in range(50)])
+
+
+def test_ciou_and_its_gradient_are_those_of_torchvision():
+    generator = torch.Generator().manual_seed(0)
+    corner, size = torch.rand(2, 2, 3000, 2, generator=generator) * 10
+    first, second = torch.cat((corner, corner + size + 0.01), 2)
+    ours, theirs = (first.clone().requires_grad_() for _ in range(2))
+    found, expected = ciou_miss(ours, second), complete_box_iou_loss(theirs, second)
+    assert (found > 1).any() and (found < 0.5).any()  # boxes apart and boxes on each other
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+    found.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-4, rtol=1e-4)
 
 
 def test_perfect_boxes_cost_nothing():

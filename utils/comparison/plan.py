@@ -4,10 +4,9 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
 from models.errors import UserError
+from models.yamls import read_yaml
 from models.yolo import DetectionModel
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, method_flags
@@ -140,7 +139,7 @@ def take_anchors(student: str, teachers: list[str], folder: Path, nc: int) -> st
             raise UserError(f'{teachers[0]} and {teacher} have different anchors: one control cannot stand for both')
     if not found or same_anchors(found[0], own):
         return student
-    write_yaml(file, yaml.safe_load(Path(student).read_text(encoding='utf-8')) | {'anchors': found[0]})
+    write_yaml(file, read_yaml(student) | {'anchors': found[0]})
     print(f"the control takes the teacher's anchors, as the students do: {file}")
     return str(file)
 

@@ -14,7 +14,7 @@ from utils.comparison.statistics import METRICS
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of trained models: its kind ('control', 'baseline' or 'recipe'), its flags, its own part of opt.yaml."""
+    """A row of models: its kind ('teacher', 'control', 'baseline' or 'recipe'), its flags, its own part of opt.yaml."""
 
     label: str
     kind: str

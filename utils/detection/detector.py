@@ -79,7 +79,7 @@ class Detector(Finder):
         """Boxes of one picture, best first.
 
         Args:
-            image: a path, a PIL image or an array; see ocrdistill.inputs.to_image.
+            image: a path, a file's bytes, a PIL image or an array; see ocrdistill.inputs.to_image.
 
         Returns:
             (n, 6) float64 array: x1, y1, x2, y2 in the upright picture's pixels, confidence, class; of a network with

@@ -1,5 +1,6 @@
 """What detect.py writes of a run: annotated pictures and videos, label files, crops, detections.json."""
 
+import contextlib
 import json
 import os
 import re
@@ -60,16 +61,16 @@ class Writer:
 
     def __enter__(self) -> 'Writer':
         if self.options.save_json:  # image by image: a video may have more words than memory holds
-            self._whole = replacing(self.folder / 'detections.json')
-            self.json = open(self._whole.__enter__(), 'w', encoding='utf-8')  # noqa: SIM115  closed below
+            self.files = contextlib.ExitStack()
+            temporary = self.files.enter_context(replacing(self.folder / 'detections.json'))
+            self.json = self.files.enter_context(temporary.open('w', encoding='utf-8'))
         return self
 
     def __exit__(self, *_error) -> None:
         self.end_video()
         if self.options.save_json:
-            with self.json:
+            with self.files:  # whatever ended the run, what was found is kept
                 self.json.write(']\n' if self.entries else '[]\n')
-            self._whole.__exit__(None, None, None)  # whatever ended the run, what was found is kept
 
     def add(self, image: SourceImage, rows, lines) -> None:
         """Write all that is asked for of one image, except the annotated copy.

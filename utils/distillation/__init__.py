@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from utils.distillation.base import Method
 
 
-def method_names() -> list[str]:
-    """The names of all methods."""
-    return list(METHODS)
-
-
 def list_methods() -> str:
     """All methods, a line each: name, what it does and its terms with default weights; or what is wrong with its
     file."""

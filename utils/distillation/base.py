@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.errors import UserError
 from models.layers import Detect
 from models.yolo import DetectionModel
-from utils.boxes import non_max_suppression, union_by_image, xywh_to_xyxy
+from utils.boxes import non_max_suppression, numbers, union_by_image, xywh_to_xyxy
 from utils.runtime import distributed
 from utils.runtime.device import autocast, has_bfloat16
 
@@ -113,7 +113,7 @@ class Signals:
         found = non_max_suppression(self.head.decode(self.teacher_maps), confidence, overlap)
         image = torch.cat([boxes.new_full((len(boxes), 1), i) for i, boxes in enumerate(found)])
         boxes = torch.cat(found)
-        limit = boxes.new_tensor([width, height])
+        limit = numbers(boxes, width, height)
         start, end = boxes[:, :2].clamp(min=0).minimum(limit), boxes[:, 2:4].clamp(min=0).minimum(limit)
         return torch.cat((image, boxes[:, 5:6], (start + end) / 2 / limit, (end - start) / limit), 1)
 
@@ -228,7 +228,7 @@ class Method(nn.Module):
                 squares += x @ x.T
                 products += x @ y.T
             squares, products = distributed.total(squares), distributed.total(products)
-            cells = distributed.total(torch.tensor(float(student[:, 0].numel()), device=student.device))
+            cells = distributed.total(torch.full((), float(student[:, 0].numel()), device=student.device))
             # As much weight as `count` cells have: little for 100,000 cells, enough where fewer cells than channels
             # leave the map undetermined.
             squares.diagonal().add_(squares.diagonal().mean() * count / cells)
@@ -347,7 +347,8 @@ def overlapped_cells(boxes: Tensor, batch: int, size: Sequence[int]) -> Tensor:
         (batch, h, w) bool.
     """
     h, w = size
-    corners = xywh_to_xyxy(boxes[:, 2:6].float()) * boxes.new_tensor([w, h, w, h], dtype=torch.float32)
+    corners = xywh_to_xyxy(boxes[:, 2:6].float())
+    corners = corners * numbers(corners, w, h, w, h)
     start, end = (corners[:, :2] + 1e-4).floor(), (corners[:, 2:] - 1e-4).ceil()  # rounding of 0..1 must not add cells
     x, y = torch.arange(w, device=boxes.device), torch.arange(h, device=boxes.device)
     in_x = (x >= start[:, 0:1]) & (x < end[:, 0:1])  # (N, w)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from models.errors import UserError
+from ocrdistill.quads import ordered
 from utils.distillation.craft_network import CRAFT, WEIGHTS, load_weights
 from utils.loading.augment import resize_long_side, resized_shape
 from utils.loading.files import file_sha256
 from utils.loading.images import probe_image, read_image
-from utils.quads import ordered
 from utils.runtime.device import network_dtype, select_device
 from utils.runtime.run_folder import write_bytes
 
@@ -138,11 +138,13 @@ class CraftDetector:
 
     def words(self, file: Path) -> Words:
         """The words of a picture, all that the maps show; those with a score over WORD are CRAFT's own answer."""
-        width, height = probe_image(file)
-        resized = resized_shape(width, height, self.canvas)
-        found = words_of(self.maps(file))
-        quads = found.quads * STRIDE * (np.array((width, height)) / resized)
-        return found._replace(quads=quads.clip(0, (width, height)))
+        return self.words_in(self.maps(file), probe_image(file))
+
+    def words_in(self, maps: np.ndarray, size: tuple[int, int]) -> Words:
+        """The same of the maps of a picture of size (width, height)."""
+        found = words_of(maps)
+        quads = found.quads * STRIDE * (np.array(size) / resized_shape(*size, self.canvas))
+        return found._replace(quads=quads.clip(0, size))
 
 
 def words_of(maps: np.ndarray) -> Words:
@@ -170,7 +172,7 @@ def words_of(maps: np.ndarray) -> Words:
         quads.append(rectangle(grown(shape, grow)) + (x - grow, y - grow))
         scores.append(region[window][own].max())
     corners = np.array(quads, np.float64).reshape(-1, 4, 2)
-    return Words(ordered(torch.from_numpy(corners)).numpy(), np.array(scores, np.float32), np.zeros(len(scores), int))
+    return Words(ordered(corners), np.array(scores, np.float32), np.zeros(len(scores), int))
 
 
 def grown(shape: np.ndarray, by: int) -> np.ndarray:

@@ -278,7 +278,7 @@ def checked(name: str, method: Method, found: object) -> dict[str, Tensor]:
 def labelled_fraction(images: Tensor, batch: Batch) -> Tensor:
     """The labelled pictures' fraction of a batch, that of all processes; images are this one's."""
     count = len(images) if batch.labelled is None else int(batch.labelled.sum())
-    return distributed.total(torch.tensor(float(count), device=images.device)) / (batch.whole or len(images))
+    return distributed.total(torch.full((), float(count), device=images.device)) / (batch.whole or len(images))
 
 
 def nothing(method: Method, device: torch.device) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from utils.loading.images import read_image
 from utils.loading.labels import MIN_AREA, Annotations, find_companion, label_row, polygon_areas
 from utils.loading.listing import images_at
 from utils.loading.rows import read_rows
-from utils.loading.scan import Scanned, describe, examine, map_files
+from utils.loading.scan import Scanned, describe, examine, map_threaded
 from utils.runtime.run_folder import command_line, make_folder, sole_writer, write_json, write_text
 from utils.runtime.words import counted
 
@@ -164,7 +164,7 @@ class Labeller:
         if not listing.images:
             raise UserError(f'--source: there are no pictures in {self.source} {listing.left_out()}'.rstrip())
         folder = self.source if self.source.is_dir() else self.source.parent
-        found = map_files(lambda file: examine(file, MAX_CLASSES, 'ignore'), listing.images, 'reading pictures')
+        found = map_threaded(lambda file: examine(file, MAX_CLASSES, 'ignore'), listing.images, 'reading pictures')
         pictures, taken = [], dict[PurePosixPath, Path]()
         for file, scanned in zip(listing.images, found, strict=True):
             name = name_of(file, folder)
@@ -209,7 +209,7 @@ class Labeller:
 
     def _label(self, picture: Picture) -> None:
         """Write everything of one picture, its labels last: they say that it is done. Raises Unreadable."""
-        size = np.array(picture.scanned.shape, float)
+        size = np.array(picture.scanned.size, float)
         words = with_area(self.teacher.words(picture.file), size)
         words = select(words, words.scores >= self.teacher.unsure)
         if self.missing:

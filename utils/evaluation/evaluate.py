@@ -1,8 +1,9 @@
 """One pass of a detector over a split: losses, mAP, ICDAR hmean, speed."""
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +19,14 @@ from models.yolo import DetectionModel
 from ocrdistill.detector import MAX_WORDS
 from ocrdistill.nms import usual_iou
 from ocrdistill.points import UNSCALED
+from ocrdistill.quads import pairwise_quad_iou
 from utils.boxes import non_max_suppression, xywh_to_xyxy
 from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics, boxes_to_quads, read_ground_truth
 from utils.evaluation.metrics import IOU_THRESHOLDS, ConfusionMatrix, DetectionMetrics
 from utils.loading.batches import Batch
 from utils.loading.labels import companion_file, quad_of
 from utils.loading.loader import BatchLoader
-from utils.quads import decode, pairwise_quad_iou
+from utils.quads import decode
 from utils.runtime import distributed
 from utils.runtime.device import autocast, network_dtype
 
@@ -134,21 +136,16 @@ def evaluate(
     start = begin = time.perf_counter()
     for batch in tqdm(loader, title, unit='batch', leave=False, delay=2, disable=None):
         clock['load'] += time.perf_counter() - start
-        start = time.perf_counter()
-        inputs = to_network(batch.images, device, amp)
-        with autocast(device, amp):
-            outputs: Any = model(inputs)
-        decoded, maps = outputs
-        terms = loss(maps, batch.targets, batch.ignore, edges=batch.edges) if loss is not None else {}
-        _wait(device)
-        clock['network'] += time.perf_counter() - start
-        start = time.perf_counter()
-        found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True, nc=model.nc)
-        iou = usual_iou(model.quads)
-        most = max(max_det, MAX_WORDS)
-        words = non_max_suppression(decoded, WORD_CONFIDENCE, iou, most, nc=model.nc, by_quads=True)
-        _wait(device)
-        clock['nms'] += time.perf_counter() - start
+        with _timed(clock, 'network', device):
+            inputs = to_network(batch.images, device, amp)
+            with autocast(device, amp):
+                outputs: Any = model(inputs)
+            decoded, maps = outputs
+            terms = loss(maps, batch.targets, batch.ignore, edges=batch.edges) if loss is not None else {}
+        with _timed(clock, 'nms', device):
+            found = non_max_suppression(decoded, conf_thres, iou_thres, max_det, multi_label=True, nc=model.nc)
+            iou, most = usual_iou(model.quads), max(max_det, MAX_WORDS)
+            words = non_max_suppression(decoded, WORD_CONFIDENCE, iou, most, nc=model.nc, by_quads=True)
         batches.append((_images(batch, found, words), {k: float(v) * len(inputs) for k, v in terms.items()}))
         start = time.perf_counter()
     batches, clock = _gathered(batches, clock) if loader.batch_sampler.world > 1 else (batches, clock)
@@ -175,7 +172,9 @@ def _judged(images: list[ImageResult], nc: int) -> tuple[dict[str, float], dict[
         metrics.update(image.detections, image.labels, image.ignore)
         confusion.update(image.detections, image.labels, image.ignore)
         if image.detection_quads is not None and image.label_quads is not None:
-            overlaps = pairwise_quad_iou(image.detection_quads, image.label_quads, IOU_THRESHOLDS[0] - 0.01)
+            same_class = (image.detections[:, 5:6] == image.labels[:, 0]).numpy()
+            quads = image.detection_quads.numpy(), image.label_quads.numpy()
+            overlaps = torch.from_numpy(pairwise_quad_iou(*quads, IOU_THRESHOLDS[0] - 0.01, same_class))
             quad_metrics.update(image.detections, image.labels, image.ignore, overlaps)
     details = metrics.compute()
     scores = {name: float(details[name]) for name in SCORES}
@@ -200,10 +199,14 @@ def to_network(images: Tensor, device: torch.device, amp: bool = False) -> Tenso
     return images.to(network_dtype(device, amp), memory_format=torch.channels_last).div_(255)
 
 
-def _wait(device: torch.device) -> None:
-    """Timings of a GPU mean nothing before it is done."""
+@contextlib.contextmanager
+def _timed(clock: dict[str, float], step: str, device: torch.device) -> Iterator[None]:
+    """Add the seconds of what is done while entered; of a GPU they mean nothing before it is done."""
+    start = time.perf_counter()
+    yield
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
+    clock[step] += time.perf_counter() - start
 
 
 def _images(batch: Batch, found: list[Tensor], words: list[Tensor]) -> list[ImageResult]:

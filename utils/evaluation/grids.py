@@ -281,18 +281,14 @@ def plot_side_by_side(
     verdicts: Mapping[str, Sequence[Verdict]],
     file: Path,
     title: str = '',
-    width: int = PAGE_WIDTH,
-    across: int | None = None,
 ) -> None:
-    """What several models found in the same pictures: a column for each model, or one under the other.
+    """What several models found in the same pictures: a column for each model.
 
     Args:
         images: list of (H, W, 3) RGB uint8.
         verdicts: of each image, by the model's name.
         file: where to.
         title: above all.
-        width: of the page in pixels.
-        across: pictures of a row; None: as many as there are models.
     """
     tiles = [
         _judged(image, judged[number], model)
@@ -300,7 +296,7 @@ def plot_side_by_side(
         for model, judged in verdicts.items()
     ]
     legend = list(VERDICT_COLORS.items())
-    save_page(tiles, file, title=title, legend=legend, width=width, height=width, across=across or len(verdicts))
+    save_page(tiles, file, title=title, legend=legend, height=PAGE_WIDTH, across=len(verdicts))
 
 
 def _judged(image: np.ndarray, verdict: Verdict, caption: str, names: Names = None) -> Tile:

@@ -27,17 +27,23 @@ WIDTH_SCALES = (1.0, 0.97, 0.94, 0.91)
 
 
 def read_ground_truth(file: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Quads (n, 4, 2) and don't-care flags (n,) bool, the word is '###', of read_words. Raises UserError."""
+    quads, words = read_words(file)
+    return quads, np.array([word == DONT_CARE for word in words], bool)
+
+
+def read_words(file: str | Path) -> tuple[np.ndarray, list[str]]:
     """Read an official gt_img_N.txt: rows x1,y1,...,x4,y4,word (any line end, a BOM, commas in
     the word and a pair of quotes around it are fine).
 
     Returns:
-        Quads (n, 4, 2) int64 in picture pixels, and don't-care flags (n,) bool: the word is '###'.
+        Quads (n, 4, 2) int64 in picture pixels, and the n words.
 
     Raises:
         UserError: the file cannot be read, or a row is not of that form.
     """
     rows = read_rows(Path(file), 'the ICDAR ground truth')
-    quads, flags = [], []
+    quads, words = [], []
     for number, row in enumerate(rows, 1):
         if not row.strip():
             continue
@@ -46,8 +52,8 @@ def read_ground_truth(file: str | Path) -> tuple[np.ndarray, np.ndarray]:
             quads.append(np.array([round(float(corner)) for corner in corners], np.int32).reshape(4, 2))
         except (ValueError, OverflowError):
             raise UserError(f'{file}, line {number}: expected x1,y1,x2,y2,x3,y3,x4,y4,word, got {row!r}') from None
-        flags.append(unquoted(word) == DONT_CARE)
-    return np.array(quads, np.int64).reshape(-1, 4, 2), np.array(flags, bool)
+        words.append(unquoted(word))
+    return np.array(quads, np.int64).reshape(-1, 4, 2), words
 
 
 def boxes_to_quads(boxes: np.ndarray, scale: tuple[float, float] = UNSCALED) -> np.ndarray:

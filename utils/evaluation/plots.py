@@ -278,7 +278,9 @@ def plot_labels(labels: np.ndarray, file: Path, names: Names = None) -> None:
     labels = np.asarray(labels, float).reshape(-1, 5)
     figure, ((counts, places), (sizes, fractions)) = _figure(9, 8, 2, 2)
     classes, number = np.unique(labels[:, 0].astype(int), return_counts=True)
-    counts.bar(range(len(classes)), number, width=0.6, color=[np.array(PALETTE[c % 7]) / 255 for c in classes])
+    counts.bar(
+        range(len(classes)), number, width=0.6, color=[np.array(PALETTE[c % len(PALETTE)]) / 255 for c in classes]
+    )
     counts.set_xticks(
         range(len(classes)), [class_name(names, c) for c in classes], rotation=0 if len(classes) < 6 else 60
     )

@@ -161,7 +161,7 @@ def evaluate_split(
     """
     if choose and split.name != 'val':
         raise ValueError(f'threshold and word scale are chosen on val, never on {split.name}')
-    evaluation = evaluate(model, split.loader(workers, part), device, **options)
+    evaluation = evaluate(model, split.loader(workers, part, pin=device.type == 'cuda'), device, **options)
     if choose:
         point = choose_point(evaluation, scale, begun)
     else:

@@ -39,9 +39,9 @@ class EvaluationSplit(TextDataset):
         super().__init__(data, name, imgsz, rect=not squares, pad=PAD, batch_size=batch_size, cache=cache)
         self.data, self.name, self.batch_size = data, name, batch_size
 
-    def loader(self, workers: int = 0, part: tuple[int, int] = (0, 1)) -> BatchLoader:
-        """Its batches; part: (rank, world) of the processes that share them."""
-        return build_loader(self, self.batch_size, workers, part=part)
+    def loader(self, workers: int = 0, part: tuple[int, int] = (0, 1), pin: bool = False) -> BatchLoader:
+        """Its batches; part and pin as of build_loader."""
+        return build_loader(self, self.batch_size, workers, part=part, pin=pin)
 
 
 def require_class_count(model: DetectionModel | ExportedModel, weights: str, data: DataConfig) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models.errors import UserError
 from models.exported import ExportedModel
+from ocrdistill import letterbox
 from utils.boxes import non_max_suppression
-from utils.loading.augment import pad_to, resize_long_side
 from utils.quads import decode
 
 # Largest difference that is let pass, by what the file computes or stores its weights in. float16 has 11 bits, 5e-4 of
@@ -29,9 +29,7 @@ class OutputDifference(NamedTuple):
 
 def place(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     """A picture (h, w, 3) uint8 RGB, letterboxed, as a network's input (1, 3, H, W), 0..1."""
-    height, width = image.shape[:2]
-    resized = resize_long_side(image, round(min(size[0] / height, size[1] / width) * max(height, width)))
-    padded, _, _ = pad_to(resized, *size)
+    padded, _ = letterbox.place(image, max(size), 1, size)
     return torch.from_numpy(padded).permute(2, 0, 1)[None].float().div(255).contiguous()
 
 

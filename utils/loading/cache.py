@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from utils.loading.scan import THREADS
+from utils.loading.scan import map_threaded
 from utils.runtime import distributed
 from utils.runtime.distributed import RUNS_AT_ONCE
 from utils.runtime.words import memory
@@ -49,8 +47,7 @@ class ImageCache:
         def store(index: int) -> None:
             cache[index][:] = read(index)
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(tqdm(pool.map(store, range(len(sizes))), f'caching {split}', len(sizes), leave=False, delay=1))
+        map_threaded(store, range(len(sizes)), f'caching {split}')
         return cache
 
 

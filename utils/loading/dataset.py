@@ -21,7 +21,7 @@ from utils.loading.images import load_image
 from utils.loading.labels import Annotations, companion_file
 from utils.loading.listing import list_split, new_images, twins
 from utils.loading.paste import paste_words
-from utils.loading.scan import describe, examine, map_files, measure
+from utils.loading.scan import describe, examine, map_threaded, measure
 from utils.runtime.hyp import check_hyp
 from utils.runtime.words import counted
 
@@ -53,7 +53,7 @@ class TextDataset(Dataset):
 
     Attributes:
         files: n pictures (Path).
-        shapes: (n, 2) int original (width, height).
+        sizes: (n, 2) int original (width, height).
         annotations: n Annotations (0..1), don't-care regions included.
         labels: n arrays (m, 5) float32 of targets: class, x, y, w, h (0..1).
         summary: what was found, and what was skipped and why.
@@ -107,10 +107,10 @@ class TextDataset(Dataset):
             self._cache = ImageCache.filled(sizes, self._read, split)
 
     def _scan(self, data: DataConfig, split: str) -> None:
-        """Read the sizes and labels of all pictures; sets files, shapes, annotations and summary."""
+        """Read the sizes and labels of all pictures; sets files, sizes, annotations and summary."""
         listing = list_split(data, split)
         images = listing.images
-        found = map_files(lambda file: examine(file, data.nc, data.dont_care), images, f'reading {split}')
+        found = map_threaded(lambda file: examine(file, data.nc, data.dont_care), images, f'reading {split}')
         usable = [(file, scanned) for file, scanned in zip(images, found, strict=True) if not scanned.problem]
         problems = [scanned.problem for scanned in found if scanned.problem]
         if not usable:
@@ -120,7 +120,7 @@ class TextDataset(Dataset):
             place = companion_file(usable[0][0], 'labels')
             raise UserError(f'{data.file}: no picture of {split!r} has a label file (the first would be {place})')
         self.files = [file for file, _ in usable]
-        self.shapes = np.array([scanned.shape for _, scanned in usable])
+        self.sizes = np.array([scanned.size for _, scanned in usable])
         weights = listing.edge_weights
         self.annotations = [scanned.annotations.weighted(weights.get(file, 1.0)) for file, scanned in usable]
         marks = np.concatenate([a.dont_care for a in self.annotations])
@@ -141,13 +141,13 @@ class TextDataset(Dataset):
         """Append pictures without annotations that are in no split of the data. Raises UserError if there are none."""
         images, listing = new_images(place, data)
         left_out = len(listing.images) - len(images)
-        found = map_files(measure, images, 'reading unlabelled pictures')
-        usable = [(file, scanned.shape) for file, scanned in zip(images, found, strict=True) if scanned.shape]
+        found = map_threaded(measure, images, 'reading unlabelled pictures')
+        usable = [(file, scanned.size) for file, scanned in zip(images, found, strict=True) if scanned.size]
         if not usable:
             problem = found[0].problem
             raise UserError(f'unlabelled pictures: none of the {len(images)} of {place} is usable: {problem}')
         self.files += [file for file, _ in usable]
-        self.shapes = np.concatenate((self.shapes, np.array([shape for _, shape in usable])))
+        self.sizes = np.concatenate((self.sizes, np.array([size for _, size in usable])))
         self.annotations += [Annotations.build([], [])] * len(usable)
         kept_out = f'; {left_out} more are left out, as they are in a split of the data' if left_out else ''
         lines = [
@@ -164,12 +164,12 @@ class TextDataset(Dataset):
         """For a network that predicts quads: a word with other than four corners is taught as the smallest rectangle
         around it, box and all; without edges where that rectangle leaves the picture."""
         for index, annotations in enumerate(self.annotations):
-            self.annotations[index] = annotations.as_quads(*self.shapes[index].tolist())
+            self.annotations[index] = annotations.as_quads(*self.sizes[index].tolist())
         self.labels = self._rows()
 
     def fingerprint(self) -> str:
         """A digest of the pictures' names, sizes and annotations, in their order."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.shapes).tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.sizes).tobytes())
         for file, annotations in zip(self.files, self.annotations, strict=True):
             digest.update(os.fsencode(file.name))
             for part in (annotations.classes, annotations.polygons, annotations.dont_care, annotations.edge_weight):
@@ -177,14 +177,14 @@ class TextDataset(Dataset):
         return digest.hexdigest()
 
     def _sort_by_aspect(self) -> None:
-        order = np.argsort(self.shapes[:, 1] / self.shapes[:, 0], kind='stable')
-        self.shapes = self.shapes[order]
+        order = np.argsort(self.sizes[:, 1] / self.sizes[:, 0], kind='stable')
+        self.sizes = self.sizes[order]
         self.files = [self.files[i] for i in order]
         self.annotations = [self.annotations[i] for i in order]
 
     def _plan_shapes(self, batch_size: int, stride: int, pad: float) -> np.ndarray:
         """(n, 2) (width, height) of each picture's network input: what its batch needs, and a little border."""
-        needed = np.array([augment.resized_shape(w, h, self.imgsz) for w, h in self.shapes.tolist()])
+        needed = np.array([augment.resized_shape(w, h, self.imgsz) for w, h in self.sizes.tolist()])
         for start in range(0, len(needed), batch_size):
             largest = needed[start : start + batch_size].max(0)
             needed[start : start + batch_size] = np.ceil(largest / stride + pad).astype(int) * stride
@@ -192,21 +192,21 @@ class TextDataset(Dataset):
 
     def _held_side(self, index: int) -> int:
         """Pixels of the longer side at which a picture is held: imgsz, for crops no more than it has."""
-        return min(self.imgsz, int(self.shapes[index].max())) if self.crop else self.imgsz
+        return min(self.imgsz, int(self.sizes[index].max())) if self.crop else self.imgsz
 
     def shown_sides(self) -> list[float]:
         """Longer side in pixels of each picture as the student sees it, before augmentation."""
-        return [min(self.shown, int(shape.max())) if self.crop else self.shown for shape in self.shapes]
+        return [min(self.shown, int(size.max())) if self.crop else self.shown for size in self.sizes]
 
     def _held_shape(self, index: int) -> tuple[int, int]:
         """(width, height) at which a picture is held."""
-        width, height = self.shapes[index].tolist()
+        width, height = self.sizes[index].tolist()
         return augment.resized_shape(width, height, self._held_side(index))
 
     def _read(self, index: int) -> np.ndarray:
         """A picture from its file, (h, w, 3) RGB, at the size at which it is held."""
         image = load_image(self.files[index])
-        if image.shape[1::-1] != tuple(self.shapes[index]):
+        if image.shape[1::-1] != tuple(self.sizes[index]):
             raise UserError(f'{self.files[index]}: the picture has changed since it was first read')
         return augment.resize_long_side(image, self._held_side(index))
 
@@ -222,7 +222,7 @@ class TextDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample of (epoch, index)."""
         epoch, index = key
-        width, height = self.shapes[index].tolist()
+        width, height = self.sizes[index].tolist()
         if self.augment:
             image, annotations = self._augmented(np.random.default_rng((self.seed, epoch, index)), index)
             letterbox = Letterbox(1.0, 1.0, 0.0, 0.0)
@@ -240,7 +240,7 @@ class TextDataset(Dataset):
 
     def _letterboxed(self, index: int) -> tuple[Example, Letterbox]:
         image, annotations = self.example(index)
-        (height, width), (original_width, original_height) = image.shape[:2], self.shapes[index].tolist()
+        (height, width), (original_width, original_height) = image.shape[:2], self.sizes[index].tolist()
         input_width, input_height = self._input_size(index)
         padded, left, top = augment.pad_to(image, input_height, input_width)
         letterbox = Letterbox(width / original_width, height / original_height, float(left), float(top))
@@ -284,7 +284,7 @@ class TextDataset(Dataset):
         return image, annotations.demoted(augment.MIN_SIDE, augment.WHOLE)
 
     def _crop(self, rng: np.random.Generator, index: int) -> Example:
-        own, held = int(self.shapes[index].max()), self._held_side(index)
+        own, held = int(self.sizes[index].max()), self._held_side(index)
         usual = min(self.shown, own)  # what _held_side is for a data set of that imgsz
         larger = (held / usual, self.imgsz / self.shown)
         return augment.random_crop(rng, self.hyp, self.example(index), self.crop, self.shown / usual, larger)

@@ -87,6 +87,7 @@ def build_loader(
     shuffle: bool = False,
     seed: int = 0,
     part: tuple[int, int] = (0, 1),
+    pin: bool = False,
 ) -> BatchLoader:
     """Batches of a dataset, the last one possibly smaller. `loader.batch_sampler.epoch = e` before each epoch.
 
@@ -94,6 +95,7 @@ def build_loader(
 
     Args:
         part: (rank, world) of the processes that share the batches, see EpochBatches.
+        pin: put batches into memory from which a GPU can fetch them on its own.
 
     Raises:
         UserError: a batch has fewer pictures than there are processes to share it.
@@ -113,7 +115,7 @@ def build_loader(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         persistent_workers=workers > 0,
         multiprocessing_context=FORK if workers else None,
         worker_init_fn=_start_worker,

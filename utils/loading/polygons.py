@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from ocrdistill.quads import kept_points
+from ocrdistill.quads import kept_points, signed_areas
 
 
 def polygon_areas(polygons: np.ndarray) -> np.ndarray:
     """(n, P, 2) -> (n,) areas, whatever the direction of the corners."""
-    x, y = np.moveaxis(polygons - polygons[:, :1], 2, 0)
-    return np.abs((x * np.roll(y, -1, 1) - np.roll(x, -1, 1) * y).sum(1)) / 2
+    return np.abs(signed_areas(polygons))
 
 
 def clip_polygons(polygons: np.ndarray, width: float, height: float) -> np.ndarray:

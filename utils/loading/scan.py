@@ -1,7 +1,7 @@
 """Reading the sizes and the labels of all images of a split before any is loaded."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ class Scanned:
     """What is known of an image before it is loaded.
 
     Attributes:
-        shape: (width, height), None if it cannot be read.
+        size: (width, height), None if it cannot be read.
         problem: why it is left out, '' if it is not.
         annotations: targets and don't-care regions, 0..1.
         bad_rows: messages for label rows that were skipped.
@@ -30,7 +30,7 @@ class Scanned:
         labelled: it has a label file.
     """
 
-    shape: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
     problem: str = ''
     annotations: Annotations = field(default_factory=lambda: Annotations.build([], []))
     bad_rows: list[str] = field(default_factory=list)
@@ -56,13 +56,13 @@ def examine(image: Path, nc: int, dont_care: str) -> Scanned:
     it the image would count as one without text."""
     scanned = measure(image)
     parts = [scanned.annotations]
-    for kind in ('labels', 'ignore') if scanned.shape else ():
+    for kind in ('labels', 'ignore') if scanned.size else ():
         file = find_companion(image, kind)
         if file is None:
             continue
         labels = read_label_file(file, nc, dont_care=kind == 'ignore' and dont_care == 'ignore')
         if labels.problem:
-            return Scanned(scanned.shape, f'{file}: {labels.problem}', labelled=True)
+            return Scanned(scanned.size, f'{file}: {labels.problem}', labelled=True)
         parts.append(labels.annotations)
         scanned.bad_rows += labels.skipped
         scanned.notes += labels.notes
@@ -71,19 +71,19 @@ def examine(image: Path, nc: int, dont_care: str) -> Scanned:
     return scanned
 
 
-def map_files(examine: Callable, files: list[Path], title: str) -> list:
-    """What `examine` says of each file, with a progress bar."""
+def map_threaded(function: Callable, items: Sequence, title: str) -> list:
+    """What a function gives for each item, several at once, with a progress bar."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(tqdm(pool.map(examine, files), title, len(files), leave=False, delay=2))
+        return list(tqdm(pool.map(function, items), title, len(items), leave=False, delay=2))
 
 
 def describe(found: list[Scanned]) -> list[str]:
     """What was skipped and what is worth a look, a line for each kind, with counts and the first messages."""
     usable = [scanned for scanned in found if not scanned.problem]
     kinds = {
-        ('skipped ', 'broken or missing picture', ''): [each.problem for each in found if each.shape is None],
+        ('skipped ', 'broken or missing picture', ''): [each.problem for each in found if each.size is None],
         ('skipped ', 'picture', ' whose labels cannot be read'): [
-            each.problem for each in found if each.problem and each.shape
+            each.problem for each in found if each.problem and each.size
         ],
         ('skipped ', 'bad label row', ''): [message for each in usable for message in each.bad_rows],
         ('', 'remark', ''): [message for each in usable for message in each.notes],

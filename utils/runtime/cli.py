@@ -6,6 +6,12 @@ from collections.abc import Callable
 from models.errors import UserError
 from ocrdistill.command import end_plainly
 
+LACK_OF_MEMORY = (  # in what Python, OpenCV or PyTorch say
+    *('not enough memory', "can't allocate memory", 'Insufficient memory', 'Failed to allocate'),
+    *('out of memory', 'STATUS_ALLOC_FAILED'),
+)
+OF_GPUS = ('OutOfMemoryError', 'CUDA', 'CUBLAS', 'CUDNN')
+
 
 def run_command(main: Callable[[], None]) -> None:
     """As ocrdistill.command.end_plainly; also 1 with a line where a child process failed or memory ran out."""
@@ -22,7 +28,7 @@ def _plain(main: Callable[[], None]) -> None:
             raise UserError(_last_words(error)) from None
         if not _is_lack_of_memory(error):
             raise
-        owner = 'GPU' if type(error).__name__ == 'OutOfMemoryError' else 'machine'
+        owner = 'GPU' if any(word in f'{type(error).__name__} {error}' for word in OF_GPUS) else 'machine'
         raise UserError(f'the {owner} ran out of memory; try a smaller --batch-size or --imgsz') from None
 
 
@@ -52,5 +58,4 @@ def _last_words(error) -> str:
 def _is_lack_of_memory(error: Exception) -> bool:
     """Of Python, NumPy, OpenCV or PyTorch, none of which is imported here."""
     names = {base.__name__ for base in type(error).__mro__}
-    words = ('not enough memory', "can't allocate memory", 'Insufficient memory', 'Failed to allocate')
-    return bool(names & {'MemoryError', 'OutOfMemoryError'}) or any(word in str(error) for word in words)
+    return bool(names & {'MemoryError', 'OutOfMemoryError'}) or any(word in str(error) for word in LACK_OF_MEMORY)

@@ -31,7 +31,7 @@ def find_device(spec: str = '') -> torch.device:
     Raises:
         UserError: no such device.
     """
-    spec = str(spec).strip().lower().removeprefix('cuda:')
+    spec = str(spec).strip().lower().replace('cuda:', '')
     if spec == 'cpu':
         return torch.device('cpu')
     if spec in ('', 'cuda'):
@@ -47,7 +47,9 @@ def find_device(spec: str = '') -> torch.device:
     if not torch.cuda.is_available():
         raise UserError(f'--device {spec}: no CUDA GPU can be used here; use --device cpu')
     if int(spec) >= torch.cuda.device_count():
-        raise UserError(f'--device {spec}: there are only {torch.cuda.device_count()} GPUs; use --device 0')
+        many = distributed.environment('LOCAL_WORLD_SIZE', 1) > 1
+        advice = 'start one process for each' if many else 'use --device 0'
+        raise UserError(f'--device {spec}: GPUs here: {torch.cuda.device_count()}; {advice}')
     return torch.device(f'cuda:{spec}')
 
 
@@ -58,11 +60,15 @@ def _of_process(spec: str) -> str:
         return spec
     if len(numbers) == 1 and spec == str(distributed.environment('LOCAL_RANK', 0)):
         return spec
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f'--device {spec}: a GPU is named twice')
     if len(numbers) != processes:
-        raise UserError(
-            f'--device {spec}: {len(numbers)} GPUs for {processes} processes on this machine; start as many with '
-            f'"torchrun --nproc_per_node {len(numbers)}", or leave --device out'
+        advice = (
+            f'training has a process for each ("torchrun --nproc_per_node {len(numbers)}"), other commands take one GPU'
         )
+        if processes > 1:
+            advice = 'name as many, or leave --device out'
+        raise UserError(f'--device {spec}: {len(numbers)} GPUs for {processes} processes on this machine; {advice}')
     return numbers[distributed.environment('LOCAL_RANK', 0)].strip()
 
 

@@ -118,6 +118,10 @@ def wrap(module: nn.Module) -> nn.Module:
     parallel = nn.parallel.DistributedDataParallel
     new = 'forward_sync_buffers' in inspect.signature(parallel).parameters  # its name in newer versions of PyTorch
     alone = {'forward_sync_buffers' if new else 'broadcast_buffers': False}
+    # DDP still copies buffers once, as it begins; GPUs exchange nothing that lies on the CPU.
+    device = next(module.parameters()).device
+    elsewhere = [name for name, buffer in module.named_buffers() if buffer.device != device]
+    parallel._set_params_and_buffers_to_ignore_for_model(module, elsewhere)
     return parallel(module, gradient_as_bucket_view=True, **alone)
 
 

@@ -13,7 +13,7 @@ TRIALS = (1, 2, 4, 8, 16)
 def fit_batch_size(model, criterion: DetectionCriterion, imgsz: int) -> int:
     """Measure the memory of a training step at a few batch sizes and extrapolate to 80 % of the GPU.
 
-    On a CPU, where memory is rarely what limits, it is 16. The model's statistics and weights stay as they were.
+    On a CPU, where memory is rarely what limits, it is 16. What model and criterion hold stays as it was.
 
     Returns:
         A batch size, 1 .. 256.
@@ -21,7 +21,7 @@ def fit_batch_size(model, criterion: DetectionCriterion, imgsz: int) -> int:
     device = next(model.parameters()).device
     if device.type != 'cuda':
         return CPU_BATCH
-    state = {key: value.clone() for key, value in model.state_dict().items()}
+    states = {part: {key: value.clone() for key, value in part.state_dict().items()} for part in (model, criterion)}
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     peaks = {}
     for size in TRIALS:
@@ -33,7 +33,8 @@ def fit_batch_size(model, criterion: DetectionCriterion, imgsz: int) -> int:
         peaks[size] = torch.cuda.max_memory_allocated(device)
     model.zero_grad(set_to_none=True)
     criterion.zero_grad(set_to_none=True)
-    model.load_state_dict(state)
+    for part, state in states.items():
+        part.load_state_dict(state)
     torch.cuda.empty_cache()
     if len(peaks) < 2:
         return 1

@@ -218,8 +218,8 @@ class Trainer:
 
     def _optimize(self) -> str | None:
         """The optimizer's step; returns what is not finite, and then leaves the weights alone."""
-        norms = [nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT) for parameters in self.clipped]
-        if not all(math.isfinite(norm) for norm in norms):
+        lengths = [nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT) for parameters in self.clipped]
+        if not all(math.isfinite(length) for length in lengths):
             return 'gradient'
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import complete_box_iou_loss
 
 from models.yolo import DetectionModel
-from utils.boxes import union_by_image, xywh_to_xyxy
+from utils.boxes import ciou_miss, numbers, union_by_image, xywh_to_xyxy
 from utils.quads import decode, quad_iou
 
 OBJECTNESS_BALANCE = (4.0, 1.0, 0.4)  # weights of strides 8, 16 and 32 (YOLOv5)
@@ -89,7 +88,7 @@ class DetectionLoss:
             count = counts[level].clamp(min=1)
             predicted = raw[image, anchor, y, x]  # (n, 5 + nc)
             found, aim = self._boxes(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
-            miss = complete_box_iou_loss(found, aim)
+            miss = ciou_miss(found, aim)
             box = box + torch.where(valid, miss, 0).sum() / count
             wanted, assigned = self._wanted(raw.shape[:4], (image, anchor, y, x), miss.detach(), valid)
             if self.nc > 1:
@@ -108,7 +107,7 @@ class DetectionLoss:
 
     def _boxes(self, predicted: Tensor, targets: Tensor, anchors: Tensor, x: Tensor, y: Tensor, size) -> tuple:
         """The box of each assigned prediction and that of its target, both (n, 4) xyxy in cells."""
-        grid = targets.new_tensor([size[1], size[0]])
+        grid = numbers(targets, size[1], size[0])
         s = predicted[:, :4].sigmoid()
         centre = 2 * s[:, :2] - 0.5 + torch.stack((x, y), 1)
         # A width that underflows to 0 would make the aspect term of CIoU 0/0.
@@ -138,7 +137,7 @@ class DetectionLoss:
 
     def _entropy(self, logits: Tensor, wanted: Tensor, positive_weight: float) -> Tensor:
         """Binary cross entropy of each element, modulated to the focal loss (Lin 2017) if gamma > 0."""
-        weight = None if positive_weight == 1 else logits.new_tensor([positive_weight])
+        weight = None if positive_weight == 1 else numbers(logits, positive_weight)
         cost = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction='none')
         if self.gamma > 0:
             p = logits.sigmoid()
@@ -187,7 +186,7 @@ def candidates(
         and (n,) bool, whether they answer; n = 5 A N.
     """
     h, w = size
-    grid = targets.new_tensor([w, h])
+    grid = numbers(targets, w, h)
     centre, extent = targets[:, 2:4] * grid, targets[:, 4:6] * grid  # (N, 2), in cells
     ratio = extent[None] / anchors[:, None]  # (A, N, 2)
     fits = torch.maximum(ratio, 1 / ratio).amax(2) < anchor_t  # (A, N)
@@ -197,7 +196,7 @@ def candidates(
     neighbour = torch.stack((torch.ones_like(near_low[:, 0]), *near_low.T, *near_high.T))  # (5, N)
     valid = neighbour[:, None] & fits[None]  # (5, A, N)
 
-    cell = (centre - centre.new_tensor(OFFSETS)[:, None]).long()  # (5, N, 2)
+    cell = (centre - torch.stack([numbers(centre, *offset) for offset in OFFSETS])[:, None]).long()  # (5, N, 2)
     x, y = cell[..., 0].clamp(0, w - 1), cell[..., 1].clamp(0, h - 1)
     row = torch.arange(len(targets), device=targets.device)
     anchor = torch.arange(len(anchors), device=targets.device)

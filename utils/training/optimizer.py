@@ -8,7 +8,7 @@ from models.errors import UserError
 from models.yolo import DetectionModel
 
 MAX_GRADIENT = 10.0  # norm at which gradients are clipped, as YOLOv5
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+NORMS = (_BatchNorm, nn.LayerNorm)
 DECAY_BATCH = 64  # the batch that hyp's weight_decay is for
 
 

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 from utils.runtime.options import MAX_SIDE, Options, option, options_of
@@ -14,6 +15,10 @@ MAX_SEED = 2**63 - 1  # of torch's generators
 WORKERS = min(8, os.cpu_count() or 1)
 MODELS = "models and methods (defaults: the recipe's)"  # a group of --help
 DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
+
+of_data, of_learning, of_machine, of_run, of_models = (
+    partial(option, group=group) for group in ('data', 'learning', 'machine', 'run', MODELS)
+)
 
 
 @dataclass(kw_only=True)
@@ -35,155 +40,109 @@ class RunOptions(Options):
 class TrainingOptions(Options):
     """What every training takes."""
 
-    data: str = option('data/ICDAR.yaml', 'data yaml (default: {default})', group='data', metavar='YAML')
-    hyp: str = option(  # compared by content, as are lr0 and label_smoothing
-        'data/hyps/text.yaml', 'hyperparameters ({default})', group='data', metavar='YAML', agree=False
+    data: str = of_data('data/ICDAR.yaml', 'data yaml (default: {default})', metavar='YAML')
+    hyp: str = of_data(  # compared by content, as are lr0 and label_smoothing
+        'data/hyps/text.yaml', 'hyperparameters ({default})', metavar='YAML', agree=False
     )
-    imgsz: int = option(
+    imgsz: int = of_data(
         640,
         'longer side, pixels ({default})',
         *('--imgsz', '--img', '--img-size'),
-        group='data',
         metavar='PX',
         min=64,
         max=MAX_SIDE,
         multiple=32,
     )
-    crop: int | None = option(
+    crop: int | None = of_data(
         None,
         'train on random squares of this side, cut from images of --imgsz around their words; validation sees whole '
         'images of --imgsz (default: train on whole images)',
-        group='data',
         metavar='PX',
         min=64,
         max=MAX_SIDE,
         multiple=32,
     )
-    quads: bool = option(False, 'also learn the four corners of words (weights that have them keep them)', group='data')
-    cache: bool = option(
+    quads: bool = of_data(False, 'also learn the four corners of words (weights that have them keep them)')
+    cache: bool = of_data(
         True,
         'keep the decoded images in memory, where they fit into half of what is free (yes)',
-        group='data',
         negatable=True,
         agree=False,
     )
-    workers: int = option(
-        WORKERS, 'loading processes ({default})', group='data', metavar='N', min=0, max=256, agree=False
-    )
+    workers: int = of_data(WORKERS, 'loading processes ({default})', metavar='N', min=0, max=256, agree=False)
 
-    epochs: int = option(300, 'passes over the training images ({default})', group='learning', metavar='N', min=1)
-    batch_size: int = option(
-        16,
-        'images a forward pass, -1: as many as fit in 80% of the GPU ({default})',
-        group='learning',
-        metavar='N',
-        min=1,
-        also=(-1,),
+    epochs: int = of_learning(300, 'passes over the training images ({default})', metavar='N', min=1)
+    batch_size: int = of_learning(
+        16, 'images a forward pass, -1: as many as fit in 80% of the GPU ({default})', metavar='N', min=1, also=(-1,)
     )
-    nominal_batch: int = option(
-        64,
-        'gradients of this many images are accumulated for a step ({default})',
-        group='learning',
-        metavar='N',
-        min=1,
+    nominal_batch: int = of_learning(
+        64, 'gradients of this many images are accumulated for a step ({default})', metavar='N', min=1
     )
-    optimizer: str = option(
-        'SGD',
-        '({default}; AdamW wants a smaller --lr0, such as 0.001)',
-        group='learning',
-        choices=OPTIMIZERS,
+    optimizer: str = of_learning('SGD', '({default}; AdamW wants a smaller --lr0, such as 0.001)', choices=OPTIMIZERS)
+    lr0: float | None = of_learning(
+        None, "initial learning rate in place of the hyp file's", metavar='RATE', agree=False
     )
-    lr0: float | None = option(
-        None, "initial learning rate in place of the hyp file's", group='learning', metavar='RATE', agree=False
+    cos_lr: bool = of_learning(False, 'learning rate along a cosine instead of a line')
+    label_smoothing: float | None = of_learning(
+        None, "0..0.5, in place of the hyp file's", metavar='FRACTION', agree=False
     )
-    cos_lr: bool = option(False, 'learning rate along a cosine instead of a line', group='learning')
-    label_smoothing: float | None = option(
-        None, "0..0.5, in place of the hyp file's", group='learning', metavar='FRACTION', agree=False
+    patience: int = of_learning(
+        100, 'stop after so many epochs without a better result, 0: never ({default})', metavar='EPOCHS', min=0
     )
-    patience: int = option(
-        100,
-        'stop after so many epochs without a better result, 0: never ({default})',
-        group='learning',
-        metavar='EPOCHS',
-        min=0,
-    )
-    freeze: int = option(
-        0,
-        'do not train the first layers ({default}; 10: the backbone)',
-        group='learning',
-        metavar='LAYERS',
-        min=0,
-    )
-    freeze_bn: int | None = option(
+    freeze: int = of_learning(0, 'do not train the first layers ({default}; 10: the backbone)', metavar='LAYERS', min=0)
+    freeze_bn: int | None = of_learning(
         None,
         'after so many epochs the statistics of normalisation stand still, which makes steps shorter; for weights that '
         'are trained already (never)',
-        group='learning',
         metavar='EPOCHS',
         min=0,
     )
-    seed: int = option(
-        0,
-        'of weights, order and augmentation ({default})',
-        group='learning',
-        metavar='N',
-        min=0,
-        max=MAX_SEED,
-    )
+    seed: int = of_learning(0, 'of weights, order and augmentation ({default})', metavar='N', min=0, max=MAX_SEED)
 
-    device: str = option(  # its type is compared
+    device: str = of_machine(  # its type is compared
         '',
         "'cpu', the number of a GPU, or with torchrun a list of them (default: GPUs if there are any)",
-        group='machine',
         resume=True,
         agree=False,
     )
-    compile: bool = option(
+    compile: bool = of_machine(
         False,
-        'translate the network by torch.compile before the first step: faster steps, and a C++ compiler must be there',
-        group='machine',
+        'translate the network by torch.compile before the first step: on some processors steps are faster, on others '
+        'slower (docs/performance.md); a C++ compiler must be there',
         agree=False,
     )
-    sync_bn: bool = option(False, 'with several GPUs: statistics of normalisation over all of them', group='machine')
-    amp: bool = option(True, 'float32 instead of bfloat16 where the processor has that', '--no-amp', group='machine')
+    sync_bn: bool = of_machine(False, 'with several GPUs: statistics of normalisation over all of them')
+    amp: bool = of_machine(True, 'float32 instead of bfloat16 where the processor has that', '--no-amp')
 
-    project: str = option('runs/train', 'folder of the runs ({default})', group='run', metavar='DIR', agree=False)
-    name: str = option('exp', 'folder of this run in it, numbered if it exists ({default})', group='run', agree=False)
-    exist_ok: bool = option(False, 'write into an existing folder', group='run', agree=False)
-    save_period: int = option(
-        0,
-        'also keep a checkpoint every so many epochs, 0: never ({default})',
-        group='run',
-        metavar='EPOCHS',
-        min=0,
-        agree=False,
+    project: str = of_run('runs/train', 'folder of the runs ({default})', metavar='DIR', agree=False)
+    name: str = of_run('exp', 'folder of this run in it, numbered if it exists ({default})', agree=False)
+    exist_ok: bool = of_run(False, 'write into an existing folder', agree=False)
+    save_period: int = of_run(
+        0, 'also keep a checkpoint every so many epochs, 0: never ({default})', metavar='EPOCHS', min=0, agree=False
     )
-    save_every: float = option(
+    save_every: float = of_run(
         10.0,
         'also save last.pt within an epoch, 0: after every step ({default})',
-        group='run',
         metavar='MINUTES',
         min=0,
         agree=False,
     )
     skip_nonfinite: int = (
-        option(  # changes nothing but for the steps that it leaves out, where a run would have stopped
+        of_run(  # changes nothing but for the steps that it leaves out, where a run would have stopped
             0,
             'leave out up to K steps whose loss or gradient is not finite, and stop at the next ({default})',
-            group='run',
             metavar='K',
             min=0,
             resume=True,
             agree=False,
         )
     )
-    noval: bool = option(False, 'validate after the last epoch only', group='run')
-    noplots: bool = option(False, 'draw no images', group='run', agree=False)
-    resume: str | None = option(
+    noval: bool = of_run(False, 'validate after the last epoch only')
+    noplots: bool = of_run(False, 'draw no images', agree=False)
+    resume: str | None = of_run(
         None,
         'continue a run exactly where it was saved (without a path: the latest run) with its own options; only '
         '--device and --skip-nonfinite can be new',
-        group='run',
         metavar='LAST.PT',
         bare='',
         resume=True,
@@ -222,16 +181,10 @@ class TrainOptions(TrainingOptions, RunOptions):
     kind: str = 'train'
 
     cfg: str = option(
-        '',
-        "model yaml (default: the weights' own, without weights models/yolov5n.yaml)",
-        group='model',
-        metavar='YAML',
+        '', "model yaml (default: the weights' own, without weights models/yolov5n.yaml)", group='model', metavar='YAML'
     )
     weights: str = option(
-        '',
-        'checkpoint to start from, ours or a public YOLOv5 .pt (default: from scratch)',
-        group='model',
-        metavar='PT',
+        '', 'checkpoint to start from, ours or a public YOLOv5 .pt (default: from scratch)', group='model', metavar='PT'
     )
 
 
@@ -239,67 +192,48 @@ class TrainOptions(TrainingOptions, RunOptions):
 class TeacherOptions(TrainingOptions):
     """What a recipe's runs have beyond plain training, in distill.py and compare.py."""
 
-    cfg_teacher: str | None = option(
-        None,
-        "the teacher's model yaml",
-        *('--cfg_teacher', '--cfg-teacher'),
-        group=MODELS,
-        metavar='YAML',
+    cfg_teacher: str | None = of_models(
+        None, "the teacher's model yaml", *('--cfg_teacher', '--cfg-teacher'), metavar='YAML'
     )
-    cfg_student: str | None = option(
-        None,
-        "the student's model yaml",
-        *('--cfg_student', '--cfg-student'),
-        group=MODELS,
-        metavar='YAML',
+    cfg_student: str | None = of_models(
+        None, "the student's model yaml", *('--cfg_student', '--cfg-student'), metavar='YAML'
     )
-    teacher_weights: str | None = option(
-        None,
-        'a trained teacher; every entry must match',
-        *('--teacher_weights', '--teacher-weights'),
-        group=MODELS,
-        metavar='PT',
+    teacher_weights: str | None = of_models(
+        None, 'a trained teacher; every entry must match', *('--teacher_weights', '--teacher-weights'), metavar='PT'
     )
-    student_weights: str | None = option(
+    student_weights: str | None = of_models(
         None,
         "weights to start the student from, '': from scratch",
         *('--student_weights', '--student-weights'),
-        group=MODELS,
         metavar='PT',
     )
-    kd_warmup: float | None = option(
+    kd_warmup: float | None = of_models(
         None,
         "distillation weights grow from 0 over these, at most a third of the training (the recipe's)",
         '--kd_warmup',
-        group=MODELS,
         metavar='EPOCHS',
         min=0,
         below=math.inf,
     )
-    kd_decay: str | None = option(
-        None, 'distillation weights stay, or fall to 0 by the end', '--kd_decay', group=MODELS, choices=DECAYS
+    kd_decay: str | None = of_models(
+        None, 'distillation weights stay, or fall to 0 by the end', '--kd_decay', choices=DECAYS
     )
-    teacher_imgsz: int | None = option(
+    teacher_imgsz: int | None = of_models(
         None,
         "longer side of the teacher's images, pixels (the recipe's teacher_scale times --imgsz); methods that compare "
         'predictions refuse any but --imgsz',
         '--teacher_imgsz',
-        group=MODELS,
         metavar='PX',
         min=64,
         max=MAX_SIDE,
         multiple=32,
     )
-    unlabelled: str | None = option(
-        None,
-        'more images, in a folder or named by a list file, for the terms that need no labels',
-        group=MODELS,
-        metavar='DIR',
+    unlabelled: str | None = of_models(
+        None, 'more images, in a folder or named by a list file, for the terms that need no labels', metavar='DIR'
     )
-    maps: str = option(
+    maps: str = of_models(
         'runs/craft/1280',
         "folder of CRAFT's maps of the training images, for the method maps; see teacher/craft.py ({default})",
-        group=MODELS,
         metavar='DIR',
     )
 
@@ -347,10 +281,8 @@ class DistillOptions(TeacherOptions, RunOptions):
     feature_diff: float | None = option(
         None, 'weight of the hint term', '--feature_diff', group='recipe', metavar='WEIGHT'
     )
-    project: str = option('runs/distill', 'folder of the runs ({default})', group='run', metavar='DIR', agree=False)
-    name: str = option(
-        '', 'folder of this run in it, numbered if it exists (the name of the recipe)', group='run', agree=False
-    )
+    project: str = of_run('runs/distill', 'folder of the runs ({default})', metavar='DIR', agree=False)
+    name: str = of_run('', 'folder of this run in it, numbered if it exists (the name of the recipe)', agree=False)
 
     def contradictions(self, given: set[str]) -> Iterator[str]:
         yield from super().contradictions(given)

@@ -32,6 +32,7 @@ from utils.training.options import TeacherOptions
 from utils.training.resolve import Start
 
 VAL_BATCH = 32  # of a run whose --batch-size is -1
+MAX_VAL_BATCH = 64  # a batch of many processes is not that of one
 
 
 class TrainingRun:
@@ -51,7 +52,8 @@ class TrainingRun:
         if distributed.world() > 1 and options.batch_size == -1:
             raise UserError('--batch-size -1 measures one GPU: with several processes, give the images of all of them')
         # Before --batch-size -1 finds its value: shapes of the validation batches depend on it, after --resume too.
-        options.val_batch = options.val_batch or (2 * options.batch_size if options.batch_size > 0 else VAL_BATCH)
+        twice = min(2 * options.batch_size, MAX_VAL_BATCH) if options.batch_size > 0 else VAL_BATCH
+        options.val_batch = options.val_batch or twice
         self.val_batch = options.val_batch
         self.data = load_data_config(options.data)
         self.hyp = check_hyp(self.checkpoint.meta['hyp'], self.checkpoint.path) if self.checkpoint else hyp_of(options)
@@ -133,7 +135,7 @@ class TrainingRun:
                 print('warning: the network predicts corners, and no label of train gives them: boxes or edge_weight 0')
         fraction = anchor_recall(
             self.train_set.labels,
-            self.train_set.shapes,
+            self.train_set.sizes,
             model.head.anchors.cpu() * model.stride.view(-1, 1, 1),
             self.train_set.shown_sides(),
             self.hyp['anchor_t'],
@@ -143,16 +145,12 @@ class TrainingRun:
         if options.batch_size == -1:
             options.batch_size = fit_batch_size(model, criterion, self.train_set.crop or self.train_set.imgsz)
             print(f'--batch-size -1: {options.batch_size}')
+        part, pin = distributed.part(), self.device.type == 'cuda'
         loaders = (
             build_loader(
-                self.train_set,
-                options.batch_size,
-                options.workers,
-                shuffle=True,
-                seed=options.seed,
-                part=distributed.part(),
+                self.train_set, options.batch_size, options.workers, shuffle=True, seed=options.seed, part=part, pin=pin
             ),
-            self.val_set.loader(min(options.workers, 2), distributed.part()),
+            self.val_set.loader(min(options.workers, 2), part, pin),
         )
         if self.checkpoint is None:
             first = distributed.rank() == 0

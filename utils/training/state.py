@@ -41,7 +41,7 @@ class Progress:
             value = term.detach().double() * whole
             sums[f'train/{name}'] = sums.get(f'train/{name}', 0) + value
             sums[f'weighted/{name}'] = sums.get(f'weighted/{name}', 0) + value * weights[name]
-        count = torch.tensor(float(images), dtype=torch.float64, device=value.device)
+        count = value.new_full((), images)
         sums['pictures'] = sums.get('pictures', 0) + count
 
     def leave_out(self, terms: dict[str, torch.Tensor]) -> None:
@@ -56,7 +56,7 @@ class Progress:
             self.sums[name] = summed if distributed.rank() == 0 else torch.zeros_like(summed)
 
     def means(self) -> dict[str, float]:
-        """The mean terms over all images, unweighted and weighted; none where every step was left out."""
+        """The mean terms over all images, unweighted and weighted; NaN where every step was left out."""
         sums = self.sums
         return {name: float(sums[name] / sums['pictures']) for name in sorted(sums) if name != 'pictures'}
 
@@ -69,6 +69,7 @@ class TrainingState:
         model: that learns.
         ema: the average of its weights, which is validated and kept.
         criterion: with the adapters and weights of its terms.
+        optimizer: of the parameters of both.
         progress: of the epoch under way.
         rows: of results.csv.
         best_fitness: of all epochs so far, and
@@ -93,7 +94,7 @@ class TrainingState:
         """Write the averaged model as a checkpoint; the first process alone does.
 
         Args:
-            about: command, options and hyp of the training.
+            about: command, options, hyp and starting point of the training.
             epoch: that it is the result of.
             scores: on val.
             data: the training's TextDataset; given, also all that an exact continuation needs is written.
@@ -119,11 +120,8 @@ class TrainingState:
 
     def restore(self, checkpoint: Checkpoint) -> str:
         """Become what save() wrote; returns the fingerprint of its data. Raises UserError if that cannot be."""
-        saved = checkpoint.meta.get('resume')
-        if saved is None:
-            raise UserError(f'{checkpoint.path} cannot be resumed: only last.pt can')
         try:
-            return self._take(checkpoint, saved)
+            return self._take(checkpoint, checkpoint.meta['resume'])
         except DAMAGE as error:
             raise UserError(f'{checkpoint.path} cannot be resumed: {error!r}') from None
 

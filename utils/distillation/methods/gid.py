@@ -17,9 +17,9 @@ is the divergence of the binary objectness and, for several classes, of the bina
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
+from torchvision.ops import box_iou, roi_align
 
-from utils.boxes import xywh_to_xyxy, xyxy_to_xywh
+from utils.boxes import numbers, xywh_to_xyxy, xyxy_to_xywh
 from utils.distillation.base import Method, Option, Signals, masked_mean, mean_of, mean_square, scores
 from utils.distillation.methods.defeat import assigned_cells, flat
 from utils.distillation.methods.logit import binary_divergence, box_miss
@@ -70,7 +70,7 @@ def general_instances(signals: Signals, count: int, overlap: float) -> tuple[Ten
     ours, theirs = decode(signals.student_maps)[..., :4], decode(signals.teacher_maps)[..., :4]
     boxes = torch.where((teacher.amax(2) > student.amax(2))[..., None], theirs, ours)
     height, width = signals.size
-    boxes = (xywh_to_xyxy(boxes) / boxes.new_tensor([width, height, width, height])).clamp(0, 1)
+    boxes = (xywh_to_xyxy(boxes) / numbers(boxes, width, height, width, height)).clamp(0, 1)
     gap = gap.masked_fill((boxes[..., 2:] <= boxes[..., :2]).any(2), 0)  # nothing of these lies in the picture
     picked, valid = [], []
     for _ in range(count):  # greedy suppression, of all pictures at once and without waiting for the device
@@ -78,16 +78,8 @@ def general_instances(signals: Signals, count: int, overlap: float) -> tuple[Ten
         box = boxes.gather(1, best[..., None].expand(-1, -1, 4))  # (B, 1, 4)
         picked.append(box)
         valid.append(score > 0)
-        gap = gap.masked_fill(overlaps(box, boxes) > overlap, 0).scatter(1, best, 0)
+        gap = gap.masked_fill(box_iou(box, boxes)[:, 0] > overlap, 0).scatter(1, best, 0)
     return torch.cat(picked, 1), torch.cat(valid, 1)
-
-
-def overlaps(box: Tensor, boxes: Tensor) -> Tensor:
-    """IoU of a box of each picture (B, 1, 4) with others (B, M, 4), xyxy: (B, M); 0 for boxes without area."""
-    extent = torch.minimum(box[..., 2:], boxes[..., 2:]) - torch.maximum(box[..., :2], boxes[..., :2])
-    common = extent.clamp(min=0).prod(-1)
-    area, areas = (b[..., 2:].sub(b[..., :2]).prod(-1) for b in (box, boxes))
-    return common / (area + areas - common).clamp(min=1e-12)
 
 
 def instance_features(features: Tensor, boxes: Tensor) -> Tensor:
@@ -95,7 +87,7 @@ def instance_features(features: Tensor, boxes: Tensor) -> Tensor:
     batch, count = boxes.shape[:2]
     h, w = features.shape[2:]
     image = torch.arange(batch, device=boxes.device).repeat_interleave(count)
-    cells = boxes.flatten(0, 1) * boxes.new_tensor([w, h, w, h])
+    cells = boxes.flatten(0, 1) * numbers(boxes, w, h, w, h)
     regions = torch.cat((image[:, None].to(cells), cells), 1)  # (B K, 5)
     pooled = roi_align(features, regions, POOLED, sampling_ratio=SAMPLES, aligned=True)
     return pooled.flatten(1).view(batch, count, -1)

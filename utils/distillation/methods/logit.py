@@ -14,9 +14,8 @@ the method reads no labels, and what the teacher thinks of a region that nobody 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import complete_box_iou_loss
 
-from utils.boxes import xywh_to_xyxy
+from utils.boxes import ciou_miss, xywh_to_xyxy
 from utils.distillation.base import Method, Signals, mean_of
 
 
@@ -72,6 +71,6 @@ def box_miss(student: Tensor, teacher: Tensor, anchors: Tensor) -> Tensor:
         s = raw[..., :4].sigmoid()
         # Both boxes are of one cell, so its place does not matter; the least size keeps CIoU's aspect term finite.
         size = ((2 * s[..., 2:]).square() * anchors[:, None, None]).clamp(min=1e-3)
-        return xywh_to_xyxy(torch.cat((2 * s[..., :2], size), -1)) * 1000  # torchvision adds 1e-7 to areas
+        return xywh_to_xyxy(torch.cat((2 * s[..., :2], size), -1)) * 1000  # ciou_miss adds 1e-7 to areas
 
-    return complete_box_iou_loss(boxes(student), boxes(teacher))
+    return ciou_miss(boxes(student), boxes(teacher))

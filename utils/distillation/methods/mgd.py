@@ -6,8 +6,9 @@ generate the teacher's features from what is left, and the squared difference to
 is the paper's for one-stage detectors.
 
 Differences: the squared difference is a mean, in units of the teacher's mean square (see Method.difference), where the
-paper sums. The mask is a function of a seed and a step counter that checkpoints keep, so that resuming is exact on
-every device. A student that equals its teacher does not cost 0: the generator has to fill the gaps.
+paper sums. The mask is a function of a seed and a step counter that checkpoints keep, so that it is the
+same on every device and after resuming. A student that equals its teacher does not cost 0: the generator has to fill
+the gaps.
 """
 
 import torch
