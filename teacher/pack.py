@@ -85,7 +85,6 @@ def main() -> None:
             trained_at = (entries.get('options') or {}).get('imgsz') or max(points)
             threshold, scale = nearest(points, trained_at, Point())
             entries['conf_threshold'], entries['word_scale'] = threshold, list(scale)
-    options.target.parent.mkdir(parents=True, exist_ok=True)
     save_checkpoint(options.target, model, model.state_dict(), **entries)
     print(f'{options.target}: {options.target.stat().st_size / 1e6:.1f} MB')
 

@@ -25,6 +25,8 @@ from utils.loading.scan import describe, examine, map_threaded, measure
 from utils.runtime.hyp import check_hyp
 from utils.runtime.words import counted
 
+STRIDE = 32  # the network's largest: sides of its input are multiples of it
+
 
 class TextDataset(Dataset):
     """The pictures of one split, as network inputs.
@@ -36,18 +38,17 @@ class TextDataset(Dataset):
     Args:
         data: the data yaml's content.
         split: 'train', 'val' or 'test'.
-        imgsz: longer side of the pictures in pixels, a multiple of stride.
+        imgsz: longer side of the pictures in pixels, a multiple of 32.
         hyp: hyperparameters of the augmentation; missing ones take their defaults.
         augment: mosaic, projection, colours, flips, mixup; False: letterbox only.
         seed: of the augmentation, not negative.
         rect: sort the pictures by aspect ratio, and give each `batch_size` in a row the least padding; no mosaic.
         batch_size: of the loader; with rect only.
-        stride: of the network; rectangular shapes are multiples of it.
-        pad: with rect, extra border as a share of stride.
+        pad: with rect, extra border as a share of 32 pixels.
         cache: hold all resized pictures in memory that worker processes share.
         unlabelled: a folder or a list file of more pictures, of which nothing is known; label files are not read.
         crop: with augment, side in pixels of the squares that are cut from the pictures and given out, a multiple of
-            stride. Pictures are then held at imgsz at most; smaller ones are not enlarged.
+            32. Pictures are then held at imgsz at most; smaller ones are not enlarged.
         shown: the longer side at which hyp is for them; None: imgsz. Pictures, words and squares are imgsz / shown
             times larger than those of a data set of this imgsz, and otherwise the same.
 
@@ -74,19 +75,18 @@ class TextDataset(Dataset):
         seed: int = 0,
         rect: bool = False,
         batch_size: int = 16,
-        stride: int = 32,
         pad: float = 0.0,
         cache: bool = False,
         unlabelled: Path | str | None = None,
         crop: int | None = None,
         shown: int | None = None,
     ):
-        if imgsz < stride or imgsz % stride:
-            raise UserError(f'the image size is {imgsz}, expected a multiple of {stride}')
+        if imgsz < STRIDE or imgsz % STRIDE:
+            raise UserError(f'the image size is {imgsz}, expected a multiple of {STRIDE}')
         if seed < 0:
             raise UserError(f'the seed is {seed}, expected 0 or more')
-        if crop is not None and (not augment or rect or crop < stride or crop % stride):
-            raise UserError(f'crops are {crop} pixels, expected a multiple of {stride}, in training')
+        if crop is not None and (not augment or rect or crop < STRIDE or crop % STRIDE):
+            raise UserError(f'crops are {crop} pixels, expected a multiple of {STRIDE}, in training')
         self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
         self.shown = shown or imgsz
         self.hyp = check_hyp(hyp or {})
@@ -100,7 +100,7 @@ class TextDataset(Dataset):
             self._sort_by_aspect()
         self.labels = self._rows()
         self.maps: TextDataset | None = None
-        self._input_shapes = self._plan_shapes(batch_size, stride, pad) if rect else None
+        self._input_shapes = self._plan_shapes(batch_size, pad) if rect else None
         self._cache = None
         if cache:
             sizes = np.array([self._held_shape(index) for index in range(len(self))])
@@ -182,12 +182,12 @@ class TextDataset(Dataset):
         self.files = [self.files[i] for i in order]
         self.annotations = [self.annotations[i] for i in order]
 
-    def _plan_shapes(self, batch_size: int, stride: int, pad: float) -> np.ndarray:
+    def _plan_shapes(self, batch_size: int, pad: float) -> np.ndarray:
         """(n, 2) (width, height) of each picture's network input: what its batch needs, and a little border."""
         needed = np.array([augment.resized_shape(w, h, self.imgsz) for w, h in self.sizes.tolist()])
         for start in range(0, len(needed), batch_size):
             largest = needed[start : start + batch_size].max(0)
-            needed[start : start + batch_size] = np.ceil(largest / stride + pad).astype(int) * stride
+            needed[start : start + batch_size] = np.ceil(largest / STRIDE + pad).astype(int) * STRIDE
         return needed
 
     def _held_side(self, index: int) -> int:
