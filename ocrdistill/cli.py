@@ -6,12 +6,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from ocrdistill import __version__
 from ocrdistill.command import end_plainly, silence
 from ocrdistill.errors import Unreadable, UserError
+from ocrdistill.files import MAX_SIDES, UNLIMITED
 from ocrdistill.whole_files import replacing
 
 SIZES = ('fast', 'balanced', 'best')
@@ -36,7 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
         tiles = command.add_argument('--slice', nargs='?', type=_tile, const=True, default=False, metavar='PX')
         tiles.help = 'look at tiles of PX x PX pixels, too (without PX: of --size)'
-        command.add_argument('--rotate', action='store_true', help='find words in all four quarter turns')
+        turned = 'find words that are turned by 90, 180 or 270 degrees, too'
+        command.add_argument('--rotate', action='store_true', help=turned)
         several = 'score words by three sizes: surer with --size best, in twice the time'
         command.add_argument('--multiscale', action='store_true', help=several)
         command.add_argument(
@@ -89,11 +92,15 @@ def run_detect(options: argparse.Namespace) -> None:
 def run_read(options: argparse.Namespace) -> None:
     """`ocrdistill read`."""
     from ocrdistill.reading.formats import FORMATS as WRITERS
+    from ocrdistill.reading.formats import to_text
     from ocrdistill.reading.reader import TextReader
 
     images = Images(options.sources, (options.draw, options.crops))
     out = None if str(options.out) == '-' else options.out
-    with Report(WRITERS[options.format], out, images) as report:
+    write: Callable[[list[Any]], str] = WRITERS[options.format]
+    if options.format == 'text':
+        write = partial(to_text, named=images.several)
+    with Report(write, out, images) as report:
         reader = TextReader(options.recogniser, language=options.language, **detector_options(options))
         for name, image in images:
             words = reader(image)
@@ -202,11 +209,12 @@ class Images:
                     yield name, image
 
     def save(self, image: Any, file: Path) -> None:
-        """Write an image (H, W, 3), as PNG where the name's own form may lose colours; under another name where this
-        run has used that name already. Raises UserError: it would overwrite a source."""
+        """Write an image (H, W, 3), as PNG where the name's own form may lose colours or holds no image of that size;
+        under another name where this run has used that name already. Raises UserError: it would overwrite a source."""
         from PIL import Image
 
-        if file.suffix.lower() not in ('.jpg', '.jpeg', '.png', '.webp'):
+        kept = file.suffix.lower() in ('.jpg', '.jpeg', '.png', '.webp')
+        if not kept or max(image.shape[:2]) > MAX_SIDES.get(file.suffix.lower(), UNLIMITED):
             file = file.with_name(f'{file.name}.png')
         while file in self.written:  # a.tif and a.tif.png both become a.tif.png
             file = file.with_name(f'annotated_{file.name}')

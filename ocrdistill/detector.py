@@ -4,6 +4,7 @@ import logging
 import operator
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Word:
     """A word that was found.
 
     Attributes:
-        quad: (4, 2) its corners x, y in pixels of the upright image, clockwise from where reading begins.
+        quad: (4, 2) its corners x, y in pixels of the upright image, clockwise from where reading begins (see rotate).
         box: (4,) x1, y1, x2, y2, the upright box around it.
         score: 0..1.
         line: number of the line of text that it is on, from 0, in reading order.
@@ -72,7 +73,8 @@ class TextDetector:
             None: 'balanced', of a .onnx file the size that it was exported for.
         threshold: lowest score, 0..1; None: what was chosen for the size on validation images.
         slice: look at tiles of so many pixels, too, for small words in large images; True: tiles of `size`.
-        rotate: find words that are turned by 90, 180 or 270 degrees, too.
+        rotate: find words that are turned by 90, 180 or 270 degrees, too. Which of a word's ends is its beginning only
+            reading tells (TextReader): until then it is the left one, or the upper one.
         multiscale: look at 3/4 and 1/2 of the size, too, and score each word by all three: surer with 'best',
             and twice as slow.
         max_words: kept of an image at most; None: 1000, with slices 3000.
@@ -99,6 +101,7 @@ class TextDetector:
         threads: int | None = None,
         providers: Providers | None = None,
     ):
+        self._arguments = {name: value for name, value in locals().items() if name not in ('self', '__class__')}
         if colours not in ('RGB', 'BGR'):
             raise UserError(f"colours: {colours!r}, expected 'RGB' or 'BGR'")
         if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
@@ -119,7 +122,12 @@ class TextDetector:
         limit = max_words or (MAX_WORDS_SLICED if slice else MAX_WORDS)
         finder = Finder(network, about, stride=about.stride, imgsz=side, conf_thres=self.threshold, max_det=limit)
         tile = side if slice is True else slice or None
+        self._limit = limit
         self._find = make_find(finder, multiscale=multiscale, tile=tile, rotate=rotate)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and other processes get a detector that opens the network anew."""
+        return partial(TextDetector, **self._arguments), ()
 
     def __call__(self, images: Any) -> Any:
         """The words of an image, or of each of a list of them, in reading order.
@@ -139,7 +147,10 @@ class TextDetector:
         if self._bgr and isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (3, 4):
             images = np.ascontiguousarray(images[..., [2, 1, 0, 3][: images.shape[2]]])
         image = to_image(images)
-        rows, lines = in_reading_order(self._find([image])[0])
+        (found,) = self._find([image])
+        if len(found) >= self._limit:
+            LOG.warning('as many words as max_words, %d, allows: there may be others', self._limit)
+        rows, lines = in_reading_order(found)
         return [
             Word(quad, row[:4], round(float(row[4]), 5), int(line), int(row[5]), self.names[int(row[5])], image)
             for row, quad, line in zip(rows, corners_of(rows), lines, strict=True)

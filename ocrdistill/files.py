@@ -17,6 +17,12 @@ IMAGE_SUFFIXES = (
     | (HEIF if HAS_HEIF else frozenset())
 )
 
+UNLIMITED = 1 << 30
+MAX_SIDES = {  # pixels of an image's side that a form can hold
+    **dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 65_500),
+    '.webp': 16_383,
+}
+
 
 def walk(folder: Path) -> list[Path]:
     """All files below a folder, sorted; links that lead nowhere count as files, so that someone can name them.

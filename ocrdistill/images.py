@@ -132,7 +132,14 @@ def _unreadable() -> Iterator[None]:
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     except Exception as error:
-        raise Unreadable(f'broken image: {error}') from None
+        raise _broken(error) from None
+
+
+def _broken(error: Exception) -> Unreadable:
+    """Of what a decoder raises."""
+    if isinstance(error, Image.DecompressionBombError):
+        return Unreadable(f'more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels: make it smaller')
+    return Unreadable(f'broken image: {error}')
 
 
 def upright_rgb(image: Image.Image) -> np.ndarray:
@@ -156,7 +163,7 @@ def pages(path: str | Path) -> list[int]:
     except UnidentifiedImageError:
         return [0]
     except Exception as error:  # decoders raise what they like at a broken file
-        raise Unreadable(f'broken image: {error}') from None
+        raise _broken(error) from None
 
 
 def pages_of(image: Image.Image) -> list[int]:
@@ -260,8 +267,11 @@ def _to_rgb(values: np.ndarray, path: Path) -> np.ndarray:
     if values.dtype == np.uint16:
         values = _eight_bits(values, path)
     elif values.dtype != np.uint8:
-        values = np.nan_to_num(values.astype(np.float64))  # no range of values is agreed: take the image's own
-        low, high = values.min(), values.max()
+        values = values.astype(np.float64)  # no range of values is agreed: take the image's own
+        finite = np.isfinite(values)
+        low, high = values.min(where=finite, initial=np.inf), values.max(where=finite, initial=-np.inf)
+        low, high = (low, high) if low <= high else (0.0, 0.0)  # no value is a number
+        values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
         values = ((values - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8)
     if values.ndim == 2 or values.shape[2] == 1:
         values = np.repeat(values.reshape(*values.shape[:2], 1), 3, 2)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ocrdistill.errors import Unreadable, UserError
+from ocrdistill.errors import Unreadable, UserError, first_line
 from ocrdistill.images import Decode, go_to, open_image, pages, pages_of, read_image, upright_rgb
 
+ROUNDING = 1e-3  # by which floats may leave 0..1: resizing by cubic curves takes them that far
 TAKEN = (
     "give a path, a file's bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats "
     'from 0 to 1'
@@ -44,9 +45,9 @@ def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
     if not image.size:
         raise UserError(f'an array {image.shape} is an image without pixels')
     if np.issubdtype(image.dtype, np.floating):
-        if not (image.min() >= 0 and image.max() <= 1):  # neither holds of nan
+        if not (image.min() >= -ROUNDING and image.max() <= 1 + ROUNDING):  # neither holds of nan
             raise UserError(f'an array of {image.dtype} from {image.min():g} to {image.max():g} is no image: {TAKEN}')
-        image = (image * 255).round().astype(np.uint8)
+        image = (image * 255).round().clip(0, 255).astype(np.uint8)
     if image.dtype != np.uint8:
         raise UserError(f'an array of {image.dtype} is no image: {TAKEN}')
     if image.ndim == 3 and image.shape[2] == 3:
@@ -73,7 +74,7 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     try:
         return upright_rgb(image)
     except Exception as error:  # files that are read late, or were closed
-        raise UserError(f'an image that cannot be read ({error})') from None
+        raise UserError(f'an image that cannot be read ({first_line(error)})') from None
 
 
 def _from_bytes(content: bytes) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from ocrdistill.reading_order import reading_order
 
 BOX_ROW, QUAD_ROW = 6, 14
+CROPPED_AT_ONCE = 1 << 18  # pixels; each needs some 140 bytes meanwhile
 
 
 def corners_of(rows: np.ndarray) -> np.ndarray:
@@ -79,9 +80,13 @@ def level_crop(image: np.ndarray, quad: np.ndarray, margin: float) -> np.ndarray
     border = margin * height
     size = max(round(width + 2 * border), 1), max(round(height + 2 * border), 1)
     inner = np.array([(0, 0), (width, 0), (width, height), (0, height)]) + border
-    x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5)
-    points = _project(_perspective(inner, quad), np.stack((x.ravel(), y.ravel()), 1))
-    return _sample(image, points).reshape(size[1], size[0], 3)
+    matrix, rows = _perspective(inner, quad), max(CROPPED_AT_ONCE // size[0], 1)
+    parts = []
+    for first in range(0, size[1], rows):
+        x, y = np.meshgrid(np.arange(size[0]) + 0.5, np.arange(first, min(first + rows, size[1])) + 0.5)
+        points = _project(matrix, np.stack((x.ravel(), y.ravel()), 1))
+        parts.append(_sample(image, points).reshape(-1, size[0], 3))
+    return np.concatenate(parts)
 
 
 def _perspective(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How an image is searched: at one size or several, whole or in tiles too, in one turn or in four."""
+"""How an image is searched: at one size or several, whole or in tiles too, as it is or on its side too."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ def make_find(
         multiscale: score words by several sizes.
         tile: pixels of the side of tiles that are looked at, too; None: none.
         overlap: share of a tile that its neighbours show, too.
-        rotate: look at each image in four quarter turns.
+        rotate: look at each image on its side, too.
         batch_size: images, tiles or turns in the network at a time at most.
 
     Raises:

@@ -35,7 +35,7 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
         if not str(given):  # of a shell variable that is not set; as a path it would be the current folder
             raise UserError('a source is empty: name a file or a folder')
         if not os.path.exists(source):
-            raise UserError(f'no such source: {source}')
+            raise UserError(f'no such source: {given}' + (' (addresses are not read)' if '://' in str(given) else ''))
         if not source.is_dir():
             files.append(source)
             roots.append(os.path.abspath(source.parent))

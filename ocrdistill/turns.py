@@ -1,4 +1,8 @@
-"""Text that is turned by 90, 180 or 270 degrees: an image is looked at in four turns, and the surest words stay."""
+"""Text that is turned by 90, 180 or 270 degrees: an image is looked at as it is and on its side.
+
+Upside-down text looks to the networks as upright text does: their scores are a coin toss between the two. So half turns
+are not looked at, and what reads from left to right or from top to bottom is taken for the way the text runs.
+"""
 
 from collections.abc import Callable
 
@@ -7,13 +11,13 @@ import numpy as np
 from ocrdistill.nms import class_nms, quad_nms
 from ocrdistill.rows import BOX_ROW, corners_of, has_quads
 
-TURNS = 4  # quarter turns
+TURNS = 2  # quarter turns that are looked at
 
 
 def detect_turned(
     image: np.ndarray, detect: Callable[[list[np.ndarray]], list[np.ndarray]], iou_thres: float, max_det: int
 ) -> np.ndarray:
-    """Words of an image in whatever quarter turn they are surest.
+    """Words of an image, each in the turn in which it is surer.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -22,7 +26,8 @@ def detect_turned(
         max_det: words kept at most.
 
     Returns:
-        Rows in pixels of the image as it is, best first. Corners begin where reading begins.
+        Rows in pixels of the image as it is, best first. Corners begin where reading begins, unless the text stands on
+        its head or runs upwards.
     """
     height, width = image.shape[:2]
     views = [np.ascontiguousarray(np.rot90(image, turn)) for turn in range(TURNS)]

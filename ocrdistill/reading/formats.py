@@ -33,12 +33,16 @@ class Page(NamedTuple):
     words: list[Word]
 
 
-def to_text(pages: list[Page]) -> str:
-    """A line of text a row, words with spaces between; of several images each under its name."""
+def to_text(pages: list[Page], named: bool = False) -> str:
+    """A line of text a row, words with spaces between; of several images each under its name.
+
+    Args:
+        named: a single one has its name, too: there were others, which could not be read.
+    """
     parts = []
     for page in pages:
         lines = [' '.join(word.text for word in line if word.text) for line in _lines(page)]
-        head = [f'# {page.name}'] if len(pages) > 1 else []
+        head = [f'# {page.name}'] if named or len(pages) > 1 else []
         parts.append('\n'.join([*head, *filter(None, lines)]))
     return '\n\n'.join(parts) + '\n'
 

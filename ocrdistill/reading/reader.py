@@ -1,10 +1,16 @@
 """Words of pictures with what they say: TextReader."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ocrdistill.detector import TextDetector, Word
+from ocrdistill.errors import UserError
 from ocrdistill.reading.recognisers import make_recogniser
+from ocrdistill.reading_order import reading_order
+from ocrdistill.rows import levelled_boxes
 
 
 class TextReader:
@@ -14,14 +20,17 @@ class TextReader:
         recogniser: 'rapidocr' or 'tesseract'; or any callable that takes a list of crops (h, w, 3) uint8 RGB and
             returns (text, score) of each.
         language: of tesseract, such as 'eng' or 'deu+fra'; rapidocr has one network for all of its languages.
-        detector: options of TextDetector.
+        detector: options of TextDetector. With `rotate` every word is read upside down, too, and the surer text tells
+            where it begins.
 
     Raises:
-        UserError: a value that is none of these, or what the recogniser needs is not installed.
+        UserError: a value that is none of these, or what the recogniser needs is not installed; in a call: what a
+            recogniser of your own returns is something else.
     """
 
     def __init__(self, recogniser: Any = 'rapidocr', *, language: str | None = None, **detector: Any):
         self.detector = TextDetector(**detector)
+        self.both_ways = bool(detector.get('rotate'))
         threads = detector.get('threads')
         self.recognise = recogniser if callable(recogniser) else make_recogniser(recogniser, language, threads)
 
@@ -43,8 +52,36 @@ class TextReader:
 
     def read(self, words: list[Word]) -> list[Word]:
         """Words that were found, read."""
-        texts = self.recognise([word.crop() for word in words]) if words else []
-        return [
-            replace(word, text=text, text_score=round(float(score), 5))
-            for word, (text, score) in zip(words, texts, strict=True)
+        crops = [word.crop() for word in words]
+        read = self._read(crops)
+        if not self.both_ways:
+            return [_with_text(word, *text) for word, text in zip(words, read, strict=True)]
+        turned = self._read([np.rot90(crop, 2) for crop in crops])
+        found = [
+            _with_text(word, *text) if text[1] >= other[1] else _with_text(_turned(word), *other)
+            for word, text, other in zip(words, read, turned, strict=True)
         ]
+        lines = reading_order(levelled_boxes(np.array([word.quad for word in found]).reshape(-1, 4, 2)))
+        return [replace(found[word], line=number) for number, line in enumerate(lines) for word in line]
+
+    def _read(self, crops: list[np.ndarray]) -> list[tuple[str, float]]:
+        """Text and score of each crop. Raises UserError: the recogniser returns something else."""
+        texts = list(self.recognise(crops)) if crops else []
+        try:
+            pairs = [(text, float(score)) for text, score in texts]
+            good = len(pairs) == len(crops) and all(isinstance(text, str) and math.isfinite(s) for text, s in pairs)
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            what = f'(text, score) of each of {len(crops)} crops'
+            raise UserError(f'the recogniser must return {what}, not {repr(texts):.200}')
+        return pairs
+
+
+def _with_text(word: Word, text: str, score: float) -> Word:
+    return replace(word, text=text, text_score=round(score, 5))
+
+
+def _turned(word: Word) -> Word:
+    """A word that begins at its other end."""
+    return replace(word, quad=np.roll(word.quad, 2, 0))

@@ -175,7 +175,15 @@ def test_a_detector_takes_paths_pil_images_and_arrays(detector, tmp_path, noise)
     expected = detector(pixels)
     file = save(tmp_path / 'a.png', pixels)
     alpha = np.full((50, 70, 1), 255, np.uint8)
-    same = [file, str(file), Image.fromarray(pixels), Image.open(file), pixels / 255, (pixels / 255).astype(np.float32)]
+    same = [
+        file,
+        str(file),
+        Image.fromarray(pixels),
+        Image.open(file),
+        pixels / 255,
+        (pixels / 255).astype(np.float32),
+        pixels / 255 * 1.0009,
+    ]
     same += [np.concatenate((pixels, alpha), 2), np.asfortranarray(pixels)]
     assert len(expected) > 3
     for image in same:

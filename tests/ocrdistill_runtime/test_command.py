@@ -100,6 +100,7 @@ def test_what_cannot_be_read_is_named_at_the_end(run, photos):
     ('arguments', 'words'),
     [
         (['no/such'], 'no such source: no/such'),
+        (['https://example.com/a.jpg'], 'no such source: https://example.com/a.jpg (addresses are not read)'),
         ([''], 'a source is empty'),
         (['{photos}/a.jpg', '--size', 'big'], 'size'),
         (['{photos}/a.jpg', '--threshold', '7'], 'threshold: 7'),
@@ -194,6 +195,13 @@ def test_drawings_do_not_replace_each_other(run, photos, tmp_path):
     status, _, _ = run('detect', photos, '--draw', tmp_path / 'out')
     names = ['a.jpg', 'annotated_c.tif.png', 'below', 'c.tif.png', 'c_page2.tif.png']
     assert status == 0 and sorted(file.name for file in (tmp_path / 'out').iterdir()) == names
+
+
+def test_pictures_that_their_form_cannot_hold_become_png(run, tmp_path):
+    Image.new('RGB', (17_000, 8), 'white').save(tmp_path / 'a.png')
+    (tmp_path / 'a.png').rename(tmp_path / 'a.webp')
+    status, _, err = run('detect', tmp_path / 'a.webp', '--draw', tmp_path / 'drawn')
+    assert status == 0 and [file.name for file in (tmp_path / 'drawn').iterdir()] == ['a.webp.png'], err
 
 
 def test_a_report_keeps_no_pixels(photos):

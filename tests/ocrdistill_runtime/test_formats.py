@@ -230,6 +230,45 @@ def test_readers_hand_crops_to_recognisers(tmp_path):
     assert reader(np.zeros((360, 640, 3), np.uint8)) == [] and len(shapes) == 1
 
 
+def test_reading_tells_where_turned_words_begin(tmp_path):
+    """The detector finds two words side by side; the recogniser reads the dark end first, which is the right one."""
+    pytest.importorskip('onnx', reason='onnx is missing')
+    from tests.ocrdistill_runtime.networks import write_network
+
+    file = write_network(tmp_path / 'a.onnx', [[x, 60, 40, 20, 0.9, 1, 0, 0, 0, 0] for x in (100, 200)])
+    image = np.full((360, 640, 3), 255, np.uint8)
+    image[56:64, 100:119] = image[56:64, 200:219] = 150
+
+    def recognise(crops):
+        halves = [np.array_split(crop, 2, 1) for crop in crops]
+        return [('right', 0.9) if left.mean() < right.mean() else ('wrong', 0.2) for left, right in halves]
+
+    plain, both = (TextReader(recognise, model=file, size=640, rotate=rotate)(image) for rotate in (False, True))
+    assert {word.text for word in plain} == {'wrong'} and [word.line for word in plain] == [0, 0]
+    level = [word for word in both if word.quad[0][1] == word.quad[1][1]]
+    assert [word.text for word in level] == ['right', 'right']
+    assert sorted(word.quad[0].tolist() for word in level) == sorted(word.quad[2].tolist() for word in plain)
+
+
+ANSWERS = ([], [None], [('a',)], [('a', None)], [('a', float('nan'))], [(None, 0.5)], [('a', 1)] * 2)
+
+
+@pytest.mark.parametrize('answer', ANSWERS)
+def test_recognisers_that_answer_something_else_are_refused(tmp_path, answer):
+    pytest.importorskip('onnx', reason='onnx is missing')
+    from tests.ocrdistill_runtime.networks import write_network
+
+    file = write_network(tmp_path / 'a.onnx', [[100, 60, 40, 20, 0.9, 1, 0, 0, 0, 0]])
+    reader = TextReader(lambda _: answer, model=file, size=640, threshold=0.6)
+    with pytest.raises(UserError, match='must return .text, score. of each of 1 crops'):
+        reader(np.full((360, 640, 3), 255, np.uint8))
+
+
+def test_a_single_page_is_named_where_others_failed():
+    pages = [formats.Page('a.jpg', 9, 9, [])]
+    assert formats.to_text(pages) == '\n' and formats.to_text(pages, named=True) == '# a.jpg\n'
+
+
 def test_rapidocr_gets_bgr_and_answers_in_order(monkeypatch):
     seen = {}
 

@@ -134,6 +134,14 @@ def test_crops_are_level():
     assert np.abs(crop[..., 0].astype(int) - expected)[inner].max() <= 1
 
 
+def test_large_crops_are_made_in_parts(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8)
+    quad = np.array([(10, 5), (100, 12), (95, 70), (8, 60)], float)
+    whole = level_crop(image, quad, 0.1)
+    monkeypatch.setattr('ocrdistill.rows.CROPPED_AT_ONCE', 7 * whole.shape[1] + 3)
+    assert (level_crop(image, quad, 0.1) == whole).all()
+
+
 def test_crops_repeat_the_border_and_bear_any_quad():
     image = np.full((20, 30, 3), 7, np.uint8)
     beyond = level_crop(image, np.array([(-50, -50), (80, -50), (80, 60), (-50, 60)], float), 0.1)

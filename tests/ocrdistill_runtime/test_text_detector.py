@@ -1,7 +1,9 @@
 """TextDetector on networks whose answers are known, and beside detect.py on the shipped one."""
 
+import copy
 import io
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -224,6 +226,19 @@ def test_threads_share_a_detector(network, white):
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(detector, images))
     assert [[word.as_dict() for word in words] for words in found] == expected
+
+
+def test_copies_and_pickles_find_the_same(network, white):
+    detector = TextDetector(network, size=640, threshold=0.3, max_words=9)
+    expected = [word.as_dict() for word in detector(white)]
+    for other in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))):
+        assert expected and [word.as_dict() for word in other(white)] == expected
+
+
+def test_words_beyond_the_limit_are_told(network, white, caplog):
+    words = len(TextDetector(network, size=640)(white))
+    assert not caplog.records and len(TextDetector(network, size=640, max_words=words - 1)(white)) == words - 1
+    assert 'as many words as max_words' in caplog.text
 
 
 def test_slices_and_turns(network, white):

@@ -13,6 +13,7 @@ import numpy as np
 
 from models.errors import UserError
 from ocrdistill.detector import CROP_MARGIN
+from ocrdistill.files import MAX_SIDES, UNLIMITED
 from ocrdistill.rows import as_detection, corners_of, has_quads, level_crop, upright_crop
 from ocrdistill.whole_files import replacing
 from utils.loading.labels import label_row
@@ -98,9 +99,11 @@ class Writer:
             self._write_crops(image, rows)
 
     def save_image(self, annotated, source) -> None:
-        """Write the annotated copy of an image under its own name; as PNG where that form may lose the colours."""
+        """Write the annotated copy of an image under its own name; as PNG where that form may lose the colours, or
+        holds no image of that size."""
         name = source.name
-        if name.suffix.lower() not in COLOURED or not cv2.haveImageWriter(f'image{name.suffix}'):
+        fits = max(annotated.shape[:2]) <= MAX_SIDES.get(name.suffix.lower(), UNLIMITED)
+        if name.suffix.lower() not in COLOURED or not fits or not cv2.haveImageWriter(f'image{name.suffix}'):
             name = name.with_name(name.name + '.png')
         write_bytes(self._annotated_file(name), _encode(annotated, name.suffix))
 
