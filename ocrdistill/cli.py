@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ocrdistill import __version__
-from ocrdistill.command import end_plainly, silence
+from ocrdistill.command import end_plainly, is_broken_pipe, silence
 from ocrdistill.errors import Unreadable, UserError
 from ocrdistill.files import MAX_SIDES, UNLIMITED
 from ocrdistill.whole_files import replacing
@@ -267,7 +267,9 @@ def say(line: str, stream: IO[str]) -> None:
     """Print a line. Where nobody reads the stream any more, the run goes on without it."""
     try:
         print(line, file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_broken_pipe(error):
+            raise
         silence(stream)
 
 

@@ -40,9 +40,10 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
     except KeyboardInterrupt as error:
         say('interrupted')
         sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
-    except BrokenPipeError:  # the reader of our output (head, less) went away: no complaint of the interpreter at exit
-        silence(sys.stdout)
     except OSError as error:  # a folder that may not be entered, a name that is too long
+        if is_broken_pipe(error):  # the reader of our output (head, less) went away: no complaint at exit
+            silence(sys.stdout)
+            return
         if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
             raise
         if error.filename is None and sys.stdout is not None:
@@ -52,6 +53,12 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
                 silence(sys.stdout)  # if not, what it holds would fail once more
         say(f'error: {"" if error.filename is None else f"{error.filename}: "}{error.strerror}')
         sys.exit(1)
+
+
+def is_broken_pipe(error: OSError) -> bool:
+    """Whether the reader of a stream has gone. Windows says so by another number."""
+    gone = os.name == 'nt' and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or gone
 
 
 def silence(stream: IO[str]) -> None:

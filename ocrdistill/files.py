@@ -37,7 +37,8 @@ def walk(folder: Path) -> list[Path]:
 
     def enter(place: str) -> None:
         status = os.stat(place)
-        key = status.st_dev, status.st_ino
+        # Some drives of Windows number nothing.
+        key = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(place)
         if key in seen:
             return
         seen.add(key)

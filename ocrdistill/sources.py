@@ -48,7 +48,10 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
     if not files:
         why = left_out(rest) or (DRAWN.format(drawn) if drawn else 'it is empty')
         raise UserError(f'no images in {", ".join(map(str, sources))} ({why})')
-    root = os.path.commonpath(roots)
+    try:
+        root = os.path.commonpath(roots)
+    except ValueError as error:  # of two drives of Windows
+        raise UserError(f'the sources have no folder in common ({error})') from None
     absolute = [Path(os.path.abspath(file)) for file in files]
     notes = [left_out(rest), DRAWN.format(drawn) if drawn else '']
     return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, '; '.join(filter(None, notes))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(FileNotFoundError):  # there was none before
             os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
         _flush(temporary, os.O_RDWR)
-        os.replace(temporary, path)
+        _take_place(temporary, path)
         with contextlib.suppress(OSError):  # of systems whose folders cannot be opened
             _flush(path.parent, os.O_RDONLY)  # the name itself must survive a power cut, too
     except OSError as error:
@@ -35,6 +36,17 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    for wait in (0.1, 0.3, 1.0, None):
+        try:
+            os.replace(temporary, path)
+            break
+        except PermissionError:  # on Windows while another program reads the file, such as a virus scanner
+            if wait is None or os.name != 'nt':
+                raise
+            time.sleep(wait)
 
 
 def _flush(path: Path, mode: int) -> None:

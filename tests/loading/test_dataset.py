@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,6 +312,21 @@ def test_a_picture_that_vanishes_is_named_in_one_line(tmp_path, data, workers):
         list(build_loader(dataset, 2, workers))
     assert '\n' not in str(error.value) and 'Traceback' not in str(error.value)
     del error  # it holds this frame, which holds it: such a cycle makes the workers' end slow
+
+
+def test_systems_without_sigchld_load_in_processes(data, monkeypatch):
+    there = {name: value for name, value in vars(signal).items() if name != 'SIGCHLD'}
+    monkeypatch.setattr('utils.loading.loader.signal', types.SimpleNamespace(**there))
+    dataset = TextDataset(data, 'train', 64)
+    assert same(list(build_loader(dataset, 2)), list(build_loader(dataset, 2, workers=1)))
+
+
+def test_a_temporary_folder_with_a_long_name_is_refused(data, monkeypatch):
+    dataset = TextDataset(data, 'train', 64)
+    monkeypatch.setattr('tempfile.tempdir', '/tmp/' + 'x' * 80)
+    build_loader(dataset, 2)
+    with pytest.raises(UserError, match='too long a name: set TMPDIR'):
+        build_loader(dataset, 2, workers=1)
 
 
 def test_a_batch_whose_worker_dies_before_it_is_fetched(data, monkeypatch):

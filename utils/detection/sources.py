@@ -78,7 +78,10 @@ def find_sources(source: str, project: str = '') -> tuple[list[Source], str]:
     if not os.path.isfile(path):  # a list file is read in its own order
         files.sort(key=natural_key)
     there = [file for file in files if os.path.isfile(file)] or files  # a row of a list may name what is gone
-    root = os.path.abspath(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in there])
+    try:
+        root = os.path.abspath(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in there])
+    except ValueError as error:  # of two drives of Windows
+        raise UserError(f'{source}: its files have no folder in common ({error})') from None
     found = [Source(_name_below(root, file), file) for file in dict.fromkeys(files)]
     if len(found) < len(files):
         rest = f'left out: {len(files) - len(found)} of {len(files)} rows, which name a file again'

@@ -1,8 +1,10 @@
 """The loader: a dataset's batches, from processes of their own."""
 
+import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 
@@ -19,6 +21,7 @@ from utils.runtime.words import counted
 # Loading processes are the trainer's own children, whatever Python's default: so they see it die, and end. Those of a
 # server of processes (forkserver) would wait for ever after a kill -9.
 FORK = 'fork' if sys.platform == 'linux' else None
+MAX_TEMPORARY = 75  # bytes of the temporary folder's name: sockets between processes lie in it and take 108 in all
 DEATHS = re.compile('DataLoader worker|Pin memory thread')  # in torch's words for a loading process that died
 
 
@@ -47,7 +50,8 @@ class BatchLoader(DataLoader):
                 raise
             self.close()
             raise WorkerDied(
-                'a process that loads pictures was killed (out of memory?) or crashed; --workers 0 loads without them'
+                'a process that loads pictures was killed (out of memory? in Docker, of /dev/shm: --shm-size) or '
+                'crashed; --workers 0 loads without them'
             ) from None
         except UserError as error:
             # torch wraps a worker's error in its traceback, of which the last line is the message. The frames
@@ -59,7 +63,8 @@ class BatchLoader(DataLoader):
 
     def _from_workers(self):
         batches = super().__iter__()
-        if self.num_workers and threading.current_thread() is threading.main_thread():
+        main = threading.current_thread() is threading.main_thread()
+        if self.num_workers and main and hasattr(signal, 'SIGCHLD'):  # Windows has none
             # torch would report a dead worker from a signal handler, in the middle of anything. Without that the wait
             # for its next batch ends.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -103,6 +108,8 @@ def build_loader(
     """
     if shuffle and dataset.rect:
         raise ValueError('rectangular batches have a fixed order: shuffle must be False')
+    if workers and len(os.fsencode(tempfile.gettempdir())) > MAX_TEMPORARY:
+        raise UserError(f'the temporary folder {tempfile.gettempdir()} has too long a name: set TMPDIR, or --workers 0')
     batches = EpochBatches(len(dataset), batch_size, seed, shuffle, part)
     last = batches.size((len(dataset) - 1) // batch_size)
     if shuffle and last < part[1]:

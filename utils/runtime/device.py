@@ -83,7 +83,7 @@ def keep_freed_memory() -> None:
     By default it gives large ones back to the system, which must clear every page of them anew when the next picture's
     activations ask for memory: on a CPU that can cost more than the convolutions. The process's peak stays the same.
     """
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: Windows has no library without a name
         libc = ctypes.CDLL(None)
         libc.mallopt(ctypes.c_int(-4), ctypes.c_int(0))  # M_MMAP_MAX: no block is mapped by itself
         libc.mallopt(ctypes.c_int(-1), ctypes.c_int(2**31 - 1))  # M_TRIM_THRESHOLD: the heap does not shrink

@@ -36,7 +36,7 @@ def restarted() -> bool:
 
 def start(device: torch.device) -> None:
     """Meet the other processes; all but the first fall silent. Raises UserError."""
-    if not requested() or dist.is_initialized():
+    if not requested() or started():
         return
     if device.type == 'cuda':
         torch.cuda.set_device(device)
@@ -52,20 +52,25 @@ def start(device: torch.device) -> None:
         sys.stdout = open(os.devnull, 'w', errors='backslashreplace')  # noqa: SIM115  until the process ends
 
 
+def started() -> bool:
+    """Whether this process has met others; some builds of PyTorch know no others."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def stop() -> None:
     """Part from the other processes."""
-    if dist.is_initialized():
+    if started():
         dist.destroy_process_group()
 
 
 def rank() -> int:
     """The number of this process among those that train together, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if started() else 0
 
 
 def world() -> int:
     """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if started() else 1
 
 
 def part() -> tuple[int, int]:
