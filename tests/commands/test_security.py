@@ -156,7 +156,7 @@ def png_of(width: int, height: int) -> bytes:
 def test_pictures_of_gigapixels(tmp_path, content):
     file = tmp_path / ('a.png' if content[:1] == b'\x89' else 'a.ppm')
     file.write_bytes(content)
-    with pytest.raises(Unreadable, match='3600000000 pixels'):
+    with pytest.raises(Unreadable, match='more than 179 million pixels'):
         read_image(file)
     with pytest.raises(UserError, match='cannot be read'):
         load_image(file)
