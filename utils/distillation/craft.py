@@ -138,7 +138,8 @@ class CraftDetector:
 
     def words(self, file: Path) -> Words:
         """The words of a picture, all that the maps show; those with a score over WORD are CRAFT's own answer."""
-        return self.words_in(self.maps(file), probe_image(file))
+        size = probe_image(file)  # first: it says so where the picture cannot be read
+        return self.words_in(self.maps(file), size)
 
     def words_in(self, maps: np.ndarray, size: tuple[int, int]) -> Words:
         """The same of the maps of a picture of size (width, height)."""
