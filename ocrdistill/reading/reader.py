@@ -56,7 +56,7 @@ class TextReader:
         read = self._read(crops)
         if not self.both_ways:
             return [_with_text(word, *text) for word, text in zip(words, read, strict=True)]
-        turned = self._read([np.rot90(crop, 2) for crop in crops])
+        turned = self._read([np.ascontiguousarray(np.rot90(crop, 2)) for crop in crops])
         found = [
             _with_text(word, *text) if text[1] >= other[1] else _with_text(_turned(word), *other)
             for word, text, other in zip(words, read, turned, strict=True)

@@ -60,7 +60,7 @@ class DetectOptions(Options):
         max=0.9,
     )
     rotate: bool = option(
-        False, 'find text that is turned by 90, 180 or 270 degrees too: look at each image in four turns'
+        False, 'find text that is turned by 90, 180 or 270 degrees too: look at each image on its side as well'
     )
     multiscale: bool = option(
         False,
