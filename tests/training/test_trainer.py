@@ -16,6 +16,7 @@ from utils.loading.batches import Batch
 from utils.training import prefetch
 from utils.training.ema import ModelEMA
 from utils.training.log import epoch_line
+from utils.training.loop import ModelAndCriterion
 from utils.training.nonfinite import StepGuard, StepResult
 from utils.training.schedule import Schedule
 from utils.training.state import Progress
@@ -115,6 +116,17 @@ def test_progress_by_hand():
     progress.add({'box': torch.tensor(5.0)}, {'box': 0.5}, 2, 2)
     progress.sum_up()
     assert progress.means() == {'train/box': 3, 'weighted/box': 1.5}
+
+
+def test_only_whole_batches_run_translated(monkeypatch):
+    """torch.compile would translate an epoch's last, smaller batch for longer than an epoch may take."""
+    monkeypatch.setattr(torch, 'compile', lambda model: f'{model}, translated')
+    both = ModelAndCriterion('network', lambda network, images, batch: network, translate=True)
+    epoch = [both(torch.zeros(size, 3, 8, 8), None) for size in (4, 4, 2)]
+    assert epoch == ['network, translated', 'network, translated', 'network']
+    assert [both(torch.zeros(size, 3, 8, 8), None) for size in (4, 2)] == ['network, translated', 'network']
+    plain = ModelAndCriterion('network', lambda network, images, batch: network, translate=False)
+    assert plain(torch.zeros(4, 3, 8, 8), None) == 'network'
 
 
 def test_a_step_that_is_not_finite_leaves_nothing_behind(tmp_path):

@@ -33,14 +33,23 @@ RESTARTS = 3  # of loading processes that die, in an epoch or its validation
 
 
 class ModelAndCriterion(nn.Module):
-    """Both as one module: what processes exchange gradients of, adapters included."""
+    """Both as one module: what processes exchange gradients of, adapters included.
 
-    def __init__(self, model: DetectionModel, criterion: DetectionCriterion):
+    Args:
+        translate: have torch.compile translate the network. The last batch of an epoch, if it is smaller, is not worth
+            a second translation: it runs as it is.
+    """
+
+    def __init__(self, model: DetectionModel, criterion: DetectionCriterion, translate: bool):
         super().__init__()
         self.model, self.criterion = model, criterion
+        self.translated = torch.compile(model) if translate else model  # the same weights
+        self.largest = 0  # batch so far
 
     def forward(self, images: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-        return self.criterion(self.model, images, batch)
+        self.largest = max(self.largest, len(images))
+        network = self.translated if len(images) == self.largest else self.model
+        return self.criterion(network, images, batch)
 
 
 class Trainer:
@@ -85,8 +94,7 @@ class Trainer:
         self.clipped = [p for p in (list(model.parameters()), list(criterion.parameters())) if p]
         self.score_names = SCORES + QUAD_SCORES if model.quads else SCORES
         self.frozen = freeze(model, options['freeze'])
-        network = torch.compile(model) if options.get('compile') else model  # the same weights
-        self.forward = distributed.wrap(ModelAndCriterion(network, criterion))
+        self.forward = distributed.wrap(ModelAndCriterion(model, criterion, bool(options.get('compile'))))
         self.stop, self.saved_at = StopRequest(), time.monotonic()
         (folder / 'weights').mkdir(exist_ok=True)
 
