@@ -35,7 +35,7 @@ def parse_options() -> CompareOptions:
 def main() -> None:
     options = parse_options()
     from utils.comparison.comparison import Comparison
-    from utils.comparison.plan import plan
+    from utils.comparison.rows import add_rows
     from utils.loading.config import load_data_config
     from utils.loading.listing import list_images
     from utils.runtime.device import find_device
@@ -47,7 +47,7 @@ def main() -> None:
         for split in dict.fromkeys(('train', 'val', options.task)):
             list_images(data, split)
     comparison = Comparison(options, data)
-    plan(comparison)
+    add_rows(comparison)
     comparison.refuse_other_settings()
     if options.table:
         comparison.write_table()

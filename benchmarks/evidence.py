@@ -31,7 +31,7 @@ class EvidenceOptions(Options):
 def main() -> None:
     options = parse(EvidenceOptions, __doc__)
     from utils.comparison.evidence import Evidence
-    from utils.comparison.rows import read_plan
+    from utils.comparison.plan import read_plan
     from utils.runtime.run_folder import make_folder, sole_writer
 
     evidence = Evidence(read_plan(options.plan), options.jobs)

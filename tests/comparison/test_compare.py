@@ -24,7 +24,7 @@ from models.yolo import DetectionModel
 from tests.support import ROOT, small_cfg
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, seed_list, training_flags
-from utils.comparison.plan import choose, plan, read_choice
+from utils.comparison.rows import add_rows, choose, read_choice
 from utils.comparison.runner import Runner, last_error, threads_of
 from utils.comparison.runs import Job, unlike
 from utils.comparison.settings import RATES, SCHEDULE, fingerprint, first_difference
@@ -120,7 +120,7 @@ def test_training_flags_are_handed_on():
 def planned(flags: list[str]) -> Comparison:
     options = parse(CompareOptions, None, flags)
     comparison = Comparison(options, load_data_config(options.data))
-    plan(comparison)
+    add_rows(comparison)
     return comparison
 
 

@@ -12,7 +12,7 @@ from tests.support import ROOT, run_here, small_cfg
 from utils.comparison.evidence import Evidence
 from utils.comparison.gains import Point, control_of, curves, series_of, tables
 from utils.comparison.ledger import COLUMNS, SCORES, read_ledger, write_ledger
-from utils.comparison.rows import read_plan
+from utils.comparison.plan import read_plan
 from utils.runtime.run_folder import write_json
 
 # --- tables and curves of a made csv ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from models.errors import UserError
 from utils.comparison.jobs import training_job
 from utils.comparison.ledger import SCORES, read_ledger, write_ledger
-from utils.comparison.rows import Plan, Row, Step
+from utils.comparison.plan import Plan, Row, Step
 from utils.comparison.runner import Runner, threads_of
 from utils.comparison.runs import Entry, Job, Run, column, read_json, unlike
 from utils.comparison.settings import processor, settings_of

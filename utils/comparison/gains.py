@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from models.errors import UserError
-from utils.comparison.rows import CONTROL
+from utils.comparison.plan import CONTROL
 from utils.comparison.statistics import COMPARED, METRICS
 from utils.comparison.table import difference_cell, markdown, mean_cell, summarise
 from utils.runtime.words import counted

@@ -1,182 +1,176 @@
-"""The yaml of a plan: rows with flags of their own, and the steps in which they are run. Its keys are explained in
-docs/evidence/README.md."""
+"""The rows of a comparison: control, baselines, recipes and teachers, each checked before anything runs."""
 
 import contextlib
-import io
-import json
-import shlex
 from dataclasses import dataclass
-from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
+from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
 from models.errors import UserError
 from models.yamls import read_yaml
-from utils.comparison.ledger import KINDS
-from utils.comparison.settings import AGREED, RATES, SCHEDULE
-from utils.distillation.recipe import read_recipe
-from utils.loading.config import load_data_config
-from utils.runtime.hyp import DEFAULTS, check_keys, hyp_of
-from utils.runtime.options import MAX_SIDE, parse
-from utils.training.options import DistillOptions, TrainOptions
+from models.yolo import DetectionModel
+from utils.comparison.comparison import Comparison
+from utils.comparison.options import CompareOptions, method_flags
+from utils.distillation.craft import MapCache
+from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
+from utils.distillation.models import (
+    build_student,
+    load_teacher,
+    refuse_frozen,
+    require_maps,
+    require_teacher,
+    take_own_yaml,
+)
+from utils.distillation.recipe import Recipe, read_recipe
+from utils.loading.listing import list_images, new_images
+from utils.runtime.run_folder import write_yaml
+from utils.training.options import DEFAULT_RECIPE
 
-KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
-ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
-STEP_KEYS = ('question', 'rows', 'seeds')
-ALL = 'all'  # kinds
-CONTROL = 'control'  # the method of the rows that others are compared with; other controls, such as one with another
-# learning rate, are rows of kind control with a method of their own
-START = 'the start'
-VARIED = {'epochs', 'seed', 'data'}  # options in which rows of a comparison may differ
-MULTIPLE = 32  # of pixels, that networks take
+CONTROL = 'control'
 
 
 @dataclass(frozen=True)
-class Row:
-    """What is trained with some seeds.
-
-    Attributes:
-        label: its name in the plan.
-        kind: 'control', 'recipe' or 'teacher'.
-        comparison: rows of one may be compared.
-        method: what it does, under one name for all lengths and numbers of labels.
-        flags: of train.py, of a recipe of distill.py; those that all runs and its kind have come first.
-        options: what they mean.
-        ms: milliseconds that a crop is expected to take; 0: not known.
-    """
+class Choice:
+    """An entry of --recipes: a recipe's file, and methods in place of its own."""
 
     label: str
-    kind: str
-    comparison: str
-    method: str
-    flags: list[str]
-    options: TrainOptions | DistillOptions
-    ms: float
+    file: str = DEFAULT_RECIPE
+    methods: str | None = None
 
-    @cached_property
-    def settings(self) -> str:
-        """A digest of what the plan says of it, but the seed: it tells a row from what it was before a change. Weights
-        are told by their names, not by their content."""
-        options = self.options
-        content: dict[str, Any] = {RATES: SCHEDULE, 'kind': self.kind, 'start': _start(self)}
-        # What is at its default is left out: later versions may have more options.
-        content |= {
-            name: getattr(options, name) for name, default in AGREED.items() if getattr(options, name) != default
-        }
-        content |= {name: value for name, value in hyp_of(options).items() if value != DEFAULTS[name]}
-        data = read_yaml(options.data)
-        content['data'] = {name: value for name, value in data.items() if name not in ('path', 'prepare')}
-        if isinstance(options, DistillOptions):
-            recipe = read_recipe(options.recipe, options.methods, options).as_dict()
-            content['recipe'] = {name: value for name, value in recipe.items() if value not in (None, '')}
-            content['unlabelled'] = options.unlabelled
-        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    @property
+    def flags(self) -> list[str]:
+        """As distill.py takes them."""
+        return ['--methods', self.methods] if self.methods else ['--recipe', self.file]
 
 
-@dataclass(frozen=True)
-class Step:
-    """Rows that are run with the same seeds, seed by seed, and the question that they answer."""
-
-    question: str
-    rows: list[str]
-    seeds: list[int]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A plan as its yaml has it; sizes: longer sides in pixels at which every network is evaluated."""
-
-    file: Path
-    sizes: list[int]
-    rows: dict[str, Row]
-    steps: list[Step]
-
-
-def read_plan(file: Path) -> Plan:
-    """Read a plan. Raises UserError: no such file, an unknown key, row or flag, a value of the wrong form."""
-    content = _mapping(read_yaml(file), KEYS, str(file))
-    if missing := [name for name in ('sizes', 'comparison', 'rows', 'steps') if not content.get(name)]:
-        raise UserError(f'{file}: {missing[0]} is missing or empty')
-    flags = _mapping(content.get('flags') or {}, (ALL, *KINDS), f'{file}: flags')
-    ms = _mapping(content.get('ms') or {}, KINDS, f'{file}: ms')
-    rows = {}
-    for label, row in _mapping(content['rows'], None, f'{file}: rows').items():
-        rows[label] = _read_row(label, row, flags, ms, str(content['comparison']), file)
-    _refuse_unlike(list(rows.values()), file)
-    steps = [_read_step(step, rows, f'{file}: step {number}') for number, step in enumerate(content['steps'], 1)]
-    sizes = content['sizes']
-    if not _numbers(sizes) or not all(MULTIPLE <= size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes):
-        raise UserError(f'{file}: sizes is {sizes!r}, expected a list of pixels, multiples of {MULTIPLE}')
-    return Plan(file, sorted(content['sizes']), rows, steps)
+def add_rows(comparison: Comparison) -> None:
+    """Add the rows. Raises UserError where an entry is wrong, or there would be no fair control."""
+    options = comparison.options
+    names = [name.strip() for name in options.recipes.split(',') if name.strip()]
+    if CONTROL not in names:
+        print('--recipes: the control is added')
+        names.insert(0, CONTROL)
+    choices = [choose(name) for name in names if name != CONTROL]
+    baselines = {f'yolov5{size}': f'models/yolov5{size}.yaml' for size in options.baselines}
+    labels = [name for name in names if name == CONTROL] + [*baselines, *(choice.label for choice in choices)]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f'--recipes: {twice[0]} stands there twice')
+    recipes = [read_choice(choice, options) for choice in choices]
+    for recipe in recipes if options.table else []:
+        if not Path(recipe.teacher_weights).is_file():  # deleted since: of the size that it had
+            recipe.teacher = comparison.saved.get('teacher_yamls', {}).get(recipe.teacher_weights, recipe.teacher)
+    add_control(comparison, recipes)
+    for label, cfg in baselines.items():
+        comparison.add(label, 'baseline', ['--cfg', cfg], cfg=cfg, weights='')
+    for choice, recipe in zip(choices, recipes, strict=True):
+        add_recipe(comparison, choice, recipe)
 
 
-def _read_row(label: str, row: Any, flags: dict, ms: dict, comparison: str, file: Path) -> Row:
-    place = f'{file}: row {label}'
-    kind = _mapping(row, ROW_KEYS, place).get('kind')
-    if kind not in KINDS:
-        raise UserError(f'{place}: kind is {kind!r}, expected one of {", ".join(KINDS)}')
-    given = [str(text or '') for text in (flags.get(ALL), flags.get(kind), row.get('flags'))]
-    words = [word for text in given for word in shlex.split(text)]
+def choose(name: str) -> Choice:
+    """'xn_maskdiff', 'my.yaml' or 'mask+pfi=5' -> what it stands for."""
+    if Path(name).is_file() or name.endswith(('.yaml', '.yml')):
+        return Choice(Path(name).stem, name)
+    if Path(f'recipes/{name}.yaml').is_file():
+        return Choice(name, f'recipes/{name}.yaml')
+    return Choice(name, methods=name.replace('+', ','))
+
+
+def read_choice(choice: Choice, options: CompareOptions) -> Recipe:
+    """The recipe of an entry. Raises UserError, also where its teacher is not there, unless a table is all we want."""
     try:
-        with contextlib.redirect_stderr(io.StringIO()) as said:
-            options = parse(DistillOptions if kind == 'recipe' else TrainOptions, None, words)
-    except SystemExit:
-        raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
-    load_data_config(options.data)  # a mistake must not show hours later
-    if options.batch_size == -1:
-        raise UserError(f'{place}: --batch-size -1 goes by the free memory, so that rows could differ: name a number')
-    if not options.noval and 0 < options.patience < options.epochs:
-        raise UserError(f'{place} could stop early, and rows of one length would differ: give --noval or --patience 0')
-    if isinstance(options, DistillOptions):
-        read_recipe(options.recipe, options.methods, options)
-    method = row.get('method') or ('control' if kind == 'control' else label)
-    return Row(label, kind, row.get('comparison') or comparison, method, words, options, float(ms.get(kind) or 0))
+        recipe = read_recipe(choice.file, choice.methods, options)
+    except UserError as error:
+        if not choice.methods:
+            raise
+        name = choice.label
+        raise UserError(f'--recipes: {name} is no name in recipes/ and no file, and as methods: {error}') from None
+    if not options.table:
+        require_teacher(recipe, options.data)
+    take_own_yaml(recipe, options)  # for a table too: it looks for runs of this very teacher
+    return recipe
 
 
-def _refuse_unlike(rows: list[Row], file: Path) -> None:
-    """Raise a UserError where a recipe's options are not those of the control that it is compared with."""
-    controls = {row.comparison: row for row in reversed(rows) if row.method == CONTROL}
-    for row in rows:
-        control = controls.get(row.comparison)
-        if control is None or row.kind == 'teacher' or (row.kind == 'control' and row.method != CONTROL):
-            continue
-        for name in (START, *sorted(AGREED.keys() - VARIED)):
-            values = [_start(each) if name == START else getattr(each.options, name) for each in (control, row)]
-            if values[0] != values[1]:
-                raise UserError(f'{file}: {name} is {values[0]!r} in {control.label} and {values[1]!r} in {row.label}')
-        if hyp_of(control.options) != hyp_of(row.options):
-            raise UserError(f'{file}: {control.label} and {row.label} have other hyperparameters (--hyp, --lr0)')
+def add_control(comparison: Comparison, recipes: list[Recipe]) -> None:
+    """Add the control, which starts as the recipes' student does (the default recipe's where there are none)."""
+    options = comparison.options
+    student, weights = common_student(recipes or [read_recipe(DEFAULT_RECIPE, None, options)])
+    if weights:
+        if not options.table or Path(weights).is_file():
+            check_network(student, weights, comparison.data.nc, options.quads)
+        comparison.add(CONTROL, 'control', ['--weights', weights], cfg='', weights=weights)
+        return
+    teachers = list(dict.fromkeys(recipe.teacher_weights for recipe in recipes))
+    cfg = take_anchors(student, teachers, comparison.folder, comparison.data.nc)
+    comparison.add(CONTROL, 'control', ['--cfg', cfg], cfg=cfg, weights='')
 
 
-def _start(row: Row) -> str:
-    """The weights that the student begins with."""
-    options = row.options
-    if isinstance(options, DistillOptions):
-        weights = read_recipe(options.recipe, options.methods, options).student_weights
-    else:
-        weights = options.weights
-    return Path(weights).as_posix() if weights else ''
+def common_student(recipes: list[Recipe]) -> tuple[str, str]:
+    """(model yaml, weights) of the student that all recipes have. Raises UserError where they have several."""
+    for field, flag in (('student', '--cfg_student'), ('student_weights', '--student_weights')):
+        found = list(dict.fromkeys(getattr(recipe, field) for recipe in recipes))
+        if len(found) > 1:
+            raise UserError(f'the recipes have different students, {found[0]!r} and {found[1]!r}: choose with {flag}')
+    return recipes[0].student, recipes[0].student_weights
 
 
-def _read_step(step: Any, rows: dict[str, Row], place: str) -> Step:
-    named, seeds = (_mapping(step, STEP_KEYS, place).get(name) for name in ('rows', 'seeds'))
-    if not named or not isinstance(named, list) or not _numbers(seeds):
-        raise UserError(f'{place}: rows and seeds must be lists of names and of numbers')
-    if unknown := [label for label in named if label not in rows]:
-        raise UserError(f'{place} names the row {unknown[0]!r}, which is not in rows')
-    return Step(str(step.get('question', '')), named, seeds)
+def check_network(student: str, weights: str, nc: int, quads: bool) -> None:
+    """Raise a UserError where train.py --weights would build another network than the student's yaml."""
+    checkpoint = read_checkpoint(weights)
+    quads = quads or has_quads(checkpoint)
+    cfgs = (student, checkpoint.yaml or student)
+    states = [DetectionModel(cfg, nc=nc, quads=quads or None).state_dict() for cfg in cfgs]
+    first, second = ({key: value.shape for key, value in state.items()} for state in states)
+    if first != second:
+        raise UserError(f'{weights} is of another network than the student {student}: give its --cfg_student')
 
 
-def _mapping(value: Any, known: tuple[str, ...] | None, place: str) -> dict:
-    """The value, which must be a mapping of known keys. Raises UserError."""
-    if not isinstance(value, dict):
-        raise UserError(f'{place} is {value!r}, expected rows of the form "name: value"')
-    if known is not None:
-        check_keys(value, known, place)
-    return value
+def take_anchors(student: str, teachers: list[str], folder: Path, nc: int) -> str:
+    """The student's yaml, or one with the teachers' anchors in the folder, where these are others.
+
+    Raises:
+        UserError: the teachers have different anchors.
+    """
+    file = folder / 'student.yaml'
+    if not all(Path(teacher).is_file() for teacher in teachers):  # --table alone gets here without them
+        return str(file) if file.is_file() else student
+    own = DetectionModel(student, nc=nc).yaml['anchors']
+    found = [anchors_of(read_checkpoint(teacher)) or own for teacher in teachers]
+    for teacher, anchors in zip(teachers, found, strict=True):
+        if not same_anchors(anchors, found[0]):
+            raise UserError(f'{teachers[0]} and {teacher} have different anchors: one control cannot stand for both')
+    if not found or same_anchors(found[0], own):
+        return student
+    write_yaml(file, read_yaml(student) | {'anchors': found[0]})
+    print(f"the control takes the teacher's anchors, as the students do: {file}")
+    return str(file)
 
 
-def _numbers(value: Any) -> bool:
-    """Whether a value is a list of whole numbers from 0, one at least."""
-    return isinstance(value, list) and bool(value) and all(type(each) is int and each >= 0 for each in value)
+def add_recipe(comparison: Comparison, choice: Choice, recipe: Recipe) -> None:
+    """Add a recipe's row and its teacher. Raises UserError where distill.py would refuse it."""
+    options = comparison.options
+    size = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz, options.crop)
+    if not options.table:
+        try_recipe(comparison, choice.label, recipe, size)
+    more = {'teacher_imgsz': size, 'unlabelled': options.unlabelled}
+    flags = choice.flags + method_flags(options)
+    comparison.add(choice.label, 'recipe', flags, recipe_content=recipe.as_dict(), **more)
+    comparison.add_teacher(recipe.teacher, recipe.teacher_weights, size)
+
+
+def try_recipe(comparison: Comparison, label: str, recipe: Recipe, teacher_imgsz: int | None) -> None:
+    """Build what distill.py would, to raise its UserError now and not after hours of the control."""
+    options, data = comparison.options, comparison.data
+    try:
+        with contextlib.redirect_stdout(None):
+            teacher = load_teacher(recipe, data.names)
+            student = build_student(recipe, teacher, data.nc, quads=options.quads)
+            labelled = 0.5 if options.unlabelled else 1.0  # whatever is less than all
+            settings = DistillerSettings(comparison.hyp, options.imgsz, teacher_imgsz=teacher_imgsz, labelled=labelled)
+            Distiller(student, freeze_teacher(teacher), recipe, settings)
+            refuse_frozen(recipe, options.freeze)
+            if recipe.needs_maps:
+                more = new_images(Path(options.unlabelled), data)[0] if options.unlabelled else []
+                files = [file for file in list_images(data, 'train') + more if file.is_file()]
+                if not any(map(MapCache(options.maps).has, files)):  # broken pictures never have any
+                    require_maps(files, options)
+    except UserError as error:
+        raise UserError(f'{label}: {error}') from None
