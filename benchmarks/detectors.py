@@ -7,8 +7,8 @@ process, one detector after the other, with the same number of threads. The time
 --timed pictures with decoding, after a warm-up. The other pictures count for hmean alone; CRAFT, which is slow, takes
 its maps of them from --craft-cache where it has them (python teacher/craft.py makes them). Parameters are counted with
 batch normalisation folded in. The interval is that of the paired bootstrap over pictures (95 %). RapidOCR's detector
-finds lines, not words: hmean counts them as they are. pip install '.[read]' brings RapidOCR; docs/labelling.md says how
-to get CRAFT's weights.
+finds lines, not words: hmean counts them as they are. benchmarks/runtime.py says how to install RapidOCR beside this
+project's OpenCV, docs/labelling.md how to get CRAFT's weights.
 """
 
 import argparse

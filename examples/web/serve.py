@@ -38,7 +38,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 DIST = HERE / 'node_modules/onnxruntime-web/dist'
 RUNTIME = ('ort.wasm.min.mjs', 'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm')
-PAGE = ('index.html', 'page.js', 'detector.js', 'sw.js')
+PAGE = ('index.html', 'page.js', 'detector.js', 'example.jpg', 'sw.js')
 
 
 def sizes(model: Path | None) -> str:
