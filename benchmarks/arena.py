@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import statistics
+import sys
 import time
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -38,7 +39,7 @@ def peak_memory() -> float:
     status = Path('/proc/self/status')
     if status.exists():  # rusage would count what the parent held when it started this process
         return int(re.search(r'VmHWM:\s+(\d+)', status.read_text())[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGA if sys.platform == 'darwin' else 1024)
 
 
 def _serve(pipe: Connection, name: str, settings, options: dict) -> None:
@@ -65,8 +66,10 @@ def _serve(pipe: Connection, name: str, settings, options: dict) -> None:
             wait()
             pipe.send((time.perf_counter() - start, found, memory()))
     except Exception as error:
-        pipe.send(error if isinstance(error, UserError) else UserError(f'{name} {options}: {error!r}'))
-        raise
+        expected = isinstance(error, UserError)
+        pipe.send(error if expected else UserError(f'{name} {options}: {error!r}'))
+        if not expected:
+            raise
 
 
 class Contestant:

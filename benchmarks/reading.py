@@ -14,7 +14,6 @@ EASYOCR_MODULE_PATH=MODULES.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -214,6 +213,7 @@ def main() -> None:
 
     from utils.loading.config import load_data_config
     from utils.loading.listing import list_images
+    from utils.runtime.run_folder import make_folder, write_json
 
     files = list_images(load_data_config(options.data), options.task)[: options.limit]
     makers = {
@@ -221,14 +221,16 @@ def main() -> None:
         'rapidocr': rapidocr,
         'easyocr': easyocr,
     }
+    if options.out:
+        make_folder(options.out.parent)
     results = {}
     print('| program | precision | recall | hmean | ms a picture |\n|---|---|---|---|---|')
     for name in options.programs:  # a row when it is known: EasyOCR takes seconds a picture
         row = results[name] = measure(makers[name](), files, name)
         scores = ' | '.join(f'{row[key]:.3f}' for key in ('precision', 'recall', 'hmean'))
         print(f'| {name} | {scores} | {row["milliseconds"]:.0f} |', flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
+        if options.out:
+            write_json(options.out, results)
 
 
 if __name__ == '__main__':

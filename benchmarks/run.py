@@ -11,7 +11,6 @@ table and bench.json lie in the output folder.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from models.errors import UserError  # noqa: E402
 from utils.runtime.cli import positive, run_command  # noqa: E402
-from utils.runtime.run_folder import make_folder, write_bytes  # noqa: E402
+from utils.runtime.run_folder import make_folder, write_json, write_text  # noqa: E402
 
 COLD_STARTS = 4
 CPU_BATCH, GPU_BATCH = 8, 64
@@ -119,7 +118,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument('--only', default='', metavar='WORDS', help='stages whose title holds one of these, a|b|c')
     parser.add_argument('--data', metavar='YAML', help='(data/ICDAR.yaml if prepared, else rendered pictures)')
     parser.add_argument(
-        '--weights', default='teacher/demo/yolov5n.pt', metavar='PT', help='for detection (%(default)s)'
+        '--weights',
+        default='teacher/demo/yolov5n.pt',
+        metavar='PT',
+        help='for validation and detection, without quads (%(default)s)',
     )
     parser.add_argument('--device', default='', help="'cpu' or the number of a GPU (default: a GPU if there is one)")
     parser.add_argument('--imgsz', type=positive, default=640, metavar='PX', help='longer side, pixels (%(default)s)')
@@ -159,10 +161,13 @@ def make_settings(options: argparse.Namespace):
     import os
 
     from benchmarks.contests import Settings
+    from models.checkpoint import has_quads, read_checkpoint
     from utils.loading.config import load_data_config
     from utils.loading.listing import list_images
     from utils.runtime.device import select_device
 
+    if has_quads(read_checkpoint(options.weights)):
+        raise UserError(f'--weights {options.weights}: it predicts quads, which the plain versions do not know')
     device = select_device(options.device)
     gpu = device.type == 'cuda'
     data, batch = choose_data(options.data), options.batch_size or (GPU_BATCH if gpu else CPU_BATCH)
@@ -309,12 +314,18 @@ def main() -> None:
         start = time.perf_counter()
         report['stages'].append(measure(stage, settings, options.rounds or stage.rounds))
         print(f'{stage.title}: measured in {time.perf_counter() - start:.0f} s', flush=True)
+        write_report(report, options.out)  # what has been measured stays if a later stage fails
     if cold_start:
         report['cold_start'] = measure_cold_start(settings)
-    write_bytes(options.out / 'bench.json', json.dumps(report, indent=1).encode())
+    print(f'\n{write_report(report, options.out)}\n{options.out / "bench.json"}')
+
+
+def write_report(report: dict, folder: Path) -> str:
+    """bench.json and bench.md; returns the latter's text."""
     text = describe(report)
-    write_bytes(options.out / 'bench.md', text.encode())
-    print(f'\n{text}\n{options.out / "bench.json"}')
+    write_json(folder / 'bench.json', report)
+    write_text(folder / 'bench.md', text)
+    return text
 
 
 if __name__ == '__main__':

@@ -133,6 +133,8 @@ def main() -> None:
     parser.add_argument('--starts', type=positive, default=3, metavar='N', help='processes of each program (default 3)')
     parser.add_argument('--repeats', type=positive, default=20, metavar='N', help='warm calls of each (default 20)')
     options = parser.parse_args()
+    if options.keep and not options.int8:
+        parser.error('--keep goes with --int8')
     options.image = options.image.resolve()
     import_onnxruntime()
 

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py
 
 Runs train.py with the same global batch in 1 and in N processes (torchrun, gloo), and prints seconds of an epoch (the
-median after the first), the ratio, and the bytes of gradients that a step exchanges.
+median without the first and the last), the ratio, and the bytes of gradients that a step exchanges.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def epoch_seconds(options: argparse.Namespace, data: Path, processes: int) -> float:
-    """Median over the epochs after the first."""
+    """Median over the epochs but the first and the last."""
     launch = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}'] if processes > 1 else []
     flags = ['--cfg', options.cfg, '--data', data, '--imgsz', options.imgsz, '--batch-size', options.batch_size]
     flags += ['--epochs', options.epochs, '--workers', 0, '--device', 'cpu', '--noval', '--noplots']
@@ -50,7 +50,7 @@ def epoch_seconds(options: argparse.Namespace, data: Path, processes: int) -> fl
         env=os.environ | {'OMP_NUM_THREADS': '1'},
         check=True,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     with open(data.parent / f'run{processes}/results.csv', newline='') as file:
         rows = list(csv.DictReader(file))

@@ -26,7 +26,8 @@ def build_image():
     image, boxes = np.zeros((ROWS * height, COLUMNS * width, 3), np.uint8), []
     for number in range(ROWS * COLUMNS):
         x, y = number % COLUMNS * width, number // COLUMNS * height
-        image[y : y + height, x : x + width], words, _ = render_image(SEED, 'test', number, SIZE)
+        rendered, words, _ = render_image(SEED, 'test', number, SIZE)
+        image[y : y + height, x : x + width] = rendered[..., ::-1]  # it is BGR
         quads = (word.quad + (x, y) for word in words if word.legible)
         boxes += [(*quad.min(0), *quad.max(0)) for quad in quads]
     return image, np.array(boxes)

@@ -50,9 +50,11 @@ def start(folder: Path, run: Path) -> subprocess.Popen:
 
 
 def look_at(process: subprocess.Popen) -> dict[str, float]:
-    """Memory in MB, threads and open files of a living process, from /proc."""
+    """Memory in MB, threads and open files of a process, from /proc; nothing of one that has ended."""
     place = Path('/proc') / str(process.pid)
     rows = dict(line.split(':', 1) for line in (place / 'status').read_text().splitlines())
+    if 'VmRSS' not in rows:
+        return {}
     found = {}
     for column, key in COLUMNS.items():
         number = int(rows[key].split()[0]) if key else len(list((place / 'fd').iterdir()))
@@ -70,7 +72,8 @@ def table(notes: list[dict], minutes: float) -> str:
     lines = ['| minutes | kills | ' + ' | '.join(COLUMNS) + ' |', '|---' * (2 + len(COLUMNS)) + '|']
     for quarter in range(4):
         low, high = minutes * quarter / 4, minutes * (quarter + 1) / 4
-        mine = [note for note in notes if low <= note['minute'] < high]
+        # The last process may be killed after the last minute.
+        mine = [note for note in notes if low <= note['minute'] and (note['minute'] < high or quarter == 3)]
         if mine:
             cells = [f'{statistics.median(note[column] for note in mine):.0f}' for column in COLUMNS]
             lines.append(f'| {low:.0f} to {high:.0f} | {len(mine)} | ' + ' | '.join(cells) + ' |')
@@ -90,7 +93,8 @@ def soak(folder: Path, minutes: float, chance: random.Random) -> tuple[list[dict
         try:
             process.wait(chance.uniform(0, 1.2 * seconds))
         except subprocess.TimeoutExpired:
-            notes.append(look_at(process) | {'minute': (time.monotonic() - begin) / 60})
+            seen = look_at(process)
+            notes += [seen | {'minute': (time.monotonic() - begin) / 60}] if seen else []  # else it has just ended
             process.kill()
             process.wait()
             continue

@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from benchmarks.contests import new_model  # noqa: E402
 from models.layers import Conv  # noqa: E402
@@ -46,10 +47,10 @@ def random_images(device: torch.device, batch: int, size: tuple[int, int], dtype
     return torch.rand(batch, 3, *size, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def step_of(device: torch.device, size: str = 'n'):
+def step_of(device: torch.device, size: str = 'n', batch: int = BATCH, shape: tuple[int, int] = (IMGSZ, IMGSZ)):
     """(forward and backward of a student, its model)."""
     model = new_model(size, device).to(memory_format=torch.channels_last).train()
-    images = random_images(device, BATCH, (IMGSZ, IMGSZ), network_dtype(device, True))
+    images = random_images(device, batch, shape, network_dtype(device, True))
 
     def step(run=model) -> None:
         with autocast(device):
@@ -93,6 +94,30 @@ def statistics_that_stand_still(device: torch.device) -> None:
         found['--freeze-bn --compile'] = milliseconds(lambda step=step, fast=fast: step(fast), device)
         text = ', '.join(f'{name} {value / BATCH:.1f} ms' for name, value in found.items())
         print(f'{size.upper()}, forward and backward, a picture: {text}', flush=True)
+
+
+def other_steps(device: torch.device) -> None:
+    """Other batches, pictures that are no squares, and activations that are computed twice instead of kept."""
+    found = {}
+    for batch in (4, BATCH, 16, 32):
+        step, _ = step_of(device, batch=batch)
+        found[f'batch {batch}'] = milliseconds(step, device) / batch
+    step, _ = step_of(device, shape=WIDE)
+    as_squares = IMGSZ * IMGSZ / (WIDE[0] * WIDE[1])
+    found[f'{WIDE[1]} x {WIDE[0]}, for as many pixels'] = milliseconds(step, device) / BATCH * as_squares
+    step, _ = step_of(device)
+    before, Conv.forward = Conv.forward, twice_activated
+    try:
+        found['normalisation and SiLU twice'] = milliseconds(step, device) / BATCH
+    finally:
+        Conv.forward = before
+    text = ', '.join(f'{name} {value:.1f} ms' for name, value in found.items())
+    print(f'N, forward and backward, a picture: {text}', flush=True)
+
+
+def twice_activated(self: Conv, x: Tensor) -> Tensor:
+    """Conv.forward, which keeps the convolution alone for the way back."""
+    return checkpoint(lambda x: self.act(self.bn(x)), self.conv(x), use_reentrant=False)
 
 
 def differences(device: torch.device) -> None:
@@ -179,7 +204,15 @@ class Constant(torch.utils.data.Dataset):
 
 IDEAS = {
     idea.__name__: idea
-    for idea in (allocator, differences, detector, worker_batches, compiled, statistics_that_stand_still)
+    for idea in (
+        allocator,
+        differences,
+        detector,
+        worker_batches,
+        compiled,
+        statistics_that_stand_still,
+        other_steps,
+    )
 }
 
 

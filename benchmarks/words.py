@@ -76,6 +76,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
     import cv2
 
     from utils.evaluation.icdar import match_words
+    from utils.loading.images import load_image
 
     measures, found, curves = [], {name: [] for name in names}, {}
     counted: dict[str, list] = {name: [] for name in names}
@@ -86,7 +87,7 @@ def look(options: argparse.Namespace, names: list[str]) -> Words:
         curves[name] = drawn['axis_recall'], drawn['pr'][0]
         for image, (words, dont_care) in zip(evaluation.images, evaluation.truths, strict=True):
             if number == 0:
-                grey = cv2.imread(image.path, cv2.IMREAD_GRAYSCALE)
+                grey = cv2.cvtColor(load_image(image.path), cv2.COLOR_RGB2GRAY)
                 measures += [measure_word(quad, grey) for quad in words[~dont_care]]
             scores = image.words[:, 4].numpy()
             order = np.argsort(-scores, kind='stable')

@@ -2,8 +2,13 @@
 
 import sys
 
-from ocrdistill import TextDetector
+from ocrdistill import TextDetector, UserError
 
+if len(sys.argv) not in (2, 3):
+    sys.exit(__doc__)
 image, *model = sys.argv[1:]
-for word in TextDetector(*model)(image):
-    print(*word.quad.ravel().tolist(), word.score)
+try:
+    for word in TextDetector(*model)(image):
+        print(*word.quad.ravel().tolist(), word.score)
+except UserError as error:
+    sys.exit(f'error: {error}')

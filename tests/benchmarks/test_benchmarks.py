@@ -184,3 +184,5 @@ def test_command_reports_mistakes(tmp_path):
     result = run_script('benchmarks/run.py', '--data', 'none.yaml', '--out', tmp_path)
     assert result.returncode == 1 and result.stderr == 'error: none.yaml: no such file\n'
     assert run_script('benchmarks/run.py', '--imgsz', 100).returncode == 2
+    result = run_script('benchmarks/run.py', '--weights', 'weights/ocrdistill-n.pt', '--out', tmp_path)
+    assert result.returncode == 1 and 'the plain versions' in result.stderr

@@ -8,6 +8,8 @@ import kotlin.math.max
 import kotlin.math.min
 import kotlin.math.round
 
+private const val MOST = 1000 // words of a picture at most
+
 /** A word. [corners]: x, y of four corners in pixels of the picture, clockwise from where reading begins. */
 class Word(val corners: FloatArray, val score: Float, val category: Int)
 
@@ -107,7 +109,7 @@ fun words(
     // Boxes that overlap by more than 0.8 are one word, however their quads lie.
     found = suppress(found, if (quads) max(overlap, 0.8) else overlap) { a, b -> iou(a.box, b.box) }
     if (quads) found = suppress(found, overlap) { a, b -> quadIou(a.quad, b.quad) }
-    return found.filter { onPicture(it.box, letterbox) }.map { it.toWord(letterbox) }
+    return found.filter { onPicture(it.box, letterbox) }.take(MOST).map { it.toWord(letterbox) }
 }
 
 /** In pixels of the network's input. box: x1, y1, x2, y2; quad: x, y of its corners. */

@@ -49,7 +49,8 @@ final class TextDetector {
         let result = try session.run(withInputs: ["images": images], outputNames: ["boxes"], runOptions: nil)
         guard let boxes = result["boxes"] else { throw TextDetectorError.noOutput }
         let bytes = try boxes.tensorData() as Data
-        let output = bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
+        // The bytes may live only as long as what the session returned.
+        let output = withExtendedLifetime(result) { bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) } }
         return words(
             output: output, classes: classes, quads: quads, letterbox: letterbox,
             threshold: threshold ?? self.threshold)

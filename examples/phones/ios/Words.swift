@@ -2,6 +2,8 @@
 // It does what ../android/Words.kt does, function by function.
 import Foundation
 
+private let most = 1000  // words of a picture at most
+
 /// A word. corners: x, y of four corners in pixels of the picture, clockwise from where reading begins.
 struct Word {
     let corners: [Float]
@@ -55,7 +57,7 @@ func words(
     if quads {
         found = suppress(found, overlap) { quadIou($0.quad, $1.quad) }
     }
-    return found.filter { onPicture($0.box, letterbox) }.map { toWord($0, letterbox) }
+    return found.filter { onPicture($0.box, letterbox) }.prefix(most).map { toWord($0, letterbox) }
 }
 
 /// In pixels of the network's input. box: x1, y1, x2, y2; quad: x, y of its corners.
