@@ -188,8 +188,6 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error('--min-height: 0 or more')
     if options.ignore_label and not form.labels:
         parser.error(f'--ignore-label: {options.form} has no labels')
-    if form.sets and (options.val, options.test) != (None, None):
-        parser.error(f'{options.form} says itself which pictures are for what: leave --val and --test out')
     if options.test and options.test_annotations:
         parser.error('--test takes a share of the pictures, --test-annotations names others: give one of them')
     if options.test_images and not options.test_annotations:

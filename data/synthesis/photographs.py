@@ -37,11 +37,13 @@ def find_photographs(folders: tuple[str, ...]) -> list[str]:
 
 
 def check_photographs(photographs: list[str], size: tuple[int, int]) -> None:
-    """Read each once, so that a broken one does not end the work when it is drawn at last. Raises UserError."""
+    """Read each and its labels once, so that a broken one does not end the work when it is drawn at last. Raises
+    UserError."""
     broken = []
     for file in tqdm(photographs, 'reading photographs', unit='picture', leave=False, disable=None):
         try:
             read_reduced(Path(file), size)
+            own_text(Path(file))
         except UserError as error:
             broken.append(str(error))
     if broken:

@@ -497,6 +497,8 @@ def test_bold_only_where_the_interval_excludes_zero():
     assert '**+0.0210 [+0.0185, +0.0235]**' in better
     assert '+0.0200 [-0.0297, +0.0697]' in wild and '**' not in wild
     assert '| 0.4310 ± - | +0.0210 [-] |' in single
+    (one, many) = table_lines([summarise('t', 'teacher', runs, {}) for runs in ({0: control[0]}, control)])[2:]
+    assert '| 0.4000 |' in one and '| 0.4100 ± 0.0100 |' in many
 
 
 def test_a_comparison_that_learned_nothing_says_so(place):

@@ -226,6 +226,8 @@ def plan_file(world, tmp_path, monkeypatch):
         (lambda c: c.update(steps=[]), 'steps is missing or empty'),
         (lambda c: c['steps'][0].update(rows=['none']), "step 1 names the row 'none'"),
         (lambda c: c['steps'][0].update(seeds=[]), 'step 1: rows and seeds must be lists'),
+        (lambda c: c['steps'][0].update(seeds=[0, 1, 0]), 'step 1 names 0 twice'),
+        (lambda c: c['steps'][0].update(rows=['control', 'control']), "step 1 names 'control' twice"),
         (lambda c: c['rows']['control'].update(kind='best'), "row control: kind is 'best'"),
         (lambda c: c['rows']['control'].update(flags='--epochs none'), 'row control: argument --epochs: invalid int'),
         (lambda c: c['rows']['control'].update(flag=1), 'flag'),
@@ -297,6 +299,37 @@ def test_a_csv_of_another_processor_or_of_other_rows_is_refused(plan_file):
     write_ledger(evidence.file, [control(0, 0.4, machine=evidence.processor, **own | {'crops': 7})])
     with pytest.raises(UserError, match=f'control has 7 crops, and the plan says {labelled}: give the rows new names'):
         evidence.done()
+
+
+def test_runs_wait_for_their_teacher(plan_file, monkeypatch, capsys):
+    """A run that was cut leaves a best.pt; nobody learns from it before the run is over."""
+    evidence = Evidence(read_plan(plan_file))
+    teacher = evidence.place / 'teacher-seed0'
+    best = teacher / 'weights/best.pt'
+    best.parent.mkdir(parents=True)
+    best.write_bytes(b'half trained')
+    asked = []
+
+    class Failing:
+        def __init__(self, jobs, *_):
+            self.names = [job.name for job in jobs]
+
+        def run(self) -> list[str]:
+            asked.append(self.names)
+            return [name for name in self.names if name == teacher.name]
+
+    monkeypatch.setattr('utils.comparison.evidence.Runner', Failing)
+    taught = ['mix-seed0', 'mix-seed1', 'mix_4-seed0']
+    assert evidence.run() == [teacher.name, *taught]
+    assert asked == [[teacher.name], ['control-seed0', 'control-seed1'], ['control_4-seed0']]
+    assert capsys.readouterr().out.count('the weights of teacher-seed0, which is not over') == 3
+
+    (run,) = evidence.runs(evidence.plan.steps[1])[1:2]
+    before = run.settings['teacher_weights']
+    best.write_bytes(b'trained to its end')  # in the same process
+    (teacher / 'metrics.json').write_text('{}')
+    (run,) = evidence.runs(evidence.plan.steps[1])[1:2]
+    assert evidence.waits_for(run) is None and run.settings['teacher_weights'] != before
 
 
 def test_a_row_whose_flags_changed_is_not_taken_for_done(plan_file):

@@ -397,7 +397,6 @@ def test_out_must_be_new_and_flags_must_fit(command, photos, tmp_path, capsys, m
     )
     for form, *flags in (
         ('icdar2015', '--ignore-label', 'x'),
-        ('coco-text', '--val', '0.2'),
         ('icdar2015', '--val', '1'),
         ('icdar2015', '--test', 'nan'),
         ('icdar2015', '--min-height', '-5'),

@@ -267,10 +267,13 @@ def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
     assert error == '' and "train: 1 picture, 1 word, 1 don't-care" in printed
     (row,) = labels_of(tmp_path, 'a')
     np.testing.assert_allclose(np.array(row) * ([60, 40] * 4), word['points'], atol=1e-3)
+    assert '--val and --test have no effect' in run('coco-text', tmp_path / 'textocr.json', '--val', 0.5)[0]
     for image in images.values():  # TextOCR has a file for each set
         image['set'] = 'train'
     printed, error = run('coco-text', write(tmp_path / 'train.json', content))
     assert error == '' and "val: 1 picture, 1 word, 1 don't-care" in printed
+    printed, error = run('coco-text', tmp_path / 'train.json', '--val', 0, '--test', 0.5)
+    assert 'val' in error and 'no effect' not in printed
     for each in words:  # of COCO-Text a full stop is a word
         each['mask'] = each.pop('points')
     assert 'train: 1 picture, 2 words' in run('coco-text', write(tmp_path / 'train.json', content))[0]

@@ -228,6 +228,14 @@ def test_a_broken_background_is_told_before_anything_is_drawn(tmp_path):
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert '1 of 2 cannot be used, such as' in done.stderr and 'broken.png' in done.stderr
     assert not (tmp_path / 'out').exists()
+    photographs, labels = (tmp_path / name for name in ('images', 'labels'))
+    labels.mkdir()
+    (tmp_path / 'photos').rename(photographs)
+    (photographs / 'broken.png').unlink()
+    (labels / 'good.txt').write_text('1 0.5 0.5 0.2 0.2\n')  # of another class than text
+    done = render(tmp_path / 'out', '--style', 'incidental', '--backgrounds', str(photographs), check=False)
+    assert done.returncode == 1 and 'good.txt' in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / 'out').exists()
     (tmp_path / 'fonts').mkdir()
     done = render(tmp_path / 'out', '--fonts', str(tmp_path / 'fonts'), check=False)
     assert done.returncode == 1 and '--fonts: no font for Latin text in' in done.stderr

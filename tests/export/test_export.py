@@ -27,6 +27,7 @@ from utils.boxes import non_max_suppression
 from utils.detection.detector import Detector
 from utils.export import card
 from utils.export.check import OutputDifference, best_of_classes, compare
+from utils.export.check import place as place_image
 from utils.quads import decode
 
 onnx = pytest.importorskip('onnx', reason='onnx is missing: pip install -r requirements-export.txt')
@@ -465,6 +466,14 @@ def test_a_wrong_export_is_removed(folder, weights, monkeypatch):
         run_export('--weights', weights, '--imgsz', 64, '--out', target)
     assert target.read_text() == 'of before' and not list(folder.glob('.export*'))
     assert not (folder / 'wrong.onnx.card.md').exists()
+
+
+def test_pictures_are_placed_as_they_are():
+    """A picture of just the export's size is neither resized nor padded, and turned from BGR it is a view."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    placed = place_image(image[..., ::-1], (64, 96))
+    assert placed.shape == (1, 3, 64, 96)
+    np.testing.assert_array_equal((placed[0] * 255).round().byte().permute(1, 2, 0).numpy(), image[..., ::-1])
 
 
 def test_compare_sees_what_is_not_finite():

@@ -68,8 +68,20 @@ class Evidence:
                 if difference := unlike(run):
                     raise UserError(f'{run.folder} was run with other settings: {difference}; give the rows new names')
                 self._refuse_other_start(run)
-            failed += Runner([self.job(run) for run in left], self.count, self.collect).run()
+            waiting = {run.name: name for run in left if (name := self.waits_for(run))}
+            for name, other in waiting.items():
+                print(f'{name} is left out: it begins with the weights of {other}, which is not over')
+            ready = [self.job(run) for run in left if run.name not in waiting]
+            failed += [*waiting, *Runner(ready, self.count, self.collect).run()]
         return failed
+
+    def waits_for(self, run: Run) -> str | None:
+        """The name of a run of this plan that is not over, though its weights are the run's start or its teacher's."""
+        recipe = run.entry.opt.get('recipe_content')
+        used = [recipe['teacher_weights'], recipe['student_weights']] if recipe else [run.entry.opt['weights']]
+        folders = [Path(weights).parent.parent for weights in used if weights]
+        made_here = [folder for folder in folders if folder.parent == self.place]
+        return next((folder.name for folder in made_here if not (folder / 'metrics.json').is_file()), None)
 
     def _refuse_other_start(self, run: Run) -> None:
         """Raise a UserError where a run that is not over began on another processor, or with other threads."""

@@ -165,6 +165,9 @@ def _read_step(step: Any, rows: dict[str, Row], place: str) -> Step:
         raise UserError(f'{place}: rows and seeds must be lists of names and of numbers')
     if unknown := [label for label in named if label not in rows]:
         raise UserError(f'{place} names the row {unknown[0]!r}, which is not in rows')
+    for values in (named, seeds):
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise UserError(f'{place} names {twice[0]!r} twice')
     return Step(str(step.get('question', '')), named, seeds)
 
 

@@ -24,13 +24,19 @@ RATES, SCHEDULE = 'fall of learning rates', 'from batch to batch'  # before, fro
 UNKNOWN = 'unknown'  # content of a file that is not there any more
 
 
-@cache
 def fingerprint(file: str) -> str:
     """What a file holds, in short: '' for no file, UNKNOWN for a missing one; a yaml's comments do not count."""
     if not file:
         return ''
     if not Path(file).is_file():
         return UNKNOWN
+    about = Path(file).stat()
+    return _fingerprint(file, about.st_mtime_ns, about.st_size)
+
+
+@cache
+def _fingerprint(file: str, _time: int, _size: int) -> str:
+    """Once for each state of a file: a plan's teachers change while it runs."""
     yaml = file.endswith(('.yaml', '.yml'))
     content = json.dumps(read_yaml(file), sort_keys=True).encode() if yaml else Path(file).read_bytes()
     return f'sha256 {sha256(content).hexdigest()[:16]}'

@@ -69,11 +69,12 @@ def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def mean_cell(row: dict, name: str) -> str:
-    """'0.4300 ± 0.0265', of one evaluation '0.4300'."""
+    """'0.4300 ± 0.0265', of one evaluation of a teacher '0.4300'."""
     mean, sd = row[f'{name}_mean'], row[f'{name}_sd']
     if mean is None:
         return '-'
-    return f'{mean:.4f}' if row['kind'].startswith(('teacher', 'published')) else f'{mean:.4f} ± {number(sd)}'
+    alone = sd is None and row['kind'].startswith(('teacher', 'published'))
+    return f'{mean:.4f}' if alone else f'{mean:.4f} ± {number(sd)}'
 
 
 def difference_cell(row: dict, name: str) -> str:

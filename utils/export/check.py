@@ -30,7 +30,8 @@ class OutputDifference(NamedTuple):
 def place(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     """A picture (h, w, 3) uint8 RGB, letterboxed, as a network's input (1, 3, H, W), 0..1."""
     padded, _ = letterbox.place(image, max(size), 1, size)
-    return torch.from_numpy(padded).permute(2, 0, 1)[None].float().div(255).contiguous()
+    # A view that is mirrored stays one where nothing is resized or padded; torch takes none.
+    return torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None].float().div(255).contiguous()
 
 
 def make_batches(images: list[np.ndarray], size: tuple[int, int], dynamic: bool) -> list[Tensor]:
