@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from models.yolo import DetectionModel
 from ocrdistill.signals import STOPPING
@@ -13,6 +14,8 @@ from tests.support import ROOT, run_here
 from tests.world import World, call
 from utils.runtime.cli import run_command
 
+settings.register_profile('same every time', derandomize=True)
+settings.load_profile('same every time')
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')  # as ocrdistill.network does; tests import onnxruntime themselves
 torch.set_num_threads(2)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as of `make test &`; the tests' commands would inherit it

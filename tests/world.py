@@ -111,6 +111,9 @@ def assert_equal(first, second, where: str = '') -> None:
         assert same, f'{where}: {first} {second}'
 
 
+POINT = ('conf_threshold', 'conf_threshold_from', 'word_scale', 'starting_point')
+
+
 def assert_same_run(first: Path, second: Path) -> None:
     """Two runs agree in every number but those of a clock."""
     assert rows_of(first) == rows_of(second)
@@ -119,7 +122,7 @@ def assert_same_run(first: Path, second: Path) -> None:
         for content in (one, other):
             for row in content.get('resume', {}).get('rows', []):
                 row['seconds'] = 0
-        for key in ('model', 'resume', 'epoch', 'metrics', 'conf_threshold', 'hyp'):
+        for key in ('model', 'resume', 'epoch', 'metrics', 'hyp', *POINT):
             assert (key in one) == (key in other)
             assert_equal(one.get(key), other.get(key), f'{name} {key}')
     one, other = metrics_of(first), metrics_of(second)

@@ -306,6 +306,33 @@ def test_resumed_is_uninterrupted(world, tmp_path, kind, workers, more):
     assert '--epochs 4' in told.pop()
 
 
+@pytest.mark.parametrize('kind', ['train', 'distill'])
+def test_resumed_is_uninterrupted_from_weights_too(world, tmp_path, kind):
+    """What the starting weights know, the moments of AdamW, and weights of terms that the first batch chose."""
+    torch.manual_seed(5)
+    model, file = DetectionModel(world.student, nc=1), tmp_path / 'start.pt'
+    point = {'conf_threshold': 0.31, 'word_scale': [0.9, 0.8]}
+    save_checkpoint(file, model, model.state_dict(), **point)
+    flags = ('--epochs', 3, '--optimizer', 'AdamW', '--lr0', 0.001)
+    of_student = ('--cfg_student', world.student, '--student_weights', file, '--methods', 'mask=auto,logit=auto')
+    start = {
+        'train': lambda folder: world.train(folder, '--weights', file, *flags),
+        'distill': lambda folder: call(
+            *(distill.main, 'distill.py', *SMALL, *of_student, '--data', world.data, *place(folder), *flags),
+            *('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt),
+        ),
+    }[kind]
+    start(tmp_path / 'straight')
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_at(patch, 1)
+        start(tmp_path / 'resumed')
+    command = {'train': train, 'distill': distill}[kind]
+    call(command.main, f'{kind}.py', '--device', 'cpu', '--resume', tmp_path / 'resumed/weights/last.pt')
+    assert_same_run(tmp_path / 'straight', tmp_path / 'resumed')
+    best = load(tmp_path / 'resumed/weights/best.pt')  # val has too few pictures to choose another
+    assert (best['conf_threshold'], best['word_scale']) == (0.31, [0.9, 0.8])
+
+
 def test_sigterm_then_resume(world, tmp_path):
     """A real process: SIGTERM anywhere in an epoch, status 143, one line, and the run can be continued."""
     shared = ('--cfg', world.student, '--data', world.data, *SMALL, '--workers', 1, '--imgsz', 128, '--epochs', 20)

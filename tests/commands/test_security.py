@@ -38,7 +38,9 @@ from utils.loading.images import load_image, probe_image, read_image
 from utils.loading.labels import read_labels
 from utils.runtime.hyp import check_hyp
 
-SOURCES = sorted(file for file in ROOT.rglob('*.py') if not {'tests', '.venv', 'runs'} & set(file.parts))
+ENVIRONMENTS = {place.parent.relative_to(ROOT).parts[0] for place in ROOT.glob('*/pyvenv.cfg')}
+OTHERS = {'tests', 'runs', *ENVIRONMENTS}
+SOURCES = sorted(file for file in ROOT.rglob('*.py') if not OTHERS & set(file.relative_to(ROOT).parts))
 
 
 # --- nothing is executed ----------------------------------------------------------------------------------------------

@@ -512,11 +512,12 @@ def test_interruption_keeps_what_is_done(weights, tmp_path, number):
     save_video(tmp_path / 'clip.mp4', frames=1500)
     process = start(weights, tmp_path / 'clip.mp4', tmp_path / 'runs', '--save-json', '--save-txt')
     labels = tmp_path / 'runs' / 'exp' / 'labels' / 'clip.mp4'
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (labels.is_dir() and len(list(labels.iterdir())) > 5) and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number, errors
     assert 'Traceback' not in errors
     entries = read_json(tmp_path / 'runs' / 'exp')

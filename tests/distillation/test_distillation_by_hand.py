@@ -36,14 +36,18 @@ def batch_of(**more):
 
 def test_quad_method_by_hand():
     method = find_method('quad')(*pair(), [], torch.Generator())
-    student = [torch.zeros(1, 3, n, n, 4) for n in (4, 2, 1)]
-    teacher = [edges.clone() for edges in student]
+    student = [torch.zeros(1, 3, n, n, 4, requires_grad=True) for n in (4, 2, 1)]
+    teacher = [torch.zeros(1, 3, n, n, 4) for n in (4, 2, 1)]
     maps = [torch.full((1, 3, n, n, 6), -50.0) for n in (4, 2, 1)]
     teacher[0][0, 1, 2, 3] = math.atanh(0.5)  # where the teacher sees a word
     maps[0][0, 1, 2, 3, 4] = 50
     teacher[0][0, 0, 0, 0] = 9.0  # where it sees none
     found = method(SimpleNamespace(student_edges=student, teacher_edges=teacher, teacher_maps=maps))
     assert found['quad_edges'].item() == pytest.approx(0.45 / 3, rel=1e-4)
+    found['quad_edges'].backward()
+    assert student[0].grad[0, 1, 2, 3, 0] < 0  # towards the teacher's
+    others = torch.cat([edges.grad.flatten() for edges in student]).abs().sum() - student[0].grad[0, 1, 2, 3, 0].abs()
+    assert others < 1e-6 and not any(edges.grad is not None for edges in teacher)
 
 
 def test_quads_are_learned_in_distillation_too():

@@ -61,7 +61,7 @@ TINY = {
 }
 
 
-def save_weights(file: Path, cfg, names: dict[int, str], quads: bool = True) -> Path:
+def save_weights(file: Path, cfg, names: dict[int, str], quads: bool = True, **more) -> Path:
     """A random network whose objectness is high enough for boxes to come out."""
     torch.manual_seed(0)
     model = DetectionModel(cfg, nc=len(names), quads=quads)
@@ -80,7 +80,7 @@ def save_weights(file: Path, cfg, names: dict[int, str], quads: bool = True) -> 
     options = {'data': 'data/some.yaml', 'weights': '/home/someone/start.pt', 'epochs': 3, 'imgsz': 96}
     metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6, 'icdar_hmean': 0.3456}
     entries = {'conf_threshold': 0.4, 'word_scale': [0.9, 0.8], 'options': options, 'metrics': metrics, 'epoch': 2}
-    save_checkpoint(file, model, model.state_dict(), **entries)
+    save_checkpoint(file, model, model.state_dict(), **entries, **more)
     return file
 
 
@@ -265,6 +265,21 @@ def test_val_takes_exports(exports, tiny_data, tmp_path, monkeypatch):
         run_val(tmp_path, monkeypatch, '--weights', file, '--half', *common)
     with pytest.raises(UserError, match='no squares'):
         run_val(tmp_path, monkeypatch, '--weights', exports['onnx, 64x128'][0], '--data', tiny_data)
+
+
+def test_thresholds_of_several_sizes(tmp_path):
+    """They go from the checkpoint to detect.py, to the file, and to the package."""
+    plain = {str(size): {'conf_threshold': size / 1000, 'word_scale': [1.0, 1.0]} for size in (64, 128, 640)}
+    checkpoint = save_weights(tmp_path / 'sized.pt', TINY, {0: 'text'}, points=plain)
+    detector = Detector(str(checkpoint))
+    assert (detector.imgsz, detector.conf_thres) == (128, 0.128)  # of the middle size
+    run_export('--weights', checkpoint, '--dynamic', '--out', tmp_path / 'any.onnx')
+    assert load_detector(tmp_path / 'any.onnx').points == load_model(checkpoint).points
+    thresholds = {size: TextDetector(tmp_path / 'any.onnx', size=size).threshold for size in (64, 128, 'best')}
+    assert thresholds == {64: 0.064, 128: 0.128, 'best': 0.64}
+    assert '0.64 at 640' in (tmp_path / 'any.onnx.card.md').read_text()
+    run_export('--weights', checkpoint, '--imgsz', 64, 128, '--out', tmp_path / 'one.onnx')
+    assert load_detector(tmp_path / 'one.onnx').conf_threshold == 0.128
 
 
 def test_card(exports):

@@ -86,14 +86,16 @@ def test_aspect_widens_and_narrows_and_keeps_the_area():
     assert augment.random_stretch(np.random.default_rng(0), NEAR).tolist() == [1, 1]
 
 
-def test_the_scale_is_that_of_the_picture_at_imgsz():
+@pytest.mark.parametrize('gain', [1, 2])
+def test_the_scale_is_that_of_the_picture_at_imgsz(monkeypatch, gain):
     """At gain 2 the word is twice as large; the picture itself may be smaller than the square."""
+    monkeypatch.setattr(augment, 'random_gain', lambda *_: gain)
     image, annotations = page(120, 90)
-    hyp = NEAR | {'scale': 0.0, 'zoom': 1.0}
     kept = annotations[np.array([True, False, False, False])]
-    cut, found = augment.random_crop(np.random.default_rng(1), hyp, (image, kept), 256)
-    assert (found.boxes()[0, 2:] - found.boxes()[0, :2]).round().tolist() == [40, 20]
-    assert (cut == augment.GREY).all(2).mean() > 0.8  # a picture of 120 x 90 in a square of 256
+    cut, found = augment.random_crop(np.random.default_rng(1), NEAR, (image, kept), 256)
+    assert (found.boxes()[0, 2:] - found.boxes()[0, :2]).round().tolist() == [40 * gain, 20 * gain]
+    grey = (cut == augment.GREY).all(2).mean()  # a picture of 120 x 90 in a square of 256
+    assert grey == pytest.approx(1 - 120 * 90 * gain**2 / 256**2, abs=0.02)
 
 
 def test_a_picture_without_words_is_cropped_too():

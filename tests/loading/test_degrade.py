@@ -28,7 +28,6 @@ def generator(seed: int = 0) -> np.random.Generator:
 
 def test_without_probabilities_nothing_changes_and_nothing_is_drawn():
     rng = generator()
-    assert degraded(rng, scene(), NONE) is not None
     assert np.array_equal(degraded(rng, scene(), NONE), scene())
     assert rng.random() == generator().random()
 

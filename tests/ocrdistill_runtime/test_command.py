@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -333,8 +334,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
         '-q',
         '-w',
         str(tmp_path),
-        str(ROOT),
+        str(tmp_path / 'source'),
     ]
+    (tmp_path / 'source').mkdir()  # building leaves folders where the sources are
+    for name in ('pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'):
+        shutil.copy(ROOT / name, tmp_path / 'source')
+    shutil.copytree(ROOT / 'ocrdistill', tmp_path / 'source/ocrdistill')
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob('*.whl')

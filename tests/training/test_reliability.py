@@ -69,10 +69,13 @@ def reported(run: Path) -> bool:
     ('kind', 'kills'), [('distill', 1), *(pytest.param(kind, KILLS, marks=SLOW) for kind in ('train', 'distill'))]
 )
 def test_killed_at_random_moments(world, tmp_path, kind, kills, record_property):
-    """kill -9, resume, kill -9 ...: in the end every number is that of the run that nobody disturbed."""
+    """kill -9, resume, kill -9 ...: in the end every number is that of the run that nobody disturbed.
+
+    KILL_SEED=N repeats the moments of a failure, which prints its seed.
+    """
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['train', 'distill', 'utils.training.run', 'utils.distillation.distiller'])
-    seed = random.SystemRandom().randrange(2**32)
+    seed = int(os.environ.get('KILL_SEED') or random.SystemRandom().randrange(2**32))
     record_property('seed', seed)
     print('seed', seed)
     chance, log = random.Random(seed), tmp_path / 'log'
