@@ -6,6 +6,9 @@ Limits of the shipped weights: words lower than 8 pixels, when the longer side o
 at 640 pixels (--imgsz 1280 helps); other scripts than Latin were hardly seen.
 """
 
+import contextlib
+from pathlib import Path
+
 from utils.evaluation.options import ValOptions
 from utils.runtime.cli import run_command
 from utils.runtime.options import parse
@@ -16,24 +19,31 @@ def main() -> None:
     from models.exported import default_device
     from utils.evaluation.report import evaluate_split
     from utils.runtime.device import select_device
+    from utils.runtime.run_folder import make_run_folder
 
     device = select_device(options.device or default_device(options.weights))
     model = load_model(options, device)
     split = build_split(options, model)
-    report = evaluate_split(
-        model,
-        split,
-        device,
-        workers=options.workers,
-        choose=options.task == 'val' and model.point_at(options.imgsz).conf_threshold is None,
-        threshold=options.icdar_conf,
-        scale=tuple(options.word_scale) if options.word_scale else None,
-        amp=options.bfloat16,
-        conf_thres=options.conf_thres,
-        iou_thres=options.iou_thres,
-        max_det=options.max_det,
-    )
-    write(options, model, report, device)
+    folder = make_run_folder(options.project, options.name, options.exist_ok)  # before the work, as it may fail
+    try:
+        report = evaluate_split(
+            model,
+            split,
+            device,
+            workers=options.workers,
+            choose=options.task == 'val' and model.point_at(options.imgsz).conf_threshold is None,
+            threshold=options.icdar_conf,
+            scale=tuple(options.word_scale) if options.word_scale else None,
+            amp=options.bfloat16,
+            conf_thres=options.conf_thres,
+            iou_thres=options.iou_thres,
+            max_det=options.max_det,
+        )
+    except BaseException:
+        with contextlib.suppress(OSError):  # it is not empty
+            folder.rmdir()
+        raise
+    write(options, folder, model, report, device)
 
 
 def load_model(options: ValOptions, device):
@@ -91,13 +101,12 @@ def _check_icdar(options: ValOptions, files: list) -> None:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
 
 
-def write(options: ValOptions, model, report, device) -> None:
+def write(options: ValOptions, folder: Path, model, report, device) -> None:
     """Write the run's folder and print what a person wants to know of it."""
     from utils.evaluation.report import choose_point, print_scores
     from utils.runtime.device import describe
-    from utils.runtime.run_folder import command_line, make_run_folder, write_yaml
+    from utils.runtime.run_folder import command_line, write_yaml
 
-    folder = make_run_folder(options.project, options.name, options.exist_ok)
     write_yaml(folder / 'opt.yaml', vars(options))
     evaluation, point = report.evaluation, report.point
     context = {

@@ -16,6 +16,7 @@ from ocrdistill.errors import Unreadable, UserError
 from ocrdistill.files import MAX_SIDES, UNLIMITED
 from ocrdistill.whole_files import replacing
 
+PICTURES = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.png': 'PNG', '.webp': 'WEBP'}  # of pictures that are drawn, for Pillow
 SIZES = ('fast', 'balanced', 'best')
 RECOGNISERS = ('rapidocr', 'tesseract')
 FORMATS = ('text', 'json', 'hocr', 'alto')
@@ -213,15 +214,15 @@ class Images:
         under another name where this run has used that name already. Raises UserError: it would overwrite a source."""
         from PIL import Image
 
-        kept = file.suffix.lower() in ('.jpg', '.jpeg', '.png', '.webp')
+        kept = file.suffix.lower() in PICTURES
         if not kept or max(image.shape[:2]) > MAX_SIDES.get(file.suffix.lower(), UNLIMITED):
             file = file.with_name(f'{file.name}.png')
         while file in self.written:  # a.tif and a.tif.png both become a.tif.png
             file = file.with_name(f'annotated_{file.name}')
         self.written.add(file)
         self.protect(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(file, quality=95)
+        with replacing(file) as temporary:
+            Image.fromarray(image).save(temporary, PICTURES[file.suffix.lower()], quality=95)
 
     def protect(self, file: Path) -> None:
         """Raises UserError where a file that is to be written is a source."""

@@ -122,6 +122,8 @@ class TextDetector:
         limit = max_words or (MAX_WORDS_SLICED if slice else MAX_WORDS)
         finder = Finder(network, about, stride=about.stride, imgsz=side, conf_thres=self.threshold, max_det=limit)
         tile = side if slice is True else slice or None
+        if tile and tile < MIN_TILE:
+            raise UserError(f'size: {side}, expected {MIN_TILE} pixels at least with slice')
         self._limit = limit
         self._find = make_find(finder, multiscale=multiscale, tile=tile, rotate=rotate)
 

@@ -110,7 +110,8 @@ def main() -> None:
     split = EvaluationSplit(data, 'val', options.imgsz)
     print(split.summary)
     make_folder(options.out.parent)
-    metrics = evaluate_split(ready(copy.deepcopy(model), device), split, device, choose=True).metrics()
+    report = evaluate_split(ready(copy.deepcopy(model), device), split, device, choose=True)
+    metrics = report.metrics() | report.point.origin_unless_chosen()
     kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
     epoch = max((c.meta['epoch'] for c in checkpoints if c.meta.get('epoch') is not None), default=None)
     entries = {'command': command_line(), 'options': kept, 'epoch': epoch, 'versions': versions()}

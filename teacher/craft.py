@@ -47,6 +47,7 @@ def main() -> None:
     from utils.distillation.craft import WORD, CraftDetector
     from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
     from utils.loading.config import load_data_config
+    from utils.loading.images import probe_image
     from utils.loading.labels import companion_file
     from utils.loading.listing import list_images
     from utils.runtime.words import counted
@@ -56,7 +57,8 @@ def main() -> None:
     metrics, before, judged, words, skipped = ICDARMetrics(), 0, 0, 0, []
     for image in tqdm(images, f'CRAFT on {options.task}', unit='picture', disable=None):
         try:
-            known = image.is_file() and detector.cache.has(image)
+            probe_image(image)
+            known = detector.cache.has(image)
             found = detector.words(image)
         except Unreadable as error:
             skipped.append(f'{image} ({error})')

@@ -44,7 +44,8 @@ class PackOptions(Options):
 
 
 def choose_points(model, options: PackOptions):
-    """The point of each size, chosen on val of --data, with the figures of each printed."""
+    """(the point of each size, chosen on val of --data, with the figures of each printed; where those points are from
+    that val did not choose)."""
     from models.checkpoint import ready
     from ocrdistill.points import Point
     from utils.evaluation.report import evaluate_split, print_scores
@@ -54,37 +55,41 @@ def choose_points(model, options: PackOptions):
 
     device, data = select_device(options.device), load_data_config(options.data)
     require_class_count(model, options.source, data)
-    network, points = ready(copy.deepcopy(model), device), {}
+    network, points, origins = ready(copy.deepcopy(model), device), {}, {}
     for size in sorted(set(options.sizes)):
         split = EvaluationSplit(data, 'val', size)
         report = evaluate_split(network, split, device, choose=True, title=f'val at {size}')
         points[size] = Point(report.point.threshold, report.point.scale)
+        origins |= report.point.origin_unless_chosen()
         print(f'{size} pixels: ', end='')
         print_scores(report.metrics())
-    return points
+    return points, origins
 
 
 def main() -> None:
     options = parse(PackOptions, __doc__)
     from models.checkpoint import read_checkpoint, restore, save_checkpoint
     from ocrdistill.points import Point, nearest, to_plain
+    from utils.runtime.run_folder import make_folder
 
     if options.target.is_dir() or (options.target.exists() and options.target.samefile(options.source)):
         raise UserError(
             f'{options.target} is {"a folder" if options.target.is_dir() else "the source"}: name a new file'
         )
     checkpoint = read_checkpoint(options.source)
+    make_folder(options.target.parent)
     model = restore(checkpoint).half()
     left_out = ('format', 'version', 'stride', 'resume')
     entries = {key: value for key, value in checkpoint.meta.items() if key not in left_out}
     if options.sizes:
         # Of the rounded weights, which are those that will be used.
-        points = choose_points(copy.deepcopy(model).float(), options)
-        entries |= {'points': to_plain(points), 'chosen_on': options.data, 'conf_threshold_from': None}
+        points, origins = choose_points(copy.deepcopy(model).float(), options)
+        entries |= {'points': to_plain(points), 'chosen_on': options.data}
         if entries.get('conf_threshold') is None:  # as of a last.pt
             trained_at = (entries.get('options') or {}).get('imgsz') or max(points)
             threshold, scale = nearest(points, trained_at, Point())
-            entries['conf_threshold'], entries['word_scale'] = threshold, list(scale)
+            entries |= {'conf_threshold': threshold, 'word_scale': list(scale), 'conf_threshold_from': None}
+        entries |= origins
     save_checkpoint(options.target, model, model.state_dict(), **entries)
     print(f'{options.target}: {options.target.stat().st_size / 1e6:.1f} MB')
 

@@ -810,6 +810,22 @@ def test_val_agrees_with_the_run(fitted, world, tmp_path, capsys):
     assert f'mAP50 {wanted["map50"]:.4f}' in capsys.readouterr().out
 
 
+def test_val_makes_its_folder_before_the_work(fitted, world, tmp_path, mistake, monkeypatch):
+    shared = ('--weights', fitted / 'weights/best.pt', '--data', world.few, '--imgsz', 64, '--device', 'cpu')
+    (tmp_path / 'file').touch()
+    asked = []
+    monkeypatch.setattr('utils.evaluation.report.evaluate_split', lambda *_, **__: asked.append(1))
+    assert 'file' in mistake(val.main, 'val.py', *shared, '--project', tmp_path / 'file')
+    assert not asked
+
+    def stopped(*_, **__):
+        raise UserError('stopped')
+
+    monkeypatch.setattr('utils.evaluation.report.evaluate_split', stopped)
+    assert mistake(val.main, 'val.py', *shared, *place(tmp_path / 'run')) == 'error: stopped'
+    assert not (tmp_path / 'run').exists()
+
+
 def test_val_in_half_precision(fitted, world, tmp_path, monkeypatch):
     asked, real = [], device.autocast
     monkeypatch.setattr('utils.evaluation.evaluate.autocast', lambda where, amp: asked.append(amp) or real(where, amp))

@@ -154,6 +154,7 @@ def test_coordinates_of_tiles_are_rounded(run, tmp_path, noise):  # noqa: F811
 def test_numbers_beyond_any_memory_get_a_line(run, tmp_path, noise):  # noqa: F811
     source = save(tmp_path / 'a.png', noise(40, 60))
     assert '--slice 1: tiles of 32 pixels' in run(source, '--slice', 1)[1]
+    assert '--slice 1: tiles of 32 pixels' in run(source, '--slice', '--imgsz', 1)[1]
     assert run(source, '--line-thickness', 10**12)[1] is None
 
 

@@ -198,6 +198,20 @@ def test_drawings_do_not_replace_each_other(run, photos, tmp_path):
     assert status == 0 and sorted(file.name for file in (tmp_path / 'out').iterdir()) == names
 
 
+def test_a_drawing_is_there_whole_or_as_it_was(run, photos, tmp_path, monkeypatch):
+    (tmp_path / 'a.jpg').write_bytes(b'of an earlier run')
+
+    def cut(self, file, *_, **__):
+        file.write_bytes(b'half')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, 'save', cut)
+    with pytest.raises(KeyboardInterrupt):
+        cli.Images([str(photos)]).save(np.zeros((8, 8, 3), np.uint8), tmp_path / 'a.jpg')
+    assert (tmp_path / 'a.jpg').read_bytes() == b'of an earlier run'
+    assert not list(tmp_path.glob('.*'))
+
+
 def test_pictures_that_their_form_cannot_hold_become_png(run, tmp_path):
     Image.new('RGB', (17_000, 8), 'white').save(tmp_path / 'a.png')
     (tmp_path / 'a.png').rename(tmp_path / 'a.webp')

@@ -118,6 +118,7 @@ def test_a_network_of_one_size_takes_no_other(tmp_path, white, caplog):
         ({'threshold': 1.5}, 'threshold: 1.5'),
         ({'slice': 3}, 'slice: 3'),
         ({'slice': 0}, 'slice: 0'),
+        ({'slice': True, 'size': 1}, 'size: 1, expected 32 pixels at least with slice'),
         ({'max_words': 0}, 'max_words: 0'),
         ({'max_words': -1}, 'max_words: -1'),
         ({'threads': 0}, 'threads: 0'),

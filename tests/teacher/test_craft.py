@@ -14,7 +14,7 @@ from teacher import craft as command
 from tests.support import run_here
 from tests.teacher.craft_world import publish, tiny_craft
 from utils.distillation import craft
-from utils.distillation.craft import CraftDetector, MapCache, words_of
+from utils.distillation.craft import CraftDetector, MapCache, rectangle, words_of
 from utils.distillation.craft_network import CRAFT, folded, load_weights
 from utils.loading.config import load_data_config
 from utils.loading.listing import list_images
@@ -121,6 +121,16 @@ def test_leaning_and_square_words():
     quad = words_of(diamond).quads[0]
     low, high = quad.min(0), quad.max(0)
     assert sorted(quad.tolist()) == sorted([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]])
+
+
+@pytest.mark.parametrize(('longer', 'upright'), [(1.09, True), (1.105, False)])
+def test_squares_are_upright(longer, upright):
+    """The authors' code asks whether the longer side is at most a tenth longer."""
+    shape = np.zeros((900, 900), np.uint8)
+    corners = cv2.boxPoints(((450, 450), (400 * longer, 400), 30))
+    cv2.fillPoly(shape, [np.rint(corners).astype(np.int32)], 1)
+    quad = rectangle(shape.astype(bool))
+    assert (len(np.unique(quad.round(), axis=0)[:, 0]) == 4) and (len(set(quad[:, 0].round())) == 2) == upright
 
 
 def test_kept_maps(tmp_path):

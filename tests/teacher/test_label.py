@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from models.checkpoint import save_checkpoint
+from models.errors import UserError
 from models.yolo import DetectionModel
 from ocrdistill.errors import Unreadable
 from teacher import label as command
@@ -189,8 +190,26 @@ def test_names():
         ('/data/images/old/Images/a.png', 'old/a.png'),
         ('/data/train/images/a.png', 'train/a.png'),
         ('/elsewhere/images/a.png', 'a.png'),
+        ('/data/lists/../images/b/a.png', 'b/a.png'),
+        ('/data/../photos/a.png', 'a.png'),
     ):
         assert name_of(Path(file), folder) == PurePosixPath(name)
+
+
+def test_rows_of_a_list_lead_nowhere_else(source, tmp_path, capsys):
+    """Above the list's folder; twice the same; and once a picture of the folder that is written."""
+    (source / 'lists').mkdir()
+    (source / 'lists/l.txt').write_text('../images/a.png\n../images/sub/c.png\n../images/a.png\n')
+    before = {file: file.read_bytes() for file in source.rglob('*.png')}
+    out = tmp_path / 'out'
+    Labeller(teacher_of(WORDS), source / 'lists/l.txt', out).run()
+    assert '2 pictures: 2 labelled (0 of them before), 0 left out' in capsys.readouterr().out
+    written = {str(file.relative_to(out)) for file in out.rglob('*') if file.parent.name in ('images', 'labels')}
+    assert written == {'images/a.png', 'images/c.png', 'labels/a.txt', 'labels/c.txt'}
+    (tmp_path / 'again.txt').write_text('out/images/a.png\n')
+    with pytest.raises(UserError, match='holds .*a.png of --source'):
+        Labeller(teacher_of(WORDS), tmp_path / 'again.txt', out).run()
+    assert (out / 'images/a.png').is_file() and before == {file: file.read_bytes() for file in source.rglob('*.png')}
 
 
 def test_mistakes(mistake, source, tmp_path):

@@ -6,15 +6,15 @@ import re
 import pytest
 import torch
 
-from models.checkpoint import load_model, read_checkpoint
+from models.checkpoint import load_model, read_checkpoint, save_checkpoint
 from ocrdistill.points import Point
 from tests.support import ROOT, run_here
-from utils.evaluation.report import OperatingPoint
+from utils.evaluation.report import CHOSEN, OperatingPoint
 
 
 def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, tmp_path, monkeypatch):
     target = tmp_path / 'packed.pt'
-    chosen = iter([OperatingPoint(0.31, (0.9, 0.8), ''), OperatingPoint(0.42, (0.7, 0.6), '')])
+    chosen = iter([OperatingPoint(0.31, (0.9, 0.8), CHOSEN), OperatingPoint(0.42, (0.7, 0.6), CHOSEN)])
     with monkeypatch.context() as patch:  # an untrained network's own points are the defaults
         patch.setattr('utils.evaluation.report.choose_point', lambda *_: next(chosen))
         printed = run_here(
@@ -34,6 +34,31 @@ def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, t
         assert metrics['conf_threshold_from'].endswith(f'chosen on val of {world.data}')
         assert metrics['word_scale'] == list(point.word_scale)
         assert re.search(rf'^{size} pixels: .*\b{metrics["map50"]:.4f}', printed.stdout, re.M)
+
+
+def test_a_threshold_that_val_did_not_choose_is_not_said_to_be(world, tmp_path, monkeypatch):
+    """Nothing is found on val; and a file keeps the threshold that it has, and where it is from."""
+    untrained, target = tmp_path / 'untrained.pt', tmp_path / 'packed.pt'
+    model = load_model(world.teacher_pt)
+    for conv in model.head.m:
+        torch.nn.init.constant_(conv.bias, -20.0)
+    save_checkpoint(untrained, model, model.state_dict(), options={'data': 'a.yaml', 'imgsz': 64})
+    sizes = ('--sizes', 64, '--data', world.data, '--device', 'cpu')
+    assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
+    assert 'nothing was found on val' in read_checkpoint(target).meta['conf_threshold_from']
+    assert load_model(target).trained_on is None
+    out = tmp_path / 'average.pt'
+    average = ('teacher/average.py', untrained, untrained, '--imgsz', 64, '--data', world.data, '--out', out)
+    assert run_here(*average).returncode == 0
+    assert 'nothing was found on val' in read_checkpoint(out).meta['conf_threshold_from']
+
+    begun = {'conf_threshold': 0.3, 'word_scale': [1.0, 1.0], 'conf_threshold_from': 'those of the starting weights'}
+    save_checkpoint(untrained, model, model.state_dict(), **begun)
+    with monkeypatch.context() as patch:
+        patch.setattr('utils.evaluation.report.choose_point', lambda *_: OperatingPoint(0.31, (0.9, 0.8), CHOSEN))
+        assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
+    meta = read_checkpoint(target).meta
+    assert {key: meta[key] for key in begun} == begun and meta['points']['64']['conf_threshold'] == 0.31
 
 
 def test_without_sizes_nothing_is_chosen(world, tmp_path):

@@ -31,8 +31,6 @@ def check_sources(sources: list[Source], options) -> None:
     alone = options.slice is None and not options.rotate  # no tiles or turns, which are batches too
     if options.batch_size is not None and alone and all(source.moves for source in sources):
         raise UserError(f'--batch-size is for images, and {options.source} has none: frames go one by one')
-    if options.slice and options.slice < MIN_TILE:
-        raise UserError(f'--slice {options.slice}: tiles of {MIN_TILE} pixels at least')
     if options.view_img:
         check_display()
 
@@ -61,6 +59,8 @@ def build_detector(options) -> Detector:
         classes=options.classes,
         amp=options.amp,
     )
+    if options.slice is not None and (options.slice or detector.imgsz) < MIN_TILE:
+        raise UserError(f'--slice {options.slice or detector.imgsz}: tiles of {MIN_TILE} pixels at least')
     if (options.batch_size or 1) > 1 and detector.model.input_size:
         raise UserError(f'--batch-size: {options.weights} takes one image at a time (export it with --dynamic)')
     if options.multiscale and detector.model.input_size:

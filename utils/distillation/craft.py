@@ -186,7 +186,7 @@ def rectangle(shape: np.ndarray) -> np.ndarray:
     points = np.argwhere(shape)[:, ::-1].astype(np.float32)
     rotated = cv2.minAreaRect(points)
     sides = sorted(rotated[1])
-    if 1 - sides[0] / max(sides[1], 1e-5) <= SQUARE:
+    if sides[1] / max(sides[0], 1e-5) - 1 <= SQUARE:
         (left, top), (right, bottom) = points.min(0), points.max(0)
         return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     return cv2.boxPoints(rotated)

@@ -1,6 +1,7 @@
 """Labels of pictures by a teacher: words that it is sure of, don't-care regions where it is not."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -163,10 +164,14 @@ class Labeller:
             raise UserError(f'--source: {self.source} is neither a folder nor a list file (*.txt)')
         if not listing.images:
             raise UserError(f'--source: there are no pictures in {self.source} {listing.left_out()}'.rstrip())
+        out = os.path.abspath(self.out)
+        if inside := [file for file in listing.images if Path(os.path.abspath(file)).is_relative_to(out)]:
+            raise UserError(f'--out {self.out} holds {inside[0]} of --source: choose another --out')
         folder = self.source if self.source.is_dir() else self.source.parent
-        found = map_threaded(lambda file: examine(file, MAX_CLASSES, 'ignore'), listing.images, 'reading pictures')
+        files = list(dict.fromkeys(listing.images))  # a list may name one twice
+        found = map_threaded(lambda file: examine(file, MAX_CLASSES, 'ignore'), files, 'reading pictures')
         pictures, taken = [], dict[PurePosixPath, Path]()
-        for file, scanned in zip(listing.images, found, strict=True):
+        for file, scanned in zip(files, found, strict=True):
             name = name_of(file, folder)
             first = taken.setdefault(name.with_suffix(''), file)
             if first == file:
@@ -270,7 +275,9 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 def name_of(file: Path, folder: Path) -> PurePosixPath:
-    """A picture's path below a folder, without folders named `images`; the name alone of one that lies elsewhere."""
+    """A picture's path below a folder, without folders named `images`; the name alone of one that lies elsewhere, such
+    as `../photos/a.jpg` of a list."""
+    file, folder = (Path(os.path.abspath(place)) for place in (file, folder))
     below = file.relative_to(folder).parts if file.is_relative_to(folder) else (file.name,)
     return without_images(PurePosixPath(*below))
 

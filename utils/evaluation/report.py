@@ -36,6 +36,10 @@ class OperatingPoint:
     scale: tuple[float, float]
     origin: str
 
+    def origin_unless_chosen(self) -> dict[str, str]:
+        """{'conf_threshold_from': origin}, as files keep it; nothing where these pictures chose the threshold."""
+        return {} if self.origin == CHOSEN else {'conf_threshold_from': self.origin}
+
 
 @dataclass
 class Report:

@@ -215,8 +215,7 @@ class TrainingRun:
         begun = None if trainer.model.point_at(imgsz).conf_threshold is None else point_of(trainer.model, imgsz)
         report = evaluate_split(best, self.val_set, self.device, choose=True, begun=begun, title='evaluating best.pt')
         metrics = report.metrics(weights=str(trainer.best), imgsz=imgsz, precision_of='float32', epoch=best_epoch)
-        if report.point.origin != CHOSEN:
-            metrics['conf_threshold_from'] = report.point.origin
+        metrics |= report.point.origin_unless_chosen()
         store_metrics(trainer.best, metrics)
         if not self.options.noplots:
             from utils.evaluation.plots import plot_results
