@@ -480,7 +480,6 @@ def test_a_table_after_the_teacher_and_the_students_weights_are_gone(place, caps
     assert '| teacher yolov5s | teacher |' in text and 'Missing' not in text
     for file in weights:
         file.unlink()
-    fingerprint.cache_clear()
     call('--table', '--project', place.folder, '--name', 'first')
     assert (place.folder / 'first/table.md').read_text() == text
 
