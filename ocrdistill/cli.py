@@ -221,7 +221,7 @@ class Images:
             file = file.with_name(f'annotated_{file.name}')
         self.written.add(file)
         self.protect(file)
-        with replacing(file) as temporary:
+        with replacing(Path(os.path.realpath(file))) as temporary:  # a link stays one
             Image.fromarray(image).save(temporary, PICTURES[file.suffix.lower()], quality=95)
 
     def protect(self, file: Path) -> None:

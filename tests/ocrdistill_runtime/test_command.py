@@ -1,5 +1,6 @@
 """The command `ocrdistill`."""
 
+import errno
 import json
 import os
 import shutil
@@ -280,12 +281,13 @@ def test_outputs_that_take_nothing_are_one_line(command, rest, status, error):
     assert (done.returncode, lines) == (status, [error] if error else [])
 
 
-@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs a shell and /dev/full')
-def test_a_full_disk_for_pictures_leaves_the_report(command, tmp_path):
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out/a.jpg').symlink_to('/dev/full')
-    done = command(f'--json - --draw "{tmp_path}/out"')
-    assert done.returncode == 1 and 'No space left' in done.stderr and json.loads(done.stdout)[0]['image'] == 'a.jpg'
+def test_a_full_disk_for_pictures_leaves_the_report(run, photos, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Image.Image, 'save', full)
+    status, said, err = run('detect', photos, '--json', '-', '--draw', tmp_path / 'out')
+    assert status == 1 and 'No space left' in err and json.loads(said)[0]['image'] == 'a.jpg'
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/stdout'), reason='needs a shell and /dev/stdout')

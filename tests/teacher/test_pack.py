@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from models.checkpoint import load_model, read_checkpoint, save_checkpoint
+from models.checkpoint import load_model, read_checkpoint, restore, save_checkpoint
 from ocrdistill.points import Point
 from tests.support import ROOT, run_here
 from utils.evaluation.report import CHOSEN, OperatingPoint
@@ -39,7 +39,7 @@ def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, t
 def test_a_threshold_that_val_did_not_choose_is_not_said_to_be(world, tmp_path, monkeypatch):
     """Nothing is found on val; and a file keeps the threshold that it has, and where it is from."""
     untrained, target = tmp_path / 'untrained.pt', tmp_path / 'packed.pt'
-    model = load_model(world.teacher_pt)
+    model = restore(read_checkpoint(world.teacher_pt))
     for conv in model.head.m:
         torch.nn.init.constant_(conv.bias, -20.0)
     save_checkpoint(untrained, model, model.state_dict(), options={'data': 'a.yaml', 'imgsz': 64})
