@@ -70,7 +70,7 @@ class Evidence:
                 self._refuse_other_start(run)
             waiting = {run.name: name for run in left if (name := self.waits_for(run))}
             for name, other in waiting.items():
-                print(f'{name} is left out: it begins with the weights of {other}, which is not over')
+                print(f'{name} is left out: it needs the weights of {other}, which is not over')
             ready = [self.job(run) for run in left if run.name not in waiting]
             failed += [*waiting, *Runner(ready, self.count, self.collect).run()]
         return failed
