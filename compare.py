@@ -28,7 +28,10 @@ def parse_options() -> CompareOptions:
         from models.yamls import read_yaml
 
         own = {name: getattr(options, name) for name in given}
-        return CompareOptions.from_dict(read_yaml(saved)['options'], saved, **own)
+        content = read_yaml(saved).get('options')
+        if not isinstance(content, dict):
+            raise UserError(f'{saved} has no options: it is damaged, or of another program')
+        return CompareOptions.from_dict(content, saved, **own)
     return options
 
 

@@ -81,7 +81,8 @@ def build_split(options: ValOptions, model):
 
 def _check_icdar(options: ValOptions, files: list) -> None:
     """Say why there will be no ICDAR metrics where only some pictures have ground truth. Raises UserError where
-    --icdar-conf or --save-icdar would have no use, or where the ground truth cannot be read."""
+    --icdar-conf or --word-scale would have no use, where --save-icdar would need one file for two pictures, or where
+    the ground truth cannot be read."""
     from collections import Counter
 
     from models.errors import UserError

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from models.errors import UserError  # noqa: E402
 from utils.runtime.cli import positive, run_command  # noqa: E402
+from utils.runtime.cores import usual_workers  # noqa: E402
 from utils.runtime.run_folder import make_folder, write_json, write_text  # noqa: E402
 
 COLD_STARTS = 4
@@ -158,7 +159,6 @@ def choose_data(given: str | None) -> str:
 
 
 def make_settings(options: argparse.Namespace):
-    import os
 
     from benchmarks.contests import Settings
     from models.checkpoint import has_quads, read_checkpoint
@@ -181,7 +181,7 @@ def make_settings(options: argparse.Namespace):
         imgsz=options.imgsz,
         batch=batch,
         steps=min(GPU_STEPS, count // batch) if gpu else 1,
-        workers=min(8, os.cpu_count() or 1) if options.workers is None else options.workers,
+        workers=usual_workers() if options.workers is None else options.workers,
     )
 
 

@@ -54,6 +54,7 @@ from models.errors import UserError
 from utils.loading.labels import label_row
 from utils.loading.rows import DONT_CARE
 from utils.runtime.cli import run_command
+from utils.runtime.cores import usable_cores
 from utils.runtime.run_folder import write_json
 
 MANIFEST = 'synthtext.json'
@@ -91,11 +92,6 @@ def start_worker() -> None:
     """One process, one core; Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def render_all(jobs: list[Job], workers: int) -> list[tuple[float, float, float, bool]]:
@@ -230,7 +226,7 @@ def main() -> None:
         for split, count in counts.items()
         for number in range(1, count + 1)
     ]
-    workers = max(1, min(args.workers or count_cores(), len(jobs)))
+    workers = max(1, min(args.workers or usable_cores(), len(jobs)))
     measures = render_all(jobs, workers)
     summary = summarise(len(jobs), measures)
     write_lists(args.out, args.train)

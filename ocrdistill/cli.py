@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ocrdistill import __version__
-from ocrdistill.command import end_plainly, is_broken_pipe, silence
+from ocrdistill.command import end_plainly
 from ocrdistill.errors import Unreadable, UserError
 from ocrdistill.files import MAX_SIDES, UNLIMITED
 from ocrdistill.whole_files import replacing
@@ -85,7 +85,7 @@ def run_detect(options: argparse.Namespace) -> None:
         for name, image in images:
             words = detector(image)
             report.add(name, image, words)
-            say(f'{name}: {counted(len(words), "word")}', sys.stderr if printed else sys.stdout)
+            print(f'{name}: {counted(len(words), "word")}', file=sys.stderr if printed else sys.stdout, flush=True)
             write_pictures(options, name, image, words, images)
     images.end()
 
@@ -107,7 +107,7 @@ def run_read(options: argparse.Namespace) -> None:
             words = reader(image)
             report.add(name, image, words)
             if images.several or out:
-                say(f'{name}: {counted(len(words), "word")}', sys.stderr)
+                print(f'{name}: {counted(len(words), "word")}', file=sys.stderr, flush=True)
             write_pictures(options, name, image, words, images)
     images.end()
 
@@ -201,11 +201,11 @@ class Images:
         if self.left_out:
             print(self.left_out, file=sys.stderr)
         for own, file in self.files.items():
-            for name, _, image in read_pages(file, own, self.files):
+            for name, image in read_pages(file, own, self.files):
                 self.count += 1
                 if isinstance(image, Unreadable):
                     self.failed.append(f'{name} ({image})')
-                    say(f'{name}: not read ({image})', sys.stderr)
+                    print(f'{name}: not read ({image})', file=sys.stderr, flush=True)
                 else:
                     yield name, image
 
@@ -262,16 +262,6 @@ def write_pictures(options: argparse.Namespace, name: Any, image: Any, words: li
     if options.crops:
         for number, word in enumerate(words):
             images.save(word.crop(), options.crops / name.with_name(f'{name.name}_{number:03d}.png'))
-
-
-def say(line: str, stream: IO[str]) -> None:
-    """Print a line. Where nobody reads the stream any more, the run goes on without it."""
-    try:
-        print(line, file=stream, flush=True)
-    except OSError as error:
-        if not is_broken_pipe(error):
-            raise
-        silence(stream)
 
 
 def counted(count: int, noun: str) -> str:

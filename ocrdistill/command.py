@@ -7,15 +7,43 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 from ocrdistill.errors import UserError
 from ocrdistill.signals import raise_on_signals
+
+NAMELESS = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)  # a full disk; a reader that went away, of /dev/stdout say
 
 
 def say_last(line: str) -> None:
     """A last line on standard error."""
     print(line, file=sys.stderr)
+
+
+class Outlasting:
+    """A text stream whose reader may go away (head, less, a tee that Ctrl-C ended): what follows leads nowhere, and the
+    command goes on, as its results are in files."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[..., Any], *arguments: str) -> None:
+        try:
+            act(*arguments)
+        except OSError as error:
+            if not is_broken_pipe(error):
+                raise
+            silence(self._stream)
 
 
 def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last) -> None:
@@ -25,6 +53,16 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
     Ctrl-C, SIGTERM and SIGHUP, of which the latter two are turned into KeyboardInterrupt, so that one path saves what
     there is. argparse exits with 2 by itself.
     """
+    with contextlib.ExitStack() as streams:
+        if sys.stdout is not None:  # if it is closed, print writes nowhere
+            streams.enter_context(contextlib.redirect_stdout(Outlasting(sys.stdout)))
+        # Where standard error is closed, print would write to standard output.
+        errors = sys.stderr or streams.enter_context(open(os.devnull, 'w', encoding='utf-8'))
+        streams.enter_context(contextlib.redirect_stderr(Outlasting(errors)))
+        _end(main, say)
+
+
+def _end(main: Callable[[], None], say: Callable[[str], None]) -> None:
     warnings.filterwarnings('ignore', module=r'PIL\.')  # of files that are broken, which our own lines name
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks ends no run
         if hasattr(stream, 'reconfigure'):
@@ -41,10 +79,7 @@ def end_plainly(main: Callable[[], None], say: Callable[[str], None] = say_last)
         say('interrupted')
         sys.exit(128 + getattr(error, 'signal', signal.SIGINT))
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        if is_broken_pipe(error):  # the reader of our output (head, less) went away: no complaint at exit
-            silence(sys.stdout)
-            return
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):  # a full disk has no name
+        if error.filename is None and error.errno not in NAMELESS:
             raise
         if error.filename is None and sys.stdout is not None:
             with contextlib.suppress(OSError):

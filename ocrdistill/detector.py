@@ -16,7 +16,6 @@ from ocrdistill.finder import Finder
 from ocrdistill.inputs import to_image
 from ocrdistill.metadata import Metadata
 from ocrdistill.network import OnnxNetwork, Providers
-from ocrdistill.points import DEFAULT_THRESHOLD
 from ocrdistill.rows import as_detection, corners_of, in_reading_order, level_crop
 from ocrdistill.search import make_find
 
@@ -115,9 +114,8 @@ class TextDetector:
         network = OnnxNetwork(network_file(model), threads, providers)
         about = network.about
         side = _side(size, about, str(model) in INSTALLED)
-        own = about.point_at(side).conf_threshold
         self.names = about.names
-        self.threshold = threshold if threshold is not None else DEFAULT_THRESHOLD if own is None else own
+        self.threshold = about.point_at(side).threshold if threshold is None else threshold
         self._bgr = colours == 'BGR'
         limit = max_words or (MAX_WORDS_SLICED if slice else MAX_WORDS)
         finder = Finder(network, about, stride=about.stride, imgsz=side, conf_thres=self.threshold, max_det=limit)

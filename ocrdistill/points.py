@@ -19,6 +19,11 @@ class Point(NamedTuple):
     conf_threshold: float | None = None
     word_scale: tuple[float, float] = UNSCALED
 
+    @property
+    def threshold(self) -> float:
+        """The confidence to use: the one that was chosen, or the default."""
+        return DEFAULT_THRESHOLD if self.conf_threshold is None else self.conf_threshold
+
 
 Points = dict[int, Point]  # by the longer side in pixels
 

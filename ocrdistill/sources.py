@@ -76,7 +76,7 @@ def natural_key(file: Path) -> list[tuple[int, str]]:
 
 def read_pages(
     path: Path, name: PurePosixPath, taken: Container[PurePosixPath], decode: Decode | None = None
-) -> Iterator[tuple[PurePosixPath, int, np.ndarray | Unreadable]]:
+) -> Iterator[tuple[PurePosixPath, np.ndarray | Unreadable]]:
     """The images in a file.
 
     Args:
@@ -86,13 +86,13 @@ def read_pages(
         decode: see ocrdistill.images.Decode.
 
     Yields:
-        Name, number of the page in the file, and (H, W, 3) uint8 RGB, or why there is none.
+        Name and (H, W, 3) uint8 RGB, or why there is none.
     """
     try:
-        for count, (page, image) in enumerate(read_all(path, decode), 1):
-            yield name if count == 1 else _page_name(name, count, taken), page, image
+        for count, (_, image) in enumerate(read_all(path, decode), 1):
+            yield name if count == 1 else _page_name(name, count, taken), image
     except Unreadable as error:
-        yield name, 0, error
+        yield name, error
 
 
 def _page_name(name: PurePosixPath, count: int, taken: Container[PurePosixPath]) -> PurePosixPath:

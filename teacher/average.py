@@ -77,13 +77,13 @@ def average(checkpoints: list, fractions: list[float]):
     from models.errors import UserError
 
     first = checkpoints[0]
+    model = restore(first)
     for other in checkpoints[1:]:
         shapes = [{key: value.shape for key, value in c.state.items()} for c in (first, other)]
         if shapes[0] != shapes[1] or first.names != other.names:
             raise UserError(f'{other.path} is of another network than {first.path}')
         if not same_anchors(anchors_of(first), anchors_of(other)):
             raise UserError(f'{other.path} has other anchors than {first.path}')
-    model = restore(first)
     state = model.state_dict()
     for key, value in state.items():
         if value.is_floating_point() and not key.endswith('.anchors'):

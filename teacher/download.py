@@ -77,7 +77,7 @@ def confirm_licence(name: str, licence: str, accepted: bool) -> None:
     print(f'{name} is published under this licence: {licence}')
     if accepted:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UserError(f'{name}: read the licence and pass --accept-licence to agree to it')
     try:
         answer = input('Do you accept it? Type yes to go on: ')

@@ -79,8 +79,7 @@ def main() -> None:
     checkpoint = read_checkpoint(options.source)
     make_folder(options.target.parent)
     model = restore(checkpoint).half()
-    left_out = ('format', 'version', 'stride', 'resume')
-    entries = {key: value for key, value in checkpoint.meta.items() if key not in left_out}
+    entries = {key: value for key, value in checkpoint.meta.items() if key != 'resume'}
     if options.sizes:
         # Of the rounded weights, which are those that will be used.
         points, origins = choose_points(copy.deepcopy(model).float(), options)

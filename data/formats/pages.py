@@ -78,8 +78,8 @@ class Page:
         except BadEntry as error:
             self.problem = str(error)
 
-    def add_rows(self, rows: Iterable, parse: Callable[..., Region | None]) -> None:
-        """Add a region for every row that can be parsed; None is no region, BadEntry a bad row.
+    def add_rows(self, rows: Iterable, parse: Callable[..., Region]) -> None:
+        """Add a region for every row that can be parsed; BadEntry is a bad row.
 
         A picture none of whose rows can be read is a problem, not a picture without text.
         """
@@ -92,8 +92,7 @@ class Page:
                 self.bad_rows.append(f'{self.name} row {number} {text.strip()[:60]!a}: {error}')
                 continue
             read += 1
-            if region is not None:
-                self.regions.append(region)
+            self.regions.append(region)
         if self.bad_rows and not read:
             self.problem = f'no row can be read, the first: {self.bad_rows.pop(0)}'
             self.bad_rows.clear()

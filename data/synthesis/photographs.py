@@ -13,7 +13,7 @@ from ocrdistill.files import walk
 from ocrdistill.images import UPRIGHT, open_image, orientation_of
 from utils.loading.files import is_image
 from utils.loading.images import load_image
-from utils.loading.labels import find_companion, read_labels
+from utils.loading.labels import find_companion, read_label_file
 from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list
 
@@ -109,5 +109,5 @@ def own_text(file: Path) -> np.ndarray:
     for kind in ('labels', 'ignore'):
         companion = find_companion(file, kind)
         if companion is not None:
-            boxes.append(read_labels(companion, nc=1)[0].boxes())
+            boxes.append(read_label_file(companion, nc=1).annotations.boxes())
     return np.concatenate(boxes)

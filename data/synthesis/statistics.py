@@ -8,7 +8,7 @@ from data.synthesis.geometry import quad_height
 from data.synthesis.legibility import Word
 from data.synthesis.settings import SPLITS
 from models.errors import UserError
-from utils.loading.labels import read_labels
+from utils.loading.labels import read_label_file
 from utils.runtime.words import counted
 
 
@@ -23,7 +23,7 @@ def measure_labels(folder: Path, size: tuple[int, int]) -> list[tuple[float, flo
     measures = []
     for tree, legible in (('labels', True), ('ignore', False)):
         for file in sorted((folder / tree / SPLITS['train']).glob('*.txt')):
-            regions = read_labels(file, nc=1)[0].polygon_list(1, 1)
+            regions = read_label_file(file, nc=1).annotations.polygon_list(1, 1)
             measures += [measure(Word(quad * size, '', legible)) for quad in regions if len(quad) == 4]
     return measures
 

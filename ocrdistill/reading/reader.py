@@ -32,6 +32,8 @@ class TextReader:
         self.detector = TextDetector(**detector)
         self.both_ways = bool(detector.get('rotate'))
         threads = detector.get('threads')
+        if callable(recogniser) and language is not None:
+            raise UserError(f'language {language!r} is for tesseract; a recogniser of your own knows its own')
         self.recognise = recogniser if callable(recogniser) else make_recogniser(recogniser, language, threads)
 
     def __call__(self, images: Any) -> Any:

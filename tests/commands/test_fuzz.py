@@ -44,7 +44,7 @@ from utils.export import metadata
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.images import load_image, read_image
-from utils.loading.labels import read_labels
+from utils.loading.labels import read_label_file
 from utils.loading.listing import list_images
 from utils.runtime.hyp import load_hyp
 
@@ -270,7 +270,7 @@ KINDS = {
     'own checkpoints': (own_checkpoint, read_weights),
     'public checkpoints': (public_checkpoint, read_weights),
     'the published checkpoint': (published_checkpoint, read_weights),
-    'labels': (labels, lambda _, file: read_labels(file, 2)),
+    'labels': (labels, lambda _, file: read_label_file(file, 2)),
     'ICDAR ground truth': (ground_truth, lambda _, file: read_ground_truth(file)),
     'hyperparameters': (copies('data/hyps/*.yaml'), lambda _, file: load_hyp(file)),
     'data yamls': (copies('data/*.yaml'), read_data),
@@ -426,7 +426,7 @@ def read_all(folder: Path, content: bytes) -> None:
     """The same bytes as every kind of file."""
     for name, read in {
         'a.pt': read_checkpoint,
-        'a.txt': lambda file: (read_labels(file, 2), read_ground_truth(file)),
+        'a.txt': lambda file: (read_label_file(file, 2), read_ground_truth(file)),
         'a.yaml': read_yaml,
         'a.png': read_image,
         'a.torchscript': load_detector,

@@ -35,7 +35,7 @@ from utils.detection.writer import SourceImage, Writer
 from utils.evaluation.icdar import read_ground_truth
 from utils.loading.config import load_data_config
 from utils.loading.images import load_image, probe_image, read_image
-from utils.loading.labels import read_labels
+from utils.loading.labels import read_label_file
 from utils.runtime.hyp import check_hyp
 
 ENVIRONMENTS = {place.parent.relative_to(ROOT).parts[0] for place in ROOT.glob('*/pyvenv.cfg')}
@@ -127,12 +127,12 @@ def test_labels_of_a_million_rows(tmp_path):
     file = tmp_path / 'a.txt'
     file.write_text('0 .5 .5 .1 .1\n' * 20_000)
     with pytest.raises(UserError, match='too much for one picture'):
-        read_labels(file, 1)
+        read_label_file(file, 1)
     file.write_text('1,1,2,1,2,2,1,2,x\n' * 1_000_000)
     with pytest.raises(UserError, match='too much for one picture'):
         read_ground_truth(file)
     file.write_text('0 ' + '.1 .2 .3 .4 ' * 1000 + '\n0 .5 .5 .1 .1\n')  # other polygons would be padded to its length
-    annotations, skipped = read_labels(file, 1)
+    annotations, _, skipped, *_ = read_label_file(file, 1)
     assert len(annotations) == 1 and 'more than 2001 columns' in skipped[0]
 
 

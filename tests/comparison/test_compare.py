@@ -482,6 +482,9 @@ def test_a_table_after_the_teacher_and_the_students_weights_are_gone(place, caps
         file.unlink()
     call('--table', '--project', place.folder, '--name', 'first')
     assert (place.folder / 'first/table.md').read_text() == text
+    (place.folder / 'first/comparison.yaml').write_text('other: 3\n')
+    with pytest.raises(UserError, match='comparison.yaml has no options'):
+        call('--table', '--project', place.folder, '--name', 'first')
 
 
 def test_bold_only_where_the_interval_excludes_zero():

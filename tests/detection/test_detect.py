@@ -23,6 +23,7 @@ from ocrdistill.errors import Interrupted
 from ocrdistill.letterbox import place
 from ocrdistill.reading_order import reading_order
 from ocrdistill.rows import corners_of
+from tests import inputs
 from tests.support import ROOT
 from utils.detection.detector import Detector
 from utils.detection.options import DetectOptions
@@ -227,6 +228,13 @@ def test_broken_files_are_named_and_the_others_done(run, tmp_path, noise, capsys
     assert message.startswith('4 of 5')
     assert all(name in message for name in ('a.jpg', 'c.png', 'd.webp', 'e.mp4'))
     assert 'results in' in capsys.readouterr().out
+
+
+def test_a_thumbnail_is_no_picture_more(run, tmp_path, noise, capsys):
+    (tmp_path / 'in').mkdir()
+    inputs.with_thumbnail(tmp_path / 'in/scan.tif', Image.fromarray(noise(200, 200)))
+    folder, _ = run(tmp_path / 'in', '--save-json')
+    assert [entry['image'] for entry in read_json(folder)] == ['scan.tif'] and '1/1 scan.tif' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))

@@ -59,6 +59,14 @@ def test_another_network_is_refused(tmp_path, change):
         average([first, other], [1, 1])
 
 
+def test_files_without_anchors_are_refused(tmp_path):
+    parts = [read_checkpoint(checkpoint(tmp_path / f'{seed}.pt', seed)) for seed in (1, 2)]
+    for part in parts:
+        del part.state[next(key for key in part.state if key.endswith('.anchors'))]
+    with pytest.raises(UserError, match='anchors'):
+        average(parts, [1, 1])
+
+
 def test_command(tmp_path, tiny_data):
     """What it writes holds what val chose, and val.py prints the same figures."""
     demo = read_checkpoint(ROOT / 'teacher/demo/yolov5n.pt')

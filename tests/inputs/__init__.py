@@ -92,3 +92,17 @@ def cvat_yolo(folder: Path) -> Path:
     data_set(folder, {'a': '0 0.5 0.5 0.2 0.1\n', 'b': '0 0.5 0.5 0.2 0.1\n'})
     (folder / 'train.txt').write_text('data/images/train/a.png\ndata/images/train/b.png\n')
     return write_yaml(folder, 'names:\n  0: text\npath: .\ntrain: train.txt\nval: train.txt\n')
+
+
+def with_thumbnail(file: Path, image: Image.Image) -> Path:
+    """A TIFF whose first page is a thumbnail of 16 x 8 pixels, and whose second is the image."""
+    small = Image.new(image.mode, (16, 8), 200)
+    small.save(file, save_all=True, append_images=[image], tiffinfo={254: 1})
+    with Image.open(file) as pages:  # Pillow writes the tag to both pages: take it from the second
+        pages.seek(1)
+        place = pages.tag_v2._offset
+    content = bytearray(file.read_bytes())
+    spot = content.index((254).to_bytes(2, 'little'), place)
+    content[spot + 8] = 0
+    file.write_bytes(content)
+    return file

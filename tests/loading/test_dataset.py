@@ -27,7 +27,7 @@ from utils.loading.batches import EpochBatches, collate
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.images import load_image, probe_image
-from utils.loading.labels import companion_file, read_labels
+from utils.loading.labels import companion_file, read_label_file
 from utils.loading.listing import list_images, shared_images
 from utils.loading.loader import BatchLoader, WorkerDied, build_loader
 from utils.runtime.hyp import DEFAULTS, RANGES, check_hyp, load_hyp
@@ -79,7 +79,7 @@ def write_rows(folder, text, encoding='utf-8'):
 
 def test_both_label_forms(tmp_path):
     file = write_rows(tmp_path, '0 0.5 0.4 0.2 0.4\n\n1 .1 .1 .3 .2 .2 .4\n2.0 0 0 1 0 1 1 0 1\n', 'utf-8-sig')
-    annotations, skipped = read_labels(file, 3)
+    annotations, _, skipped, *_ = read_label_file(file, 3)
     assert skipped == []
     assert annotations.classes.tolist() == [0, 1, 2]
     np.testing.assert_allclose(annotations.boxes(), [(0.4, 0.2, 0.6, 0.6), (0.1, 0.1, 0.3, 0.4), (0, 0, 1, 1)])
@@ -104,7 +104,9 @@ def test_both_label_forms(tmp_path):
     ],
 )
 def test_malformed_rows_are_skipped_and_named(tmp_path, row, reason):
-    annotations, skipped = read_labels(write_rows(tmp_path, f'0 0.2 0.2 0.1 0.1\n{row}\n0 0.8 0.8 0.1 0.1\n'), 1)
+    annotations, _, skipped, *_ = read_label_file(
+        write_rows(tmp_path, f'0 0.2 0.2 0.1 0.1\n{row}\n0 0.8 0.8 0.1 0.1\n'), 1
+    )
     assert len(annotations) == 2
     assert len(skipped) == 1 and 'rows.txt:2' in skipped[0] and reason in skipped[0]
 
@@ -122,13 +124,13 @@ def test_malformed_rows_are_skipped_and_named(tmp_path, row, reason):
 )
 def test_rows_of_other_units_or_classes_are_refused(tmp_path, row, reason):
     with pytest.raises(UserError, match=reason) as error:
-        read_labels(write_rows(tmp_path, f'0 0.2 0.2 0.1 0.1\n{row}\n'), 2)
+        read_label_file(write_rows(tmp_path, f'0 0.2 0.2 0.1 0.1\n{row}\n'), 2)
     assert 'rows.txt:2' in str(error.value) and '\n' not in str(error.value)
 
 
 def test_rounding_is_clamped_and_boxes_are_cut_at_the_border(tmp_path):
     file = write_rows(tmp_path, '0 -0.00005 .1 .3 1.00005 .2 .4\n0 0.95 0.5 0.2 0.2\n')
-    annotations, skipped = read_labels(file, 1)
+    annotations, _, skipped, *_ = read_label_file(file, 1)
     assert skipped == []
     assert annotations.polygons.min() == 0 and annotations.polygons.max() == 1
     np.testing.assert_allclose(annotations.boxes()[1], (0.85, 0.4, 1, 0.6))

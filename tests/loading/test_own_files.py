@@ -21,7 +21,7 @@ from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.files import is_image, matching
 from utils.loading.images import decode_with_opencv, probe_image, read_image
-from utils.loading.labels import find_companion, read_label_file, read_labels
+from utils.loading.labels import find_companion, read_label_file
 from utils.loading.listing import list_images
 from utils.loading.polygons import polygon_areas
 from utils.loading.rows import split_rows, unquoted
@@ -243,7 +243,7 @@ def test_training_on_nothing_is_refused(tmp_path, capsys):
 def test_any_line_end_and_encoding(tmp_path, end, encoding):
     rows = ['0 0.2 0.2 0.1 0.1', '0 0.5 0.5 0.1 0.1', '0 0.8 0.8 0.1 0.1']
     (tmp_path / 'a.txt').write_bytes(end.join([*rows, '']).encode(encoding))
-    annotations, skipped = read_labels(tmp_path / 'a.txt', 1)
+    annotations, _, skipped, *_ = read_label_file(tmp_path / 'a.txt', 1)
     assert skipped == []
     expected = [(c - 0.05, c - 0.05, c + 0.05, c + 0.05) for c in (0.2, 0.5, 0.8)]
     np.testing.assert_allclose(annotations.boxes(), expected)
@@ -424,16 +424,7 @@ def test_folders_in_another_case(tmp_path, labels):
 
 
 def test_tiffs_with_a_thumbnail_first_or_with_white_as_zero(tmp_path):
-    small, large = Image.new('L', (16, 8), 200), Image.new('L', (60, 40), 100)
-    small.save(tmp_path / 'scan.tif', save_all=True, append_images=[large], tiffinfo={254: 1})
-    file = tmp_path / 'scan.tif'
-    with Image.open(file) as image:  # Pillow writes the tag to both pages: take it from the second
-        image.seek(1)
-        place = image.tag_v2._offset
-    content = bytearray(file.read_bytes())
-    spot = content.index((254).to_bytes(2, 'little'), place)
-    content[spot + 8] = 0
-    file.write_bytes(content)
+    file = inputs.with_thumbnail(tmp_path / 'scan.tif', Image.new('L', (60, 40), 100))
     assert pages(file) == [1] and probe_image(file) == (60, 40)
     assert read_image(file).shape == (40, 60, 3) and to_image(str(file)).shape == (40, 60, 3)
     assert to_image(file.read_bytes()).shape == (40, 60, 3)

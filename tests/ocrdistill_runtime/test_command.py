@@ -273,6 +273,7 @@ def command(photos, tmp_path):
         ('--json - | true', 0, ''),
         ('--json - > /dev/full', 1, 'error: No space left on device'),
         ('--json - >&-', 1, 'error: standard output is closed: name a file'),
+        ('--json >(true)', 1, 'error: Broken pipe'),
     ],
 )
 def test_outputs_that_take_nothing_are_one_line(command, rest, status, error):
@@ -288,6 +289,39 @@ def test_a_full_disk_for_pictures_leaves_the_report(run, photos, tmp_path, monke
     monkeypatch.setattr(Image.Image, 'save', full)
     status, said, err = run('detect', photos, '--json', '-', '--draw', tmp_path / 'out')
     assert status == 1 and 'No space left' in err and json.loads(said)[0]['image'] == 'a.jpg'
+
+
+def test_progress_goes_nowhere_where_standard_error_is_closed(command):
+    done = command('--json - 2>&-')
+    assert done.returncode == 0 and json.loads(done.stdout)[0]['image'] == 'a.jpg'
+
+
+LONG = """
+import sys
+from pathlib import Path
+from tqdm import tqdm
+from ocrdistill.command import end_plainly
+
+def main():
+    for number in tqdm(range(3)):
+        print(number, flush=True)
+        print(number, file=sys.stderr, flush=True)
+    Path(sys.argv[1]).write_text('done')
+    sys.exit(7)
+
+end_plainly(main)
+"""
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs a shell')
+@pytest.mark.parametrize('streams', ['> >(true) 2> >(true)', '>&- 2>&-', '2>&1 | true'])
+def test_a_command_outlasts_those_who_read_what_it_says(tmp_path, streams):
+    """As a training does whose `| tee log` was ended by the same Ctrl-C, or whose `| head` has read enough."""
+    line = f'set -o pipefail; sleep 0.2 && "$0" -c "$1" "$2" {streams}'
+    shell = ['bash', '-c', line, sys.executable, LONG, str(tmp_path / 'end')]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 7 and (tmp_path / 'end').read_text() == 'done'
+    assert 'Error' not in done.stderr
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/stdout'), reason='needs a shell and /dev/stdout')

@@ -309,6 +309,11 @@ def test_tesseract_is_called_once_for_all_words(monkeypatch, tmp_path):
         recognisers.make_recogniser('tesseract', 'xyz')
 
 
+def test_a_recogniser_of_ones_own_takes_no_language():
+    with pytest.raises(UserError, match="'deu' is for tesseract"):
+        TextReader(lambda crops: [('', 0.0)] * len(crops), language='deu')
+
+
 def test_unknown_recognisers_are_refused(monkeypatch):
     with pytest.raises(UserError, match="'rapidocr' or 'tesseract'"):
         recognisers.make_recogniser('other')

@@ -20,7 +20,7 @@ from utils.distillation.craft import Words
 from utils.distillation.labelling import Labeller, Teacher, lacking, name_of
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
-from utils.loading.labels import Annotations, read_labels
+from utils.loading.labels import Annotations, read_label_file
 
 SIZE = (100, 50)  # width, height
 
@@ -88,7 +88,7 @@ def test_a_teacher_of_boxes_writes_boxes(source, tmp_path):
     assert np.allclose(rows(out / 'labels/a.txt'), [[0, 0.25, 0.3, 0.3, 0.2], [0, 0.1, 0.9, 0.2, 0.2]])
     assert np.allclose(rows(out / 'ignore/a.txt'), [[0, 0.65, 0.3, 0.3, 0.2]])
     assert rows(out / 'labels/sub/c.txt') == [[0, 0.5, 0.5, 1, 1]]
-    found = read_labels(out / 'labels/a.txt', 1)[0]
+    found = read_label_file(out / 'labels/a.txt', 1).annotations
     assert np.allclose(found.polygons[0, :, 0].min(), 0.1) and not found.edge_weight.any()
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from utils.comparison.runs import Job, read_metrics
 from utils.comparison.statistics import COMPARED, METRICS
+from utils.runtime.cores import usable_cores
 from utils.runtime.distributed import RUNS_AT_ONCE
 from utils.runtime.run_folder import write_json
 from utils.training.log import duration
@@ -141,8 +142,7 @@ def threads_of(count: int) -> int:
     given = os.environ.get('OMP_NUM_THREADS', '')
     if given.isdecimal() and int(given):
         return int(given)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return max(cores // count, 1)
+    return max(usable_cores() // count, 1)
 
 
 def last_error(log: Path) -> str:

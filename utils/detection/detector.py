@@ -2,7 +2,6 @@
 
 from models.errors import UserError
 from ocrdistill.finder import Finder
-from ocrdistill.points import DEFAULT_THRESHOLD
 
 # OpenCV and torch are imported where they are used: detect.py answers --help and a wrong flag at once.
 
@@ -59,13 +58,12 @@ class Detector(Finder):
         self.names = self.model.names
         usual = None if is_exported(weights) else middle(self.model.points)
         imgsz = long_side(self.model, imgsz or usual)
-        chosen = self.model.point_at(imgsz).conf_threshold if conf_thres is None else conf_thres
         super().__init__(
             self._compute,
             self.model,
             stride=int(self.model.stride.max()),
             imgsz=imgsz,
-            conf_thres=DEFAULT_THRESHOLD if chosen is None else chosen,
+            conf_thres=self.model.point_at(imgsz).threshold if conf_thres is None else conf_thres,
             iou_thres=iou_thres,
             max_det=max_det,
             classes=classes,

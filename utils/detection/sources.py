@@ -28,7 +28,7 @@ class Source(NamedTuple):
     """One file, one page of a file, or a webcam.
 
     name: its path below the folder that holds all sources of the run; unique in a run.
-    page: which of the images in the file.
+    page: which of the images in the file, from 0.
     """
 
     name: PurePosixPath
@@ -160,7 +160,8 @@ def _read_one_by_one(sources: list[Source]) -> Iterator[tuple[Source, np.ndarray
         if source.moves:
             yield source, None
             continue
-        for name, page, image in read_pages(source.path, source.name, names, decode_with_opencv):
+        pages = read_pages(source.path, source.name, names, decode_with_opencv)
+        for page, (name, image) in enumerate(pages):
             yield source._replace(name=name, page=page), image
 
 

@@ -236,12 +236,6 @@ class LabelFile(NamedTuple):
     problem: str
 
 
-def read_labels(file: Path, nc: int) -> tuple[Annotations, list[str]]:
-    """The annotations of a label file and a message for every row that was skipped; see read_label_file."""
-    found = read_label_file(file, nc)
-    return found.annotations, found.skipped
-
-
 def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: bool = False) -> LabelFile:
     """Read a label file of box rows (class x y w h) and polygon rows (class x1 y1 x2 y2 ...), fractions of the image.
 
@@ -256,8 +250,8 @@ def read_label_file(file: Path, nc: int, dont_care: bool = False, confidences: b
         confidences: rows may end with a confidence, as detect.py writes them; it is left out.
 
     Returns:
-        The annotations (0..1), and messages for rows that were skipped: not numbers, a wrong number of columns, no
-        area, a repetition.
+        What it says. Rows are skipped that are not numbers, have a wrong number of columns or no area, or repeat
+        another.
 
     Raises:
         UserError: a coordinate outside -.05..1.05, a negative side of a box, or a class outside 0..nc-1. The whole file

@@ -11,10 +11,11 @@ from tqdm import tqdm
 from ocrdistill.images import pages
 from utils.loading.images import probe_image
 from utils.loading.labels import Annotations, find_companion, read_label_file
+from utils.runtime.cores import usual_workers
 from utils.runtime.words import counted
 
 NAMED = 5  # messages of a kind that a summary shows
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = usual_workers()
 
 
 @dataclass

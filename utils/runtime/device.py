@@ -32,25 +32,18 @@ def find_device(spec: str = '') -> torch.device:
         UserError: no such device.
     """
     spec = str(spec).strip().lower().replace('cuda:', '')
-    if spec == 'cpu':
+    if spec == 'cpu' or (not spec and not torch.cuda.is_available()):
         return torch.device('cpu')
-    if spec in ('', 'cuda'):
-        if spec and not torch.cuda.is_available():
-            raise UserError('--device cuda: no CUDA GPU can be used here; use --device cpu')
-        own = distributed.environment('LOCAL_RANK', 0)
-        spec = str(own) if torch.cuda.is_available() else 'cpu'
-        if spec == 'cpu':
-            return torch.device('cpu')
-    spec = _of_process(spec)
-    if not spec.isdigit():
-        raise UserError(f"--device {spec}: expected 'cpu' or the number of one GPU")
+    number = str(distributed.environment('LOCAL_RANK', 0)) if spec in ('', 'cuda') else _of_process(spec)
+    if not number.isdigit():
+        raise UserError(f"--device {number}: expected 'cpu' or the number of one GPU")
     if not torch.cuda.is_available():
         raise UserError(f'--device {spec}: no CUDA GPU can be used here; use --device cpu')
-    if int(spec) >= torch.cuda.device_count():
+    if int(number) >= torch.cuda.device_count():
         many = distributed.environment('LOCAL_WORLD_SIZE', 1) > 1
         advice = 'start one process for each' if many else 'use --device 0'
-        raise UserError(f'--device {spec}: GPUs here: {torch.cuda.device_count()}; {advice}')
-    return torch.device(f'cuda:{spec}')
+        raise UserError(f'--device {number}: GPUs here: {torch.cuda.device_count()}; {advice}')
+    return torch.device(f'cuda:{number}')
 
 
 def _of_process(spec: str) -> str:

@@ -37,7 +37,8 @@ class StopRequest:
         if self.number or not self.deferring:
             raise Interrupted(number)
         self.number = number
-        print('\nstopping after this step, which is saved; once more: at once', file=sys.stderr, flush=True)
+        with contextlib.suppress(RuntimeError):  # the signal came while a line was being written there
+            print('\nstopping after this step, which is saved; once more: at once', file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:

@@ -1,18 +1,18 @@
 """The options of train.py and distill.py, and what compare.py shares with them. Imports nothing heavy."""
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
+from utils.runtime.cores import usual_workers
 from utils.runtime.options import MAX_SIDE, Options, option, options_of
 
 DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
 OPTIMIZERS = ('SGD', 'AdamW')
 MAX_SEED = 2**63 - 1  # of torch's generators
-WORKERS = min(8, os.cpu_count() or 1)
+WORKERS = usual_workers()
 MODELS = "models and methods (defaults: the recipe's)"  # a group of --help
 DEFAULT_RECIPE = 'recipes/xn_maskdiff_PFI.yaml'
 

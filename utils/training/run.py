@@ -250,8 +250,7 @@ def store_metrics(path: Path, metrics: dict) -> None:
     checkpoint = read_checkpoint(path)
     model = DetectionModel(checkpoint.yaml)
     model.names = checkpoint.names
-    entries = {key: value for key, value in checkpoint.meta.items() if key not in ('format', 'version', 'stride')}
-    save_checkpoint(path, model, checkpoint.state, **(entries | checkpoint_entries(metrics)))
+    save_checkpoint(path, model, checkpoint.state, **(checkpoint.meta | checkpoint_entries(metrics)))
 
 
 def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:
