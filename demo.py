@@ -18,7 +18,7 @@ from models.errors import UserError
 from utils.runtime.cli import positive, run_command
 
 ROOT = Path(__file__).resolve().parent
-FOLDER = ROOT / 'runs/compare/demo'
+PROJECT, EPOCHS = ROOT / 'runs/compare', 8
 SIZE = 256
 DATA = 'data/demo_small.yaml'
 OPTIONS = (
@@ -42,8 +42,8 @@ def run(command: str) -> None:
         raise UserError(f'"python {command}" ended with status {process.returncode}')
 
 
-def draw_words(models: dict[str, Path]) -> None:
-    """What both students find in the first test pictures: words.jpg."""
+def draw_words(models: dict[str, Path], file: Path) -> None:
+    """What both students find in the first test pictures."""
     import torch
 
     from models.checkpoint import load_model
@@ -64,29 +64,31 @@ def draw_words(models: dict[str, Path]) -> None:
             for image, truth in zip(shown, truths or [], strict=False)
         ]
     title = f'the first {SHOWN} test pictures, each at the threshold that val chose for it; right: IoU over 0.5'
-    plot_side_by_side([load_image(image.path) for image in shown], verdicts, FOLDER / 'words.jpg', title)
+    plot_side_by_side([load_image(image.path) for image in shown], verdicts, file, title)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--epochs', type=positive, default=8, help='of each run (%(default)s)')
+    parser.add_argument('--epochs', type=positive, default=EPOCHS, help='of each run (%(default)s)')
     parser.add_argument('--seeds', type=positive, default=3, help='runs of each kind (%(default)s)')
     options = parser.parse_args()
     start = time.time()
+    name = 'demo' if options.epochs == EPOCHS else f'demo_{options.epochs}_epochs'  # compare.py mixes no lengths
+    folder = PROJECT / name
     run('data/synthtext.py --size 320x192 --out demo_small')
     run(
         f'compare.py --recipes control,recipes/demo.yaml --seeds {options.seeds} --jobs 2 --data {DATA} {OPTIONS} '
-        f'--epochs {options.epochs} --noplots --name demo'
+        f'--epochs {options.epochs} --noplots --name {name}'
     )
     weights = {
-        name: FOLDER / f'runs/{run_name}-seed0/weights/best.pt'
-        for name, run_name in (('control', 'control'), ('taught', 'demo'))
+        student: folder / f'runs/{run_name}-seed0/weights/best.pt'
+        for student, run_name in (('control', 'control'), ('taught', 'demo'))
     }
-    draw_words(weights)
+    draw_words(weights, folder / 'words.jpg')
     run('data/synthtext.py --style incidental --size 1280x720 --train 0 --test 8 --seed 99 --out demo_pictures')
     run('detect.py --source demo_pictures/images/test_icdar --save-json --name demo --exist-ok')
     print(
-        f'\n{(time.time() - start) / 60:.1f} minutes. In {FOLDER.relative_to(ROOT)}: table.md (above) and table.png; '
+        f'\n{(time.time() - start) / 60:.1f} minutes. In {folder.relative_to(ROOT)}: table.md (above) and table.png; '
         'curves.png, how both learned; words.jpg, what both find. Both learned for a short time, and the taught one '
         'took longer for it (training, in the table). Words found by the shipped student: runs/detect/demo'
     )

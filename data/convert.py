@@ -48,6 +48,7 @@ from utils.runtime.words import counted
 
 SPLITS = ('train', 'val', 'test')
 PREVIEW = 16  # pictures
+PARTIAL = '.partial'  # ends the name of a folder that is not complete
 QUAD, SIX = 4, 6  # corners
 
 
@@ -107,16 +108,19 @@ def write_set(items: list[Item], out: Path, link: bool) -> None:
     """Write everything but the preview, under a temporary name until it is complete."""
     used = [split for split in SPLITS if any(item.split == split for item in items)]
     others = with_others(items)
-    partial = out.with_name(f'.{out.name}.partial')
+    # A folder that is there stays, as it may be a mount or a link.
+    partial = out / PARTIAL if out.is_dir() else out.with_name(f'.{out.name}{PARTIAL}')
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
         for item in tqdm(items, 'writing', unit='picture', disable=None):
             write_item(item, partial, link, with_gt=item.split not in others)
         splits = {split: f'images/{split}' for split in used}  # of the yaml's own folder, so that it can be moved
         write_yaml(partial / 'data.yaml', {**splits, 'names': {0: 'text'}, 'dont_care': 'ignore'})
-        if out.is_dir():
-            out.rmdir()  # it is empty
-        os.replace(partial, out)
+        if partial.parent == out:
+            for part in sorted(partial.iterdir(), reverse=True):  # data.yaml last: without it there is no data set
+                os.replace(part, out / part.name)
+        else:
+            os.replace(partial, out)
     except OSError as error:
         raise UserError(f'cannot write {out}: {error}') from None
     finally:
@@ -228,7 +232,7 @@ def main() -> None:
     out, form, skipped = options.out, FORMATS[options.form], Skipped()
     if out.resolve() == Path.cwd():
         raise UserError(f'--out {out} is the current folder: name a new one')
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(part.name != PARTIAL for part in out.iterdir())):
         raise UserError(f'{out} exists already: choose another --out, or remove it')
     try:
         items = collect(options, form, skipped)

@@ -196,6 +196,9 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Make the data set, unless it is there."""
     args = parse_options()
+    inside = [folder for folder in map(Path, args.backgrounds) if args.out.resolve().is_relative_to(folder.resolve())]
+    if inside:  # our own pictures would become backgrounds
+        raise UserError(f'--out {args.out} lies in --backgrounds {inside[0]}: choose another folder')
     material = Material(args.style, *(tuple(map(str, part)) for part in (args.fonts, args.words, args.backgrounds)))
     fonts = sorted(Path(path).name for paths in find_fonts(material.fonts).values() for path in paths)
     options = {'version': VERSION, 'seed': args.seed, 'train': args.train, 'test': args.test}

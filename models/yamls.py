@@ -1,6 +1,7 @@
 """Yaml files, of which nothing but plain data is ever made, and not too much of it."""
 
 import codecs
+import os
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 
 from models.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]  # of the program
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000  # aliases written out
 
@@ -43,13 +45,19 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
+def near_program(file: Path | str) -> Path:
+    """A file as it is named, below the current folder; where there is none, the program's own of that name."""
+    own = ROOT / file  # an absolute file is itself
+    return own if own.is_file() and not os.path.lexists(file) else Path(file)
+
+
 def read_yaml(file: Path | str) -> dict[str, Any]:
-    """The mapping in a yaml file.
+    """The mapping in a yaml file; see near_program.
 
     Raises:
         UserError: no such file, not yaml (with the line), not a mapping of names to values, or far too large.
     """
-    file = Path(file)
+    file = near_program(file)
     try:
         with open(file, 'rb') as stream:
             content = stream.read(MAX_BYTES + 1)

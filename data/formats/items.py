@@ -122,11 +122,22 @@ def _note_folders(items: list[Item], skipped: Skipped) -> None:
         )
 
 
+def _copies_last(found: Iterable[Page]) -> Iterable[Page]:
+    """The pages, those later whose own name is not the picture's: 'a copy.json' may be an old state of a.json."""
+    told = []
+    for page in found:
+        if page.told:
+            told.append(page)
+        else:
+            yield page
+    yield from told
+
+
 def _settled(found: Iterable[Page], files: ImageFiles, skipped: Skipped) -> Iterable[Page]:
     """The pages, those last whose picture was found by its name alone: where another annotation names its folder too,
     the picture is that one's."""
     named, guesses = set(), []
-    for page in found:
+    for page in _copies_last(found):
         if guess := files.take_guess(page.image):
             guesses.append((page, guess))
         else:

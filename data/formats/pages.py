@@ -51,6 +51,7 @@ class Page:
     Attributes:
         name: of the annotation, for messages.
         image: an existing file; None with a problem.
+        told: the image is known by what the annotation says alone: its own name is another.
         regions: may be empty: a picture without text.
         bad_rows: what was skipped and why.
         notes: what was read, but may not be what was meant.
@@ -62,6 +63,7 @@ class Page:
 
     name: str
     image: Path | None = None
+    told: bool = False
     regions: list[Region] = field(default_factory=list)
     bad_rows: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -197,6 +199,7 @@ def image_of(path, file: Path, images: ImageFiles, page: Page) -> Path:
         problem = error
     own = own_image(file, images)
     found = own or named
+    page.told = own is None
     if found is None:
         raise problem or BadEntry(f'there is no picture for {file}')
     if own and named and own != named:

@@ -955,3 +955,13 @@ def test_mistakes_with_val(world, trained, tmp_path, mistake):
 def test_train_without_arguments_asks_for_data():
     done = run_here('train.py')
     assert done.returncode == 1 and '--data' in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_files_of_the_program_are_found_from_elsewhere(tmp_path, monkeypatch):
+    """Default hyperparameters, recipes and models; a file of the user's own of that name comes first."""
+    done = run_here('distill_xn_maskdiff.py', '--teacher_weights', 'none.pt', '--data', 'data/ICDAR.yaml', cwd=tmp_path)
+    assert done.returncode == 1 and 'no teacher weights at none.pt' in done.stderr
+    (tmp_path / 'models').mkdir()
+    (tmp_path / 'models/yolov5n.yaml').write_text('mine: 1')
+    monkeypatch.chdir(tmp_path)
+    assert read_yaml('models/yolov5n.yaml') == {'mine': 1} and 'nc' in read_yaml('models/yolov5s.yaml')

@@ -71,16 +71,20 @@ def test_the_demos_commands_and_its_picture(tiny_data, tmp_path, monkeypatch):
     given = []
     with monkeypatch.context() as patch:
         patch.setattr(demo, 'run', given.append)
-        patch.setattr(demo, 'draw_words', lambda _models: None)
+        patch.setattr(demo, 'draw_words', lambda *_: None)
         patch.setattr(sys, 'argv', ['demo.py'])
         demo.main()
+        patch.setattr(sys, 'argv', ['demo.py', '--epochs', '2'])
+        demo.main()
+    given, shorter = given[: len(given) // 2], given[len(given) // 2 :]
+    names = [re.search(r'--name (\S+)', lines[1])[1] for lines in (given, shorter)]
+    assert names == ['demo', 'demo_2_epochs']  # which compare.py would not mix
     assert [line.split()[0] for line in given] == ['data/synthtext.py', 'compare.py', 'data/synthtext.py', 'detect.py']
     for script, *words in map(shlex.split, given):
         for flag in (word for word in words if word.startswith('--')):
             assert re.search(rf'(?<![\w-]){flag}(?![\w-])', help_of(script)), (script, flag)
     monkeypatch.setattr(demo, 'DATA', tiny_data)
-    monkeypatch.setattr(demo, 'FOLDER', tmp_path)
-    demo.draw_words({size: ROOT / f'teacher/demo/yolov5{size}.pt' for size in 'sn'})
+    demo.draw_words({size: ROOT / f'teacher/demo/yolov5{size}.pt' for size in 'sn'}, tmp_path / 'words.jpg')
     assert cv2.imread(str(tmp_path / 'words.jpg')).std() > 5
 
 

@@ -377,6 +377,17 @@ def test_user_errors(change, message, command, photos, tmp_path):
     assert not (tmp_path / 'out').exists() and not list(tmp_path.glob('.*'))
 
 
+def test_an_empty_folder_is_filled_where_it_is(command, photos, tmp_path):
+    """It may be a mount or a link, which cannot be replaced."""
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'out').symlink_to(tmp_path / 'disk')
+    (tmp_path / 'disk/.partial').mkdir()  # of a run that was killed
+    command('icdar2015', icdar2015(tmp_path / 'notes'))
+    assert (tmp_path / 'out').is_symlink()
+    names = {file.name for file in (tmp_path / 'disk').iterdir()}
+    assert names >= {'data.yaml', 'images', 'labels'} and '.partial' not in names
+
+
 def test_json_that_is_something_else(command, photos, tmp_path):
     for form in ('coco-text', 'label-studio'):
         for content in ('[]', '{}', '[1]', 'x', '[' * 100_000, '{"imgs": {"1": 3}, "anns": {"1": []}}'):

@@ -407,6 +407,15 @@ def test_a_copied_labelme_file_belongs_to_the_picture_of_its_name(run, photos, t
     assert 'worth a look: 1\n  b.json: it names a.png, b.png is taken' in printed and 'skipped' not in printed
 
 
+def test_a_copy_of_an_annotation_does_not_take_its_place(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': [labelme_shape()]})
+    write(tmp_path / 'notes/a copy.json', {'imagePath': 'a.png', 'shapes': []})  # is read before a.json
+    printed, _ = run('labelme', tmp_path / 'notes')
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+    assert 'a copy.json: a.png was annotated already, as a.json' in printed
+
+
 def test_a_circle_costs_its_shape_alone(run, photos, tmp_path):
     circle = labelme_shape('circle', ((5, 5), (9, 9)))
     for name in 'abc':

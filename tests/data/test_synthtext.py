@@ -236,6 +236,8 @@ def test_a_broken_background_is_told_before_anything_is_drawn(tmp_path):
     done = render(tmp_path / 'out', '--style', 'incidental', '--backgrounds', str(photographs), check=False)
     assert done.returncode == 1 and 'good.txt' in done.stderr and len(done.stderr.splitlines()) == 1
     assert not (tmp_path / 'out').exists()
+    done = render(photographs / 'out', '--backgrounds', str(photographs), check=False)
+    assert done.returncode == 1 and 'choose another folder' in done.stderr
     (tmp_path / 'fonts').mkdir()
     done = render(tmp_path / 'out', '--fonts', str(tmp_path / 'fonts'), check=False)
     assert done.returncode == 1 and '--fonts: no font for Latin text in' in done.stderr

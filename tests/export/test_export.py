@@ -290,7 +290,7 @@ def test_card(exports):
         'data/some.yaml',
         'map50 0.4321',
         'icdar_hmean 0.3456. mAP',
-        'ICDAR2015 task 4.1 at the threshold 0.4, of boxes times 0.9 x 0.8',
+        'ICDAR2015 task 4.1 at the threshold 0.4, of quads.',
         '`val`',
         'ms (median',
         'MB',
@@ -319,6 +319,9 @@ def test_card_says_what_val_chose(tmp_path):
     assert 'Of the weights that the training began with' in told and 'This split chose the epoch.' in told
     told = ' '.join(card._training({'source': plain | entries | {'chosen_on': 'vals.yaml'}}))
     assert 'This split chose the epoch. Val of `vals.yaml` chose the threshold.' in told
+    scored = plain | {'options': {'data': 'd.yaml'}, 'epoch': 2, 'metrics': {'icdar_hmean': 0.5}}
+    told = ' '.join(card._training({'source': scored | {'word_scale': [0.9, 0.8]}, 'quads': False}))
+    assert 'at the threshold 0.4, of boxes times 0.9 x 0.8 (width, height) about their centres' in told
 
 
 @pytest.mark.slow

@@ -112,6 +112,14 @@ def test_hidden_folders_and_linked_folders_of_a_data_set(tmp_path):
     assert [len(rows) for rows in data.labels] == [1, 2]
 
 
+def test_a_link_of_another_name_has_the_labels_of_its_file(tmp_path):
+    """Also where a picture beside the link is called as that file."""
+    inputs.data_set(tmp_path / 'pool', {'000123': ROW + '0 0.2 0.2 0.1 0.1\n'})
+    yaml = inputs.data_set(tmp_path / 'subset', {'000123': ROW})
+    (tmp_path / 'subset/images/train/000000.png').symlink_to(tmp_path / 'pool/images/train/000123.png')
+    assert [len(rows) for rows in dataset(yaml).labels] == [2, 1]
+
+
 def test_images_that_share_a_label_file_are_named(tmp_path):
     yaml = inputs.data_set(tmp_path, {'a': ROW, 'b': ROW, 'c': None})
     for name in ('a.jpg', 'c.jpg'):  # c has no labels that could be another's

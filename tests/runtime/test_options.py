@@ -187,6 +187,11 @@ def test_the_flags_of_options_make_the_same_options(seed):
     assert {name: getattr(found, name) for name in names} == {name: getattr(options, name) for name in names}
 
 
+def test_maps_are_for_recipes_that_take_them():
+    options = parse(CompareOptions, None, ['--maps', 'runs/craft'])
+    assert method_flags(options) == ['--maps', 'runs/craft'] and not method_flags(options, maps=False)
+
+
 def test_flags_of_a_recipes_options():
     given = ['--cfg-teacher', 't.yaml', '--student_weights', '', '--kd_warmup', '0', '--epochs', '3']
     flags = method_flags(parse(CompareOptions, None, given))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import train
 from models.errors import Interrupted, UserError
@@ -356,15 +357,17 @@ def test_one_process_at_a_time_writes_to_a_folder(world, straight, tmp_path):
     assert_same_run(straight, run)
 
 
-def test_resuming_with_other_data_is_said(world, tmp_path, monkeypatch, capsys):
-    data = tmp_path / 'data.yaml'
-    data.write_text(world.data.read_text())
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_resuming_with_other_data_is_said(world, tmp_path, monkeypatch, capsys, split):
+    data, few = tmp_path / 'data.yaml', yaml.safe_load(world.few.read_text())
+    whole = yaml.safe_load(world.data.read_text())
+    data.write_text(yaml.safe_dump(whole))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, '_finish_epoch', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         world.train(tmp_path / 'run', '--data', data, '--epochs', 2, *STEADY)
-    data.write_text(world.few.read_text())
+    data.write_text(yaml.safe_dump(whole | {split: few['train']}))
     resume(tmp_path / 'run')
-    assert 'have changed since' in capsys.readouterr().out
+    assert capsys.readouterr().out.count(f'of {split} have changed since') == 1
 
 
 def test_a_damaged_checkpoint_cannot_be_resumed(world, tmp_path, monkeypatch):

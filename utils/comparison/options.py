@@ -88,7 +88,8 @@ def training_flags(options: Options) -> list[str]:
     return [part for each in known if each.name not in OWN for part in each.as_flags(getattr(options, each.name))]
 
 
-def method_flags(options: TeacherOptions) -> list[str]:
-    """What distill.py takes beside them and is given."""
+def method_flags(options: TeacherOptions, maps: bool = True) -> list[str]:
+    """What distill.py takes beside them and is given; `--maps` for recipes that need them alone."""
     known = [each for name, each in options_of(TeacherOptions).items() if name not in options_of(TrainingOptions)]
+    known = [each for each in known if maps or each.name != 'maps']
     return [part for each in known for part in each.as_flags(getattr(options, each.name))]

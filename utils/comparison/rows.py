@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
 from models.errors import UserError
-from models.yamls import read_yaml
+from models.yamls import near_program, read_yaml
 from models.yolo import DetectionModel
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, method_flags
@@ -69,7 +69,7 @@ def choose(name: str) -> Choice:
     """'xn_maskdiff', 'my.yaml' or 'mask+pfi=5' -> what it stands for."""
     if Path(name).is_file() or name.endswith(('.yaml', '.yml')):
         return Choice(Path(name).stem, name)
-    if Path(f'recipes/{name}.yaml').is_file():
+    if near_program(f'recipes/{name}.yaml').is_file():
         return Choice(name, f'recipes/{name}.yaml')
     return Choice(name, methods=name.replace('+', ','))
 
@@ -151,7 +151,7 @@ def add_recipe(comparison: Comparison, choice: Choice, recipe: Recipe) -> None:
     if not options.table:
         try_recipe(comparison, choice.label, recipe, size)
     more = {'teacher_imgsz': size, 'unlabelled': options.unlabelled}
-    flags = choice.flags + method_flags(options)
+    flags = choice.flags + method_flags(options, maps=recipe.needs_maps)
     comparison.add(choice.label, 'recipe', flags, recipe_content=recipe.as_dict(), **more)
     comparison.add_teacher(recipe.teacher, recipe.teacher_weights, size)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from models.yamls import read_yaml
+from models.yamls import near_program, read_yaml
 from utils.distillation.recipe import parse_recipe
 from utils.runtime.device import describe, find_device, has_bfloat16, processor_name
 from utils.runtime.options import options_of
@@ -28,10 +28,11 @@ def fingerprint(file: str) -> str:
     """What a file holds, in short: '' for no file, UNKNOWN for a missing one; a yaml's comments do not count."""
     if not file:
         return ''
-    if not Path(file).is_file():
+    path = near_program(file)
+    if not path.is_file():
         return UNKNOWN
-    about = Path(file).stat()
-    return _fingerprint(file, about.st_mtime_ns, about.st_size)
+    about = path.stat()
+    return _fingerprint(str(path), about.st_mtime_ns, about.st_size)
 
 
 @cache

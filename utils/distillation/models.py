@@ -7,7 +7,7 @@ import yaml
 
 from models.checkpoint import Checkpoint, anchors_of, has_quads, read_checkpoint, same_anchors, transfer
 from models.errors import UserError
-from models.yamls import read_yaml
+from models.yamls import ROOT, read_yaml
 from models.yolo import DetectionModel
 from utils.distillation.craft import MapCache
 from utils.distillation.recipe import Recipe, parse_recipe, read_recipe
@@ -62,10 +62,10 @@ def take_own_yaml(recipe: Recipe, options: TeacherOptions) -> None:
 def yaml_of(content: dict[str, Any]) -> str:
     """The file in models/ that has the size of a model's yaml, '' where none has."""
     keys = ('depth_multiple', 'width_multiple')
-    for file in sorted(Path('models').glob('yolov5?.yaml')):
+    for file in sorted((ROOT / 'models').glob('yolov5?.yaml')):
         known = read_yaml(file)
         if all(content.get(key) == known[key] for key in keys):
-            return file.as_posix()
+            return file.relative_to(ROOT).as_posix()
     return ''
 
 

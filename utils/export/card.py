@@ -67,12 +67,11 @@ def _training(metadata: dict) -> list[str]:
     if metrics:
         width, height = source['word_scale']
         threshold = source['conf_threshold']
-        protocol = (
-            f' icdar_* is ICDAR2015 task 4.1 at the threshold {threshold:g}, of boxes times {width:g} x '
-            f'{height:g} (width, height) about their centres; the boxes that this file gives are not scaled.'
-            if 'icdar_hmean' in metrics and threshold is not None
-            else ''
-        )
+        protocol = ''
+        if 'icdar_hmean' in metrics and threshold is not None:
+            scaled = f'boxes times {width:g} x {height:g} (width, height) about their centres'
+            judged = 'quads' if metadata['quads'] else f'{scaled}; the boxes that this file gives are not scaled'
+            protocol = f' icdar_* is ICDAR2015 task 4.1 at the threshold {threshold:g}, of {judged}.'
         averaged = 'averaged' in options
         moment = 'Of the average' if averaged else f'After epoch {source["epoch"]} (the first is 0)'
         if source['epoch'] == -1:

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.errors import UserError
-from models.yamls import read_yaml
+from models.yamls import ROOT, read_yaml
 from utils.loading.files import matching
 from utils.runtime.hyp import check_keys
 from utils.runtime.words import counted
 
-ROOT = Path(__file__).resolve().parents[2]
 SPLITS = ('train', 'val', 'test')
 KEYS = ('path', *SPLITS, 'take', 'names', 'nc', 'dont_care', 'edge_weight', 'prepare')
 IGNORED = ('roboflow', 'download')  # keys of other tools that say nothing about where the images are

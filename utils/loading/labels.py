@@ -207,7 +207,7 @@ def find_companion(image: Path, kind: str) -> Path | None:
             if (
                 found
                 and os.path.isfile(found)
-                and (found.stem == image.stem or not _has_image(image.parent, found.stem))
+                and (found.stem == place.stem or not _has_image(place.parent, found.stem))
             ):
                 return found
     return None

@@ -90,14 +90,14 @@ class TrainingState:
         """Whether a step was made."""
         return bool(self.rows or self.progress.batches)
 
-    def save(self, path: Path, about: dict, epoch: int, scores: dict, data=None) -> None:
+    def save(self, path: Path, about: dict, epoch: int, scores: dict, data: dict[str, str] | None = None) -> None:
         """Write the averaged model as a checkpoint; the first process alone does.
 
         Args:
             about: command, options, hyp and starting point of the training.
             epoch: that it is the result of.
             scores: on val.
-            data: the training's TextDataset; given, also all that an exact continuation needs is written.
+            data: fingerprints of train and val; given, also all that an exact continuation needs is written.
         """
         if distributed.rank():
             return
@@ -113,19 +113,19 @@ class TrainingState:
                 'best_epoch': self.best_epoch,
                 'rows': self.rows,
                 'progress': asdict(self.progress),
-                'data': data.fingerprint(),
+                'data': data,
                 'rng': torch.get_rng_state(),
             }
         save_checkpoint(path, self.model, self.ema.model.state_dict(), **entries)
 
-    def restore(self, checkpoint: Checkpoint) -> str:
-        """Become what save() wrote; returns the fingerprint of its data. Raises UserError if that cannot be."""
+    def restore(self, checkpoint: Checkpoint) -> dict[str, str]:
+        """Become what save() wrote; returns the fingerprints of its data. Raises UserError if that cannot be."""
         try:
             return self._take(checkpoint, checkpoint.meta['resume'])
         except DAMAGE as error:
             raise UserError(f'{checkpoint.path} cannot be resumed: {error!r}') from None
 
-    def _take(self, checkpoint: Checkpoint, saved: dict) -> str:
+    def _take(self, checkpoint: Checkpoint, saved: dict) -> dict[str, str]:
         self.model.load_state_dict(saved['model'])
         self.ema.model.load_state_dict(checkpoint.state)
         self.ema.updates = saved['ema_updates']
@@ -139,4 +139,4 @@ class TrainingState:
         sums = {name: value.to(device) for name, value in self.progress.sums.items()}
         self.progress.sums = {name: value if mine else torch.zeros_like(value) for name, value in sums.items()}
         torch.set_rng_state(saved['rng'])
-        return saved['data']
+        return saved['data'] if isinstance(saved['data'], dict) else {'train': saved['data']}  # of earlier versions
