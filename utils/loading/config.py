@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.errors import UserError
-from models.yamls import ROOT, read_yaml
+from models.yamls import ROOT, near_program, read_yaml
 from utils.loading.files import matching
 from utils.runtime.hyp import check_keys
 from utils.runtime.words import counted
@@ -54,7 +54,7 @@ def load_data_config(file: Path | str) -> DataConfig:
     Raises:
         UserError: no such file, not yaml, an unknown or missing key, a value of the wrong form.
     """
-    file = Path(file)
+    file = near_program(file)
     values = {key: value for key, value in read_yaml(file).items() if key not in IGNORED}
     check_keys(values, KEYS, file)
     for key in ('train', 'val', 'names'):
