@@ -8,7 +8,7 @@
 3. A box that lies across two words, one above the other, is no word of either line: it stands alone, after the upper.
 4. A line comes before another if more of its words stand above the other's words, counting pairs that overlap
    sideways. Of the lines that nothing stands above any more the one that begins highest is next.
-5. A gap of at least two line heights that runs past two or more lines with words on both sides is a gutter between
+5. A gap of at least two line heights that has two or more lines, or parts of lines, on each side is a gutter between
    columns: all that is left of it is read first. A wide gap in one line alone means nothing.
 
 The rules know boxes alone. They are meant for horizontal text that runs from left to right, tilted by a few degrees at
@@ -157,13 +157,17 @@ def _sort_lines(lines: list[Line], boxes: np.ndarray) -> list[Line]:
 
 
 def _split_columns(lines: list[Line], boxes: np.ndarray) -> list[Line]:
-    """Rule 5: sorted lines, those that run through gutters cut there and read column by column."""
+    """Rule 5: sorted lines, those that lie along gutters cut there and read column by column."""
     result, start = [], 0
     while start < len(lines):
         rest = lines[start:]
-        count, gutter = max((_follow_gutter(rest, gap, boxes) for gap in _wide_gaps(rest[0], boxes)), default=(1, None))
+        first, *following = rest
+        gaps = _wide_gaps([first], boxes)
+        if not gaps and following and boxes[following[0], 1].min() < boxes[first, 3].max():
+            gaps = _wide_gaps(rest[:2], boxes)  # of columns whose lines are not level with each other
+        count, gutter = max((_follow_gutter(rest, gap, boxes) for gap in gaps), default=(1, None))
         if gutter is None:
-            result.append(rest[0])
+            result.append(first)
         else:
             centre = boxes[:, [0, 2]].mean(1)
             for side in (centre < gutter, centre >= gutter):
@@ -177,29 +181,35 @@ def _line_height(line: Line, boxes: np.ndarray) -> float:
     return float(np.median(boxes[line, 3] - boxes[line, 1]))
 
 
-def _wide_gaps(line: Line, boxes: np.ndarray) -> list[tuple[float, float]]:
-    """(left, right) of the gaps in a line that could be gutters."""
-    ends = np.maximum.accumulate(boxes[line, 2])[:-1]
-    starts = boxes[line, 0][1:]
-    wide = starts - ends >= GUTTER * _line_height(line, boxes)
+def _wide_gaps(lines: list[Line], boxes: np.ndarray) -> list[tuple[float, float]]:
+    """(left, right) of the gaps that lines leave free and that could be gutters."""
+    spans = boxes[sum(lines, [])][:, [0, 2]]
+    spans = spans[np.argsort(spans[:, 0], kind='stable')]
+    ends, starts = np.maximum.accumulate(spans[:-1, 1]), spans[1:, 0]
+    wide = starts - ends >= GUTTER * max(_line_height(line, boxes) for line in lines)
     return list(zip(ends[wide].tolist(), starts[wide].tolist(), strict=True))
 
 
 def _follow_gutter(lines: list[Line], gap: tuple[float, float], boxes: np.ndarray) -> tuple[int, float | None]:
     """How many lines from the first on leave its gap free, and the middle of what stays free.
 
-    The middle is None, and the count 1, unless two of the lines have words on both sides.
+    The middle is None, and the count 1, unless two lines or parts of lines lie on each side.
     """
     left, right = gap
-    bottom, count, two_sided = boxes[lines[0], 3].max(), 1, 1
-    for line in lines[1:]:
+    usual, bottom = _line_height(lines[0], boxes), boxes[lines[0], 3].max()
+    count = on_left = on_right = 0
+    for line in lines:
         height, middle = _line_height(line, boxes), (left + right) / 2
         before = boxes[line, 0] + boxes[line, 2] < 2 * middle
         end = max([left, *boxes[line, 2][before]])
         start = min([right, *boxes[line, 0][~before]])
-        if start - end < GUTTER * height or boxes[line, 1].min() - bottom > GUTTER * height:
+        both = before.any() and not before.all()
+        # A tall word in one of the columns makes the gap beside it no narrower.
+        too_narrow = start - end < GUTTER * (height if both else usual)
+        if count and (too_narrow or boxes[line, 1].min() - bottom > GUTTER * height):
             break
         left, right, bottom = end, start, max(bottom, boxes[line, 3].max())
         count += 1
-        two_sided += bool(before.any() and (~before).any())
-    return (count, float((left + right) / 2)) if two_sided > 1 else (1, None)
+        on_left += bool(before.any())
+        on_right += not before.all()
+    return (count, float((left + right) / 2)) if min(on_left, on_right) > 1 else (1, None)

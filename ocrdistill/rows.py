@@ -45,7 +45,8 @@ def in_reading_order(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def levelled_boxes(quads: np.ndarray) -> np.ndarray:
     """Upright boxes (n, 4) of quads (n, 4, 2) that were turned so that the text lies level.
 
-    The turn is the median direction of the upper and lower sides, each as often as it is long.
+    The turn is the median direction of the upper and lower sides, each as often as it is long, but none more often than
+    the median of these: one long sign that runs down a wall turns no page.
     """
     if not len(quads):
         return np.zeros((0, 4))
@@ -55,7 +56,8 @@ def levelled_boxes(quads: np.ndarray) -> np.ndarray:
     mean = np.arctan2(*along.sum(0)[::-1])
     angles = (angles - mean + np.pi) % (2 * np.pi) - np.pi
     order = np.argsort(angles)
-    middle = np.searchsorted(lengths[order].cumsum(), lengths.sum() / 2)
+    often = lengths[order].clip(max=np.median(lengths))
+    middle = np.searchsorted(often.cumsum(), often.sum() / 2)
     angle = angles[order][middle] + mean
     cos, sin = np.cos(angle), np.sin(angle)
     turned = quads @ np.array([[cos, -sin], [sin, cos]])
@@ -68,7 +70,8 @@ def level_crop(image: np.ndarray, quad: np.ndarray, margin: float) -> np.ndarray
     Args:
         image: (H, W, 3) uint8.
         quad: (4, 2) TL, TR, BR, BL in pixels.
-        margin: around the word, as a fraction of its height; it follows the word's sides.
+        margin: around the word, as a fraction of its height, or of twice its width where that is less, as of words
+            that run down; it follows the word's sides.
 
     Returns:
         (h, w, 3), as wide and high as the longer of the quad's opposite sides, and the margin. What lies outside the
@@ -77,7 +80,7 @@ def level_crop(image: np.ndarray, quad: np.ndarray, margin: float) -> np.ndarray
     quad = quad.astype(float)
     top, right, bottom, left = np.linalg.norm(np.roll(quad, -1, 0) - quad, axis=1).tolist()
     width, height = max(top, bottom, 1.0), max(left, right, 1.0)
-    border = margin * height
+    border = margin * min(height, 2 * width)
     size = max(round(width + 2 * border), 1), max(round(height + 2 * border), 1)
     inner = np.array([(0, 0), (width, 0), (width, height), (0, height)]) + border
     matrix, rows = _perspective(inner, quad), max(CROPPED_AT_ONCE // size[0], 1)

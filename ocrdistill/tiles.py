@@ -113,7 +113,8 @@ def merge_views(found: list[np.ndarray], views: list[View]) -> np.ndarray:
             part = int(same.argmax())
             rows[0, :4] = _around(rows[0, :4], rows[part, :4])
             if has_quads(rows):
-                rows[0, BOX_ROW:] = _quad_around(corners_of(rows[[0, part]])).ravel()
+                corners = _quad_around(corners_of(rows[[0, part]]))
+                rows[0, BOX_ROW:] = corners.clip(views[0][:2], views[0][2:]).ravel()  # as all others, in the picture
             sight[0] = _around(sight[0], sight[part])
             rows, sight, incomplete = (np.delete(values, part, 0) for values in (rows, sight, incomplete))
             continue

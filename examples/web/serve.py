@@ -24,13 +24,15 @@ class Handler(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
         self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
-        self.send_header('Cache-Control', 'no-cache')
+        # Another --model may be older than the one before: nobody may ask whether it is newer than a stored one.
+        self.send_header('Cache-Control', 'no-store' if self._is_model(self.path) else 'no-cache')
         super().end_headers()
 
     def translate_path(self, path: str) -> str:
-        if self.model and path.split('?', maxsplit=1)[0] == '/model.onnx':
-            return str(self.model)
-        return super().translate_path(path)
+        return str(self.model) if self._is_model(path) else super().translate_path(path)
+
+    def _is_model(self, path: str) -> bool:
+        return self.model is not None and path.split('?', maxsplit=1)[0] == '/model.onnx'
 
     def log_message(self, *_args) -> None:
         pass

@@ -74,7 +74,8 @@ def to_hocr(pages: list[Page]) -> str:
         _hocr_lines(block, page, number + 1)
     ElementTree.indent(html)
     doctype = '<!DOCTYPE html>\n'
-    return XML + doctype + ElementTree.tostring(html, 'unicode') + '\n'
+    # For readers of HTML, to whom <span/> is the beginning of an element alone.
+    return XML + doctype + ElementTree.tostring(html, 'unicode', short_empty_elements=False) + '\n'
 
 
 def _hocr_lines(block: ElementTree.Element, page: Page, page_number: int) -> None:

@@ -1,6 +1,5 @@
 """Words of pictures with what they say: TextReader."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ class TextReader:
 
     Args:
         recogniser: 'rapidocr' or 'tesseract'; or any callable that takes a list of crops (h, w, 3) uint8 RGB and
-            returns (text, score) of each.
+            returns (text, score 0..1) of each.
         language: of tesseract, such as 'eng' or 'deu+fra'; rapidocr has one network for all of its languages.
         detector: options of TextDetector. With `rotate` every word is read upside down, too, and the surer text tells
             where it begins.
@@ -71,13 +70,13 @@ class TextReader:
         texts = list(self.recognise(crops)) if crops else []
         try:
             pairs = [(text, float(score)) for text, score in texts]
-            good = len(pairs) == len(crops) and all(isinstance(text, str) and math.isfinite(s) for text, s in pairs)
+            good = len(pairs) == len(crops) and all(isinstance(text, str) and abs(s - 0.5) < 0.501 for text, s in pairs)
         except (TypeError, ValueError):
             good = False
         if not good:
-            what = f'(text, score) of each of {len(crops)} crops'
+            what = f'(text, score 0..1) of each of {len(crops)} crops'
             raise UserError(f'the recogniser must return {what}, not {repr(texts):.200}')
-        return pairs
+        return [(text, min(max(score, 0.0), 1.0)) for text, score in pairs]  # a sum of float32 may be 1.0000001
 
 
 def _with_text(word: Word, text: str, score: float) -> Word:

@@ -62,6 +62,18 @@ def test_reading_order_follows_the_slope():
     assert levelled_boxes(np.zeros((0, 4, 2))).shape == (0, 4)
 
 
+def test_one_long_sign_that_runs_down_turns_no_page():
+    sign = [(1000, 100), (1000, 700), (940, 700), (940, 100)]
+    words = [[(x, 100), (x + 100, 100), (x + 100, 130), (x, 130)] for x in (100, 220)]
+    lines = reading_order(levelled_boxes(np.array([*words, sign], float)))
+    assert sorted(lines) == [[0, 1], [2]]
+
+
+def test_a_word_that_runs_down_has_a_margin_of_its_letters():
+    quad = np.array([(100, 0), (120, 0), (120, 180), (100, 180)], float)
+    assert level_crop(np.zeros((200, 200, 3), np.uint8), quad, 0.1).shape == (188, 28, 3)
+
+
 def turn(degrees: float) -> np.ndarray:
     angle = np.radians(degrees)
     return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -191,6 +192,16 @@ def test_folder_is_mirrored_and_equal_names_never_collide(run, tmp_path, noise):
     assert labels == {'x/a.txt', 'y/a.txt', 'y/a.png.txt', 'y/z/a.txt'}
     assert len(list((folder / 'crops').rglob('*.jpg'))) == 4
     assert not list(folder.rglob('*.tmp'))
+
+
+def test_crops_of_pictures_that_share_a_stem_are_not_mixed(run, tmp_path, noise):
+    for name, count in (('a.jpg', 1), ('a.png', 3)):
+        save(tmp_path / 'in' / name, noise(40 * count, 60))
+    folder, _ = run(tmp_path / 'in', '--save-json', '--save-crop', '--conf-thres', 0.001)
+    counts = {entry['image']: len(entry['detections']) for entry in read_json(folder)}
+    names = Counter(file.stem.rpartition('_')[0] for file in (folder / 'crops').rglob('*.jpg'))
+    assert counts['a.jpg'] and counts['a.png'] != counts['a.jpg']
+    assert names == {'a': counts['a.jpg'], 'a.png': counts['a.png']}
 
 
 def test_the_longest_name_that_a_file_can_have(run, tmp_path, noise):

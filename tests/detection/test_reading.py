@@ -43,6 +43,29 @@ def test_columns_are_read_one_after_the_other():
     assert reading_order(boxes) == [[0], [1, 2], [5, 6], [9, 10], [3, 4], [7, 8], [11, 12]]
 
 
+def two_columns(right: float = 0, first: int = 0, pitch: float = 30) -> tuple[np.ndarray, list[list[int]]]:
+    """Lines of two words in two columns: six on the left, the others `right` pixels lower, from number `first` on."""
+    left = [(x, pitch * row, x + 90, pitch * row + 20) for row in range(6) for x in (0, 100)]
+    other = [(x, y, x + 90, y + 20) for row in range(first, 6) for y in [pitch * row + right] for x in (290, 390)]
+    boxes = np.array(left + other, float)
+    return boxes, [[word, word + 1] for word in range(0, len(boxes), 2)]
+
+
+@pytest.mark.parametrize('right', [0, 3, 8, 11, 15, 19, 24, 27])
+@pytest.mark.parametrize('first', [0, 1, 2])
+def test_columns_whose_lines_are_not_level_with_each_other(right, first):
+    boxes, lines = two_columns(right, first)
+    assert reading_order(boxes) == lines
+
+
+@pytest.mark.parametrize('tall', [(-40, 70, -15, 170), (-40, 25, -15, 125), (490, 40, 515, 160), (0, -45, 170, -13)])
+def test_a_tall_word_in_one_column_leaves_the_columns_whole(tall):
+    """In the margin of either, or a heading of one of them."""
+    boxes, lines = two_columns()
+    found = [line for line in reading_order(np.concatenate((boxes, [tall]))) if line != [24]]
+    assert found == lines
+
+
 def test_a_wide_gap_in_a_single_line_is_no_gutter():
     assert reading_order(text([[0, 40, 200], [0, 40, 80, 120]])) == [[0, 1, 2], [3, 4, 5, 6]]
 

@@ -122,3 +122,13 @@ def test_quads_of_parts_are_joined():
 
     found = [np.zeros((0, 14)), np.array([row(100, 600, 0.6)]), np.array([row(400, 900, 0.8)])]
     np.testing.assert_allclose(merge_views(found, [WHOLE, LEFT, RIGHT]), [row(100, 900, 0.8)], atol=1e-6)
+
+
+def test_quads_of_leaning_parts_stay_in_the_picture():
+    whole, left, right = View(0, 0, 1100, 400), View(0, 0, 600, 400), View(500, 0, 1100, 400)
+    quads = [[0, 300, 600, 360, 600, 400, 0, 340], [500, 350, 1100, 400, 1100, 400, 500, 390]]
+    boxes = [[0, 300, 600, 400, 0.6, 0], [500, 350, 1100, 400, 0.8, 0]]
+    parts = [np.array([box + quad], float) for box, quad in zip(boxes, quads, strict=True)]
+    (merged,) = merge_views([np.zeros((0, 14)), *parts], [whole, left, right])
+    corners = merged[6:].reshape(4, 2)
+    assert (corners >= 0).all() and (corners <= (1100, 400)).all() and np.ptp(corners[:, 0]) > 1000

@@ -10,6 +10,7 @@ import torch
 from models.yolo import DetectionModel
 from tests.support import boxes_of, small_cfg
 from utils.distillation import find_method
+from utils.distillation.base import resize
 from utils.distillation.distiller import Distiller, DistillerSettings, freeze_teacher
 from utils.distillation.recipe import parse_recipe
 from utils.loading.batches import Batch
@@ -65,3 +66,13 @@ def test_a_processs_part_of_a_batch():
     images, batch = batch_of()
     whole, part = criterion(student, images, batch), criterion(student, images, batch._replace(whole=4))
     assert part['hint'].item() == pytest.approx(whole['hint'].item() / 2)
+
+
+def test_pictures_shrink_by_area_also_where_the_sides_are_no_multiples():
+    """At two thirds a pixel is one and a half of the larger picture's: half of its neighbour, or of both."""
+    images = torch.randn(2, 3, 12, 18, generator=torch.Generator().manual_seed(0))
+    found = resize(images, (8, 12))
+    twice = images.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(found, torch.nn.functional.avg_pool2d(twice, 3))
+    torch.testing.assert_close(resize(torch.ones(1, 1, 39, 40), (20, 20)), torch.ones(1, 1, 20, 20))
+    torch.testing.assert_close(resize(images, (6, 9)), torch.nn.functional.avg_pool2d(images, 2))

@@ -72,6 +72,9 @@ class HocrReader(HTMLParser):
         if self.open[-1]:
             self.found.append(self.open[-1])
 
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)  # HTML has no empty elements but a few, as meta
+
     def handle_endtag(self, tag):
         if tag != 'meta':
             self.open.pop()
@@ -97,6 +100,15 @@ def test_hocr_says_what_was_read_and_where(page, count):
     if count == 1:
         identifiers = [element.get('id') for element in ElementTree.fromstring(text).iter() if element.get('id')]
         assert len(identifiers) == len(set(identifiers)) == 6
+
+
+def test_hocr_without_a_text_or_without_words_is_nested_as_it_should():
+    word = Word(
+        np.array([(0, 0), (9, 0), (9, 9), (0, 9)], float), np.array([0, 0, 9, 9.0]), 1.0, 0, text='', text_score=0
+    )
+    reader = HocrReader()
+    reader.feed(formats.to_hocr([formats.Page('a', 20, 20, []), formats.Page('b', 20, 20, [word])]))
+    assert reader.open == [] and [kind for kind, _, _ in reader.found][1:] == ['ocr_page', 'ocr_line', 'ocrx_word']
 
 
 def test_hocrs_baseline_by_hand():
@@ -250,7 +262,7 @@ def test_reading_tells_where_turned_words_begin(tmp_path):
     assert sorted(word.quad[0].tolist() for word in level) == sorted(word.quad[2].tolist() for word in plain)
 
 
-ANSWERS = ([], [None], [('a',)], [('a', None)], [('a', float('nan'))], [(None, 0.5)], [('a', 1)] * 2)
+ANSWERS = ([], [None], [('a',)], [('a', None)], [('a', float('nan'))], [(None, 0.5)], [('a', 1)] * 2, [('a', 96.0)])
 
 
 @pytest.mark.parametrize('answer', ANSWERS)
@@ -260,7 +272,7 @@ def test_recognisers_that_answer_something_else_are_refused(tmp_path, answer):
 
     file = write_network(tmp_path / 'a.onnx', [[100, 60, 40, 20, 0.9, 1, 0, 0, 0, 0]])
     reader = TextReader(lambda _: answer, model=file, size=640, threshold=0.6)
-    with pytest.raises(UserError, match='must return .text, score. of each of 1 crops'):
+    with pytest.raises(UserError, match='must return .text, score 0..1. of each of 1 crops'):
         reader(np.full((360, 640, 3), 255, np.uint8))
 
 

@@ -9,7 +9,7 @@ from models.yolo import DetectionModel
 from tests.support import boxes_of, small_cfg
 from utils.boxes import ciou_miss
 from utils.runtime.hyp import DEFAULTS
-from utils.training.loss import DetectionLoss, assign, centres_inside, scaled_gains
+from utils.training.loss import DetectionLoss, assign, at_cells, centres_inside, scaled_gains
 
 
 @pytest.fixture
@@ -35,6 +35,29 @@ def test_assign_by_hand_on_a_non_square_map():
     assert anchor.tolist() == [0, 0, 0]  # the second anchor is over four times too large
     assert list(zip(x.tolist(), y.tolist(), strict=True)) == [(10, 4), (9, 4), (10, 5)]
     assert row.tolist() == [0, 0, 0]
+
+
+def test_gradients_of_many_cells_are_the_same_each_time():
+    """With several threads those of raw[cells] are not, as many cells answer for more than one target."""
+    generator = torch.Generator().manual_seed(0)
+    cells = [torch.randint(0, high, (8000,), generator=generator) for high in (2, 3, 8, 8)]
+    raw = torch.randn(2, 3, 80, 80, 10, generator=generator)
+    weight = torch.randn(8000, 10, generator=generator)
+    threads, gradients = torch.get_num_threads(), []
+    try:
+        for count in (1, *[4] * 8):
+            torch.set_num_threads(count)
+            leaf = raw.clone().requires_grad_()
+            rows = at_cells(leaf, tuple(cells))
+            assert torch.equal(rows, raw[tuple(cells)])
+            rows.backward(weight)
+            gradients.append(leaf.grad)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    leaf = raw.double().requires_grad_()
+    leaf[tuple(cells)].backward(weight.double())
+    torch.testing.assert_close(gradients[0].double(), leaf.grad, rtol=0, atol=1e-4)
 
 
 def test_assign_at_the_border_stays_on_the_map():

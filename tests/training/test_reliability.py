@@ -357,6 +357,16 @@ def test_one_process_at_a_time_writes_to_a_folder(world, straight, tmp_path):
     assert_same_run(straight, run)
 
 
+def test_statistics_that_stand_still_from_the_first_epoch_on_are_resumed(world, tmp_path, monkeypatch):
+    start = world.train(tmp_path / 'start', '--epochs', 1, '--noval') / 'weights/last.pt'
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, '_finish_epoch', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        world.train(tmp_path / 'run', '--cfg', '', '--weights', start, '--freeze-bn', 0, '--epochs', 1, *STEADY)
+    last = load(resume(tmp_path / 'run') / 'weights/last.pt')['model']
+    kept = [key for key in last if 'running_' in key]
+    assert kept and all(torch.equal(last[key], load(start)['model'][key]) for key in kept)
+
+
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_resuming_with_other_data_is_said(world, tmp_path, monkeypatch, capsys, split):
     data, few = tmp_path / 'data.yaml', yaml.safe_load(world.few.read_text())

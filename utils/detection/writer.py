@@ -53,6 +53,7 @@ class Writer:
         self.sources = {os.path.realpath(source) for source in sources}
         self.entries = 0  # written to detections.json
         self.written: set[Path] = set()
+        self.stems: set[PurePosixPath] = set()  # with which names of crops begin
         self.video: cv2.VideoWriter | None = None  # the open one
         self.stopped = False
         wanted = not options.nosave or options.save_txt or options.save_crop or options.save_json
@@ -140,6 +141,8 @@ class Writer:
 
     def _write_crops(self, image: SourceImage, rows) -> None:
         fraction = CROP_MARGIN if self.options.crop_margin is None else self.options.crop_margin
+        # As many digits in all names, so that files sorted by name are in reading order.
+        stem, digits = self._crop_stem(image.file), max(3, len(str(len(rows) - 1)))
         for number, (row, quad) in enumerate(zip(rows.tolist(), corners_of(rows), strict=True)):
             category = row[5]
             if has_quads(rows):
@@ -147,11 +150,16 @@ class Writer:
             else:
                 pixels = upright_crop(image.image, row[:4], fraction)
             name = re.sub(r'[/\\\x00-\x1f]', '_', self.names[int(category)])[:100].strip('. ') or f'class{category:.0f}'
-            folder = (self.folder / 'crops' / name / image.file).parent
-            # Three digits, so that files sorted by name are in reading order.
-            crop = folder / f'{image.file.stem}_{number:03d}.jpg'
-            crop = self._claim(crop, folder / f'{image.file.name}_{number:03d}.jpg')
-            write_bytes(crop, _encode(pixels, '.jpg'))
+            crop = (self.folder / 'crops' / name / image.file).with_name(f'{stem}_{number:0{digits}d}.jpg')
+            write_bytes(self._claim(crop, crop), _encode(pixels, '.jpg'))
+
+    def _crop_stem(self, file: PurePosixPath) -> str:
+        """What the names of a picture's crops begin with: its stem, unless another picture's begin with that."""
+        stem = file.stem if file.with_name(file.stem) not in self.stems else file.name
+        while file.with_name(stem) in self.stems:
+            stem = '_' + stem
+        self.stems.add(file.with_name(stem))
+        return stem
 
     def _claim(self, file: Path, otherwise: Path) -> Path:
         """A file that this run has not written: two sources that differ in their suffix alone share a stem. Raises

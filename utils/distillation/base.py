@@ -292,11 +292,21 @@ def mean_square(teacher: Tensor) -> Tensor:
 
 
 def resize(features: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size): means over cells when it shrinks, bilinear when it grows."""
-    h, w = size
-    if h <= features.shape[2] and w <= features.shape[3]:
+    """(B, C, h, w) -> (B, C, *size): area means when it shrinks, bilinear when it grows."""
+    (high, wide), (h, w) = features.shape[2:], size
+    if h > high or w > wide:
+        return F.interpolate(features, size=(h, w), mode='bilinear', align_corners=False)
+    if high % h == 0 and wide % w == 0:
         return F.adaptive_avg_pool2d(features, (h, w))
-    return F.interpolate(features, size=(h, w), mode='bilinear', align_corners=False)
+    return covered(high, h).to(features) @ features @ covered(wide, w).to(features).T
+
+
+def covered(cells: int, parts: int) -> Tensor:
+    """(parts, cells): which share of each of so many equal parts of a side each of its cells covers."""
+    cell = torch.arange(cells + 1) / cells
+    part = torch.arange(parts + 1) / parts
+    common = torch.minimum(cell[1:], part[1:, None]) - torch.maximum(cell[:-1], part[:-1, None])
+    return common.clamp(min=0) * parts
 
 
 def scores(raw: Tensor) -> Tensor:

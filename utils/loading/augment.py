@@ -134,11 +134,11 @@ def random_crop(
     low, high = np.minimum(reach, size - reach), np.maximum(reach, size - reach)
     centre = np.where(size > 2 * reach, centre.clip(low, high), low + (high - low) * place)
     matrix = _projection(centre, np.full(2, side / 2), np.maximum(centre, size - centre), tilt, angle, gain, shear)
-    return project(example, matrix, (side, side), WHOLE)
+    return project(example, matrix, (side, side), WHOLE, MIN_SIDE * square_times)
 
 
 def random_stretch(rng: np.random.Generator, hyp: dict) -> np.ndarray:
-    """(2,) factors of width and height, 1 / f and f, with f up to 1 + aspect either way."""
+    """(2,) factors 1 / f and f of width and height, whose ratio is up to 1 + aspect either way."""
     if not hyp['aspect']:
         return np.ones(2)
     factor = math.exp(rng.uniform(-1, 1) * math.log(1 + hyp['aspect']) / 2)
@@ -169,10 +169,16 @@ def _projection(
     return to_output @ sheared @ turn @ tilted @ to_centre
 
 
-def project(example: Example, matrix: np.ndarray, size: tuple[int, int], min_visible: float = MIN_VISIBLE) -> Example:
+def project(
+    example: Example,
+    matrix: np.ndarray,
+    size: tuple[int, int],
+    min_visible: float = MIN_VISIBLE,
+    min_side: float = MIN_SIDE,
+) -> Example:
     """Take a picture and its regions through a matrix to an output of size (width, height).
 
-    Targets that become too small or are cut too much become don't-care regions: they are not background.
+    Targets that become smaller than `min_side` or are cut too much become don't-care regions: they are not background.
     """
     image, annotations = example
     # OpenCV's coordinates are 0 at the centre of the first pixel, ours at its corner.
@@ -183,7 +189,7 @@ def project(example: Example, matrix: np.ndarray, size: tuple[int, int], min_vis
         image = cv2.warpAffine(image, pixels[:2], size, **options)
     else:
         image = cv2.warpPerspective(image, pixels, size, **options)
-    return image, annotations.projected(matrix).clipped(*size).demoted(MIN_SIDE, min_visible)
+    return image, annotations.projected(matrix).clipped(*size).demoted(min_side, min_visible)
 
 
 def jitter_hsv(rng: np.random.Generator, image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:

@@ -14,7 +14,10 @@ QUALITY = (25, 90)  # of JPEG
 
 
 def degraded(rng: np.random.Generator, image: np.ndarray, hyp: dict) -> np.ndarray:
-    """Darkness, blur, noise and JPEG in this order, as a camera adds them, each with its probability in hyp."""
+    """Darkness, blur, noise and JPEG in this order, as a camera adds them, each with its probability in hyp.
+
+    Lengths are in pixels of the picture that is given, also where it is larger than the student sees it.
+    """
     for name, change in CHANGES.items():
         if hyp[name] and rng.random() < hyp[name]:
             image = change(rng, image)

@@ -86,7 +86,7 @@ class DetectionLoss:
             raw = raw.float()  # noqa: PLW2901
             (image, anchor, y, x), row, valid = assigned_to[level]
             count = counts[level].clamp(min=1)
-            predicted = raw[image, anchor, y, x]  # (n, 5 + nc)
+            predicted = at_cells(raw, (image, anchor, y, x))  # (n, 5 + nc)
             found, aim = self._boxes(predicted, targets[row], anchors[level][anchor], x, y, raw.shape[2:4])
             miss = ciou_miss(found, aim)
             box = box + torch.where(valid, miss, 0).sum() / count
@@ -145,6 +145,17 @@ class DetectionLoss:
             alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
             cost = cost * alpha * (1 - right).pow(self.gamma)
         return cost
+
+
+def at_cells(raw: Tensor, cells: tuple[Tensor, ...]) -> Tensor:
+    """Rows (n, C) of a raw map (B, A, h, w, C) at image, anchor, y, x, each (n,).
+
+    The same as raw[cells], whose gradient several threads of a processor add in another order each time.
+    """
+    _, anchors, h, w, columns = raw.shape
+    image, anchor, y, x = cells
+    # In the order in which the head's maps lie in memory.
+    return F.embedding(((image * h + y) * w + x) * anchors + anchor, raw.permute(0, 2, 3, 1, 4).reshape(-1, columns))
 
 
 def quad_misses(

@@ -127,7 +127,8 @@ class TrainingRun:
             criterion: on the device.
         """
         options = self.options
-        if options.freeze_bn == 0 and not all(norm.num_batches_tracked for norm in norms(model)):
+        given = self.checkpoint is not None or all(norm.num_batches_tracked for norm in norms(model))
+        if options.freeze_bn == 0 and not given:
             raise UserError('--freeze-bn 0: the network has no statistics yet; give weights, or a larger number')
         if model.quads:
             self.train_set.learn_quads()
