@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.distillation.base import Method, Signals, overlapped_cells, scores
-from utils.training.loss import assign, at_cells
+from utils.training.loss import assign
 
 
 class Rank(Method):
@@ -49,8 +49,10 @@ def answers(signals: Signals) -> tuple[Tensor, Tensor, Tensor]:
         kept = ~overlapped_cells(signals.ignore, len(raw), raw.shape[2:4])[image, y, x]
         cells, row = (image[kept], anchor[kept], y[kept], x[kept]), row[kept]
         category = targets[row, 1:2].long() * (signals.head.nc > 1)  # scores have one column for one class
-        student.append(scores(at_cells(raw, cells)).gather(1, category)[:, 0])
-        teacher.append(scores(at_cells(wanted.detach(), cells)).gather(1, category)[:, 0])
+        # Not at_cells: its gradient lies otherwise in memory, and with weight 0 training would not be its control's to
+        # the last bit.
+        student.append(scores(raw[cells]).gather(1, category)[:, 0])
+        teacher.append(scores(wanted[cells].detach()).gather(1, category)[:, 0])
         rows.append(row)
     return torch.cat(student), torch.cat(teacher), torch.cat(rows)
 
