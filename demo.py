@@ -18,7 +18,8 @@ from models.errors import UserError
 from utils.runtime.cli import positive, run_command
 
 ROOT = Path(__file__).resolve().parent
-PROJECT, EPOCHS = ROOT / 'runs/compare', 8
+PROJECT = ROOT / 'runs/compare'
+EPOCHS = 8
 SIZE = 256
 DATA = 'data/demo_small.yaml'
 OPTIONS = (

@@ -159,7 +159,6 @@ def choose_data(given: str | None) -> str:
 
 
 def make_settings(options: argparse.Namespace):
-
     from benchmarks.contests import Settings
     from models.checkpoint import has_quads, read_checkpoint
     from utils.loading.config import load_data_config

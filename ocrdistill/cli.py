@@ -13,7 +13,7 @@ from typing import Any
 from ocrdistill import __version__
 from ocrdistill.command import end_plainly
 from ocrdistill.errors import Unreadable, UserError
-from ocrdistill.files import MAX_SIDES, UNLIMITED
+from ocrdistill.files import MAX_SIDES, UNLIMITED, numbered
 from ocrdistill.whole_files import replacing
 
 PICTURES = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.png': 'PNG', '.webp': 'WEBP'}  # of pictures that are drawn, for Pillow
@@ -260,8 +260,8 @@ def write_pictures(options: argparse.Namespace, name: Any, image: Any, words: li
     if options.draw:
         draw(image, words, options.draw / name, options.scores, images)
     if options.crops:
-        for number, word in enumerate(words):
-            images.save(word.crop(), options.crops / name.with_name(f'{name.name}_{number:03d}.png'))
+        for number, word in zip(numbered(len(words)), words, strict=True):
+            images.save(word.crop(), options.crops / name.with_name(f'{name.name}_{number}.png'))
 
 
 def counted(count: int, noun: str) -> str:

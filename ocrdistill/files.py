@@ -73,3 +73,9 @@ def left_out(files: Iterable[Path]) -> str:
     kinds = ', '.join(f'{count} {kind}' for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
     hint = '' if HEIF.isdisjoint(counts) or HAS_HEIF else f' ({HEIF_HINT})'
     return f'left out: {kinds}{hint}'
+
+
+def numbered(count: int) -> list[str]:
+    """'000', '001' ...: equally long, so that files sorted by name are in their order."""
+    digits = max(3, len(str(count - 1)))
+    return [f'{number:0{digits}d}' for number in range(count)]

@@ -24,7 +24,7 @@ class Handler(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
         self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
-        # Another --model may be older than the one before: nobody may ask whether it is newer than a stored one.
+        # A browser would keep the network of an earlier run where that of this --model is older.
         self.send_header('Cache-Control', 'no-store' if self._is_model(self.path) else 'no-cache')
         super().end_headers()
 

@@ -70,7 +70,7 @@ class TextReader:
         texts = list(self.recognise(crops)) if crops else []
         try:
             pairs = [(text, float(score)) for text, score in texts]
-            good = len(pairs) == len(crops) and all(isinstance(text, str) and abs(s - 0.5) < 0.501 for text, s in pairs)
+            good = len(pairs) == len(crops) and all(isinstance(text, str) and -0.001 < s < 1.001 for text, s in pairs)
         except (TypeError, ValueError):
             good = False
         if not good:

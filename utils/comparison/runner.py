@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from models.yamls import ROOT
 from utils.comparison.runs import Job, read_metrics
 from utils.comparison.statistics import COMPARED, METRICS
 from utils.runtime.cores import usable_cores
@@ -18,7 +19,6 @@ from utils.runtime.distributed import RUNS_AT_ONCE
 from utils.runtime.run_folder import write_json
 from utils.training.log import duration
 
-ROOT = Path(__file__).resolve().parents[2]
 POLL, GRACE = 0.2, 600  # seconds between looks at the processes; that they get to end a step and save
 
 

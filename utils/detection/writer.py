@@ -13,7 +13,7 @@ import numpy as np
 
 from models.errors import UserError
 from ocrdistill.detector import CROP_MARGIN
-from ocrdistill.files import MAX_SIDES, UNLIMITED
+from ocrdistill.files import MAX_SIDES, UNLIMITED, numbered
 from ocrdistill.rows import as_detection, corners_of, has_quads, level_crop, upright_crop
 from ocrdistill.whole_files import replacing
 from utils.loading.labels import label_row
@@ -53,7 +53,6 @@ class Writer:
         self.sources = {os.path.realpath(source) for source in sources}
         self.entries = 0  # written to detections.json
         self.written: set[Path] = set()
-        self.stems: set[PurePosixPath] = set()  # with which names of crops begin
         self.video: cv2.VideoWriter | None = None  # the open one
         self.stopped = False
         wanted = not options.nosave or options.save_txt or options.save_crop or options.save_json
@@ -141,30 +140,24 @@ class Writer:
 
     def _write_crops(self, image: SourceImage, rows) -> None:
         fraction = CROP_MARGIN if self.options.crop_margin is None else self.options.crop_margin
-        # As many digits in all names, so that files sorted by name are in reading order.
-        stem, digits = self._crop_stem(image.file), max(3, len(str(len(rows) - 1)))
-        for number, (row, quad) in enumerate(zip(rows.tolist(), corners_of(rows), strict=True)):
+        crops = self.folder / 'crops'
+        # One beginning for all crops of a picture, also where another picture has its stem.
+        begin = self._claim(crops / image.file.with_name(image.file.stem), crops / image.file).relative_to(crops)
+        numbers = numbered(len(rows))
+        for number, row, quad in zip(numbers, rows.tolist(), corners_of(rows), strict=True):
             category = row[5]
             if has_quads(rows):
                 pixels = level_crop(image.image, quad, fraction)
             else:
                 pixels = upright_crop(image.image, row[:4], fraction)
             name = re.sub(r'[/\\\x00-\x1f]', '_', self.names[int(category)])[:100].strip('. ') or f'class{category:.0f}'
-            crop = (self.folder / 'crops' / name / image.file).with_name(f'{stem}_{number:0{digits}d}.jpg')
-            write_bytes(self._claim(crop, crop), _encode(pixels, '.jpg'))
+            crop = self._claim((crops / name / begin).with_name(f'{begin.name}_{number}.jpg'))
+            write_bytes(crop, _encode(pixels, '.jpg'))
 
-    def _crop_stem(self, file: PurePosixPath) -> str:
-        """What the names of a picture's crops begin with: its stem, unless another picture's begin with that."""
-        stem = file.stem if file.with_name(file.stem) not in self.stems else file.name
-        while file.with_name(stem) in self.stems:
-            stem = '_' + stem
-        self.stems.add(file.with_name(stem))
-        return stem
-
-    def _claim(self, file: Path, otherwise: Path) -> Path:
+    def _claim(self, file: Path, otherwise: Path | None = None) -> Path:
         """A file that this run has not written: two sources that differ in their suffix alone share a stem. Raises
         UserError: it is a source."""
-        chosen = otherwise if file in self.written else file
+        chosen = otherwise if otherwise and file in self.written else file
         while chosen in self.written:
             chosen = chosen.with_name('_' + chosen.name)
         if os.path.realpath(chosen) in self.sources:

@@ -11,7 +11,7 @@ from models.checkpoint import read_checkpoint, restore
 from models.errors import UserError
 from models.exported import METADATA_FILE, ExportedModel, import_package, load_detector, sidecar
 from ocrdistill.nms import BOX_IOU
-from ocrdistill.points import DEFAULT_THRESHOLD
+from ocrdistill.points import Point
 from utils.export.card import machine, write_card
 from utils.export.check import BOUNDS, compare, compare_nms, make_batches, measure
 from utils.export.metadata import describe
@@ -90,8 +90,7 @@ class ExportJob:
         decode = load_detector(file)
         self._check(decode)
         if self.options.nms:
-            chosen = self.metadata['conf_threshold']
-            default = DEFAULT_THRESHOLD if chosen is None else chosen
+            default = Point(self.metadata['conf_threshold']).threshold
             given = {name: getattr(self.options, name) for name in ('conf_thres', 'iou_thres', 'max_det')}
             nms = {'conf_thres': default, 'iou_thres': BOX_IOU, 'max_det': 300}
             nms |= {name: value for name, value in given.items() if value is not None}

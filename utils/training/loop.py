@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -347,7 +348,7 @@ class Trainer:
         """Write last.pt: all that an exact continuation needs."""
         state = self.state
         scores = {name: state.rows[-1][f'val/{name}'] for name in self.score_names} if state.rows else {}
-        state.save(self.last, self.about, state.progress.epoch - 1, scores, self._fingerprints())
+        state.save(self.last, self.about, state.progress.epoch - 1, scores, self.fingerprints)
         self.saved_at = time.monotonic()
 
     def _write_rows(self) -> None:
@@ -366,11 +367,13 @@ class Trainer:
         finished = not self.state.progress.batches and (begun >= self.epochs or self._stalled(begun))
         if finished and (self.folder / 'metrics.json').is_file():  # else only the report is left to do
             raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
-        for split, own in self._fingerprints().items():
+        for split, own in self.fingerprints.items():
             if trained_on.get(split, own) != own:
                 print(f'warning: pictures or labels of {split} have changed since: the run goes on, but not exactly')
 
-    def _fingerprints(self) -> dict[str, str]:
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Of train and val, which do not change while the run lasts."""
         return {'train': self.loader.dataset.fingerprint(), 'val': self.val_loader.dataset.fingerprint()}
 
 
