@@ -43,7 +43,8 @@ lint: .venv/installed-dev
 	$(BIN)/mypy
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer: make ... PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/bin/pip-audit: | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1

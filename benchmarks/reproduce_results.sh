@@ -18,6 +18,15 @@ source_dir=${1:?the folder with the four zips of ICDAR2015}
 recipes=control,ln_4maskdiff,ln_4maskdiff_Hint,xn_maskdiff,xn_maskdiff_PFI,xn_maskdiff_PFI_Hint,recipes/xn_logit.yaml,recipes/xn_logit_mask.yaml
 fine_tuning="--hyp data/hyps/finetune.yaml --nominal-batch 16 --optimizer AdamW --lr0 0.001 --cos-lr"
 
+# What is finished is used again, so it must be of the same settings.
+settings="EPOCHS=$EPOCHS PICTURES=$PICTURES PRETRAIN=$PRETRAIN IMGSZ=$IMGSZ PHOTOS=$PHOTOS FLAGS='$FLAGS'"
+record=runs/reproduce_results.txt
+if [ -f $record ] && [ "$(cat $record)" != "$settings" ]; then
+    echo "runs/ was made with $(cat $record): move it away for other settings" >&2
+    exit 1
+fi
+mkdir -p runs && echo "$settings" > $record
+
 # run KIND NAME COMMAND...: a training, skipped if finished, resumed if begun.
 run() {
     local kind=$1 name=$2 folder=runs/$1/$2
@@ -35,8 +44,16 @@ run() {
 teacher() {
     run train "pretrained_$1" train.py --cfg "models/yolov5$1.yaml" --data data/synth.yaml --epochs "$PRETRAIN" --cos-lr
     run train "$2" train.py --weights "runs/train/pretrained_$1/weights/best.pt" --data "$3" --epochs "$EPOCHS" $fine_tuning
+    local best=runs/train/$2/weights/best.pt place=teacher/$1/weights/best.pt protocol own=
+    for protocol in '' _published; do
+        cmp --quiet "runs/train/teacher_$1$protocol/weights/best.pt" "$place" && own=1
+    done
+    if [ -e "$place" ] && [ -z "$own" ]; then
+        echo "$place is not of this table: move it away, the recipes take their teachers from there" >&2
+        exit 1
+    fi
     mkdir -p "teacher/$1/weights"
-    cp "runs/train/$2/weights/best.pt" "teacher/$1/weights/best.pt"
+    cp "$best" "$place"
 }
 
 "$PYTHON" data/prepare_icdar2015.py --source "$source_dir" --out ICDAR2015

@@ -17,12 +17,14 @@ from utils.runtime.cli import run_command
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', help='a checkpoint with quads')
-    parser.add_argument('out', help='file to write')
+    parser.add_argument('source', type=Path, help='a checkpoint with quads')
+    parser.add_argument('out', type=Path, help='file to write')
     options = parser.parse_args()
     from models.checkpoint import anchors_of, has_quads, read_checkpoint, save_checkpoint, transfer
     from models.yolo import DetectionModel
 
+    if options.out.exists() and options.out.samefile(options.source):
+        raise UserError(f'{options.out} is the source: name a new file')
     checkpoint = read_checkpoint(options.source)
     if not has_quads(checkpoint):
         raise UserError(f'{options.source} has no quads')

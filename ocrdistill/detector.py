@@ -16,6 +16,7 @@ from ocrdistill.finder import Finder
 from ocrdistill.inputs import to_image
 from ocrdistill.metadata import Metadata
 from ocrdistill.network import OnnxNetwork, Providers
+from ocrdistill.points import MAX_SIDE
 from ocrdistill.rows import as_detection, corners_of, in_reading_order, level_crop
 from ocrdistill.search import make_find
 
@@ -24,7 +25,6 @@ SIZES = {'fast': 640, 'balanced': 960, 'best': 1280}  # pixels of an image's lon
 NETWORKS = Path(__file__).parent / 'networks'
 INSTALLED = ('n', 's')  # names of networks there
 MAX_WORDS, MAX_WORDS_SLICED = 1000, 3000  # of an image; a dense page has some 600
-MAX_SIDE = 1 << 15  # pixels; more needs more memory than there is
 MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
 CROP_MARGIN = 0.1  # of a word's height: recognisers want some ground around a word
 
@@ -140,13 +140,15 @@ class TextDetector:
             A list of Word; of a list a list of such lists.
 
         Raises:
-            UserError: it is no image.
+            UserError: it is no image, or the network cannot be computed.
         """
         if isinstance(images, (list, tuple)):
             return [self(image) for image in images]
         if self._bgr and isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (3, 4):
             images = np.ascontiguousarray(images[..., [2, 1, 0, 3][: images.shape[2]]])
         image = to_image(images)
+        if image is images:
+            image = image.copy()  # a caller may fill one array with frame after frame, and words keep their image
         (found,) = self._find([image])
         if len(found) >= self._limit:
             LOG.warning('as many words as max_words, %d, allows: there may be others', self._limit)

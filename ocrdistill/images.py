@@ -85,7 +85,7 @@ def read_image(path: str | Path, page: int | None = None, decode: Decode | None 
     path = Path(path)
     if problem := unfit(path):
         raise Unreadable(problem)
-    with _unreadable():
+    with unreadable():
         try:
             with open_image(path) as image:
                 return _pixels(image, path, go_to(image, page), decode)
@@ -114,7 +114,7 @@ def read_all(path: Path, decode: Decode | None = None) -> Iterator[tuple[int, np
         for number in numbers:
             found: np.ndarray | Unreadable
             try:
-                with _unreadable():
+                with unreadable():
                     image.seek(number)
                     found = _pixels(image, path, number, decode)
             except Unreadable as error:
@@ -123,7 +123,7 @@ def read_all(path: Path, decode: Decode | None = None) -> Iterator[tuple[int, np
 
 
 @contextlib.contextmanager
-def _unreadable() -> Iterator[None]:
+def unreadable() -> Iterator[None]:
     """Whatever is raised inside becomes Unreadable: decoders raise what they like at a broken file."""
     try:
         yield
@@ -137,6 +137,8 @@ def _unreadable() -> Iterator[None]:
 
 def _broken(error: Exception) -> Unreadable:
     """Of what a decoder raises."""
+    if isinstance(error, MemoryError):
+        return Unreadable('there is not enough memory for it')
     if isinstance(error, Image.DecompressionBombError):
         return Unreadable(f'more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels: make it smaller')
     return Unreadable(f'broken image: {error}')
@@ -157,25 +159,24 @@ def pages(path: str | Path) -> list[int]:
     """
     if problem := unfit(Path(path)):
         raise Unreadable(problem)
-    try:
-        with open_image(path) as image:
-            return pages_of(image)
-    except UnidentifiedImageError:
-        return [0]
-    except Exception as error:  # decoders raise what they like at a broken file
-        raise _broken(error) from None
+    with unreadable():
+        try:
+            with open_image(path) as image:
+                return pages_of(image)
+        except UnidentifiedImageError:
+            return [0]
 
 
 def pages_of(image: Image.Image) -> list[int]:
-    """`pages` of an image that Pillow has opened; of a TIFF it is at its last page then."""
-    count = min(getattr(image, 'n_frames', 1), MAX_PAGES) if image.format in PAGED else 1
-    if count == 1 or image.format != 'TIFF':
-        return list(range(count))
+    """`pages` of an image that Pillow has opened; of a TIFF it is at its last page then. MAX_PAGES at most."""
+    if image.format != 'TIFF':
+        return list(range(min(getattr(image, 'n_frames', 1), MAX_PAGES) if image.format in PAGED else 1))
     found = []
-    for number in range(count):
-        image.seek(number)
-        if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
-            found.append(number)
+    with contextlib.suppress(EOFError):  # after its last page; n_frames would count all that a file claims to have
+        for number in range(MAX_PAGES):
+            image.seek(number)
+            if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
+                found.append(number)
     return found or [0]
 
 
@@ -234,7 +235,8 @@ def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) ->
 def is_deep(image: Image.Image) -> bool:
     """Whether Pillow would drop the lower half of 16-bit colours."""
     raw = str([tile[3] for tile in getattr(image, 'tile', ())])  # what was made in memory has none
-    return not image.mode.startswith('I') and (';16' in raw or (image.format == 'PPM' and '65535' in raw))
+    deep = (';16' in raw and 'BGR;16' not in raw) or (image.format == 'PPM' and '65535' in raw)  # BGR;16: 5, 6, 5 bits
+    return not image.mode.startswith('I') and deep
 
 
 def _values(image: Image.Image, deep: bool) -> np.ndarray:
@@ -247,6 +249,8 @@ def _values(image: Image.Image, deep: bool) -> np.ndarray:
         tags = image.tag_v2 if image.format == 'TIFF' else {}  # type: ignore[attr-defined]
         if tags.get(PHOTOMETRIC) == 0:  # 0 is white: Pillow turns such values round with 8 bits, but not with more
             return ((1 << tags[BITS][0]) - 1 - values).astype(np.uint16)
+        if isinstance(clear := image.info.get('transparency'), int):  # of a PNG: the value that shows what is behind
+            values[values == clear] = np.iinfo(np.uint16).max
         return values
     if image.mode in ('I', 'F'):
         return np.asarray(image, np.float64)
@@ -258,7 +262,11 @@ def _values(image: Image.Image, deep: bool) -> np.ndarray:
 
 def _unknown(path: Path) -> str:
     with open(path, 'rb') as stream:
-        start = stream.read(16)
+        return what_is(stream.read(16))
+
+
+def what_is(start: bytes) -> str:
+    """Of content that Pillow does not know, by its first 16 bytes."""
     return HEIF_HINT if HEIF_START.match(start) else 'no image, or of an unknown format'
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ocrdistill.errors import Unreadable, UserError, first_line
-from ocrdistill.images import Decode, go_to, open_image, pages, pages_of, read_image, upright_rgb
+from ocrdistill.images import Decode, go_to, open_image, pages, pages_of, read_image, unreadable, upright_rgb, what_is
 
 ROUNDING = 1e-3  # by which floats may leave 0..1: resizing by cubic curves takes them that far
 TAKEN = (
@@ -72,21 +72,23 @@ def _from_pil(image: Image.Image) -> np.ndarray:
     if 0 in image.size:
         raise UserError('an image without pixels')
     try:
-        return upright_rgb(image)
-    except Exception as error:  # files that are read late, or were closed
+        with unreadable():  # files that are read late, or were closed
+            return upright_rgb(image)
+    except Unreadable as error:
         raise UserError(f'an image that cannot be read ({first_line(error)})') from None
 
 
 def _from_bytes(content: bytes) -> np.ndarray:
     try:
-        with open_image(io.BytesIO(content)) as image:
-            if (count := len(pages_of(image))) > 1:
-                raise UserError(f'{len(content)} bytes that hold {count} images: give one of them')
-            go_to(image)  # pages_of has looked at all pages of a TIFF
-            return upright_rgb(image)
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        raise UserError(f'{len(content)} bytes that are no image, or of an unknown format') from None
-    except Exception as error:  # decoders raise what they like at broken content
-        raise UserError(f'{len(content)} bytes that are a broken image ({error})') from None
+        with unreadable():
+            try:
+                with open_image(io.BytesIO(content)) as image:
+                    count = len(pages_of(image))
+                    if count == 1:
+                        go_to(image)  # pages_of has looked at all pages of a TIFF
+                        return upright_rgb(image)
+            except UnidentifiedImageError:
+                raise Unreadable(what_is(content[:16])) from None
+    except Unreadable as error:
+        raise UserError(f'{len(content)} bytes that cannot be read ({error})') from None
+    raise UserError(f'{len(content)} bytes that hold {count} images: give one of them')

@@ -10,6 +10,7 @@ GREY = 114  # of what the image leaves free
 BORDER = 0.5  # of a stride, at least, that is left free in all: words at the edge of an image are found more surely
 # While an image shrinks. Larger matrices hold more zeros, smaller ones need more calls; the cache holds so many rows.
 PIXELS_AT_ONCE, ROWS_AT_ONCE = 12, 128
+MOST_REDUCED = 64  # times; what shrinks more shrinks by a whole number first, in little memory
 
 
 class Letterbox(NamedTuple):
@@ -79,6 +80,9 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
         return image
     if width > old_width or height > old_height:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    if max(factors := (old_width // (width * MOST_REDUCED) + 1, old_height // (height * MOST_REDUCED) + 1)) > 1:
+        image = np.asarray(Image.fromarray(image).reduce(factors))
+        return resize(image, width, height)
     if old_width % width == 0 and old_height % height == 0:
         return np.asarray(Image.fromarray(image).reduce((old_width // width, old_height // height)))
     return _area_means(image, width, height)
@@ -94,7 +98,7 @@ def _area_means(image: np.ndarray, width: int, height: int) -> np.ndarray:
         weights[:, :, colour, :, colour] = across.weights
     weights = weights.reshape(len(weights), 3 * weights.shape[1], -1)
     _, taken, given = weights.shape
-    group = max(ROWS_AT_ONCE // down.size, 1)
+    group = min(max(ROWS_AT_ONCE // down.size, 1), len(down.first))
     rows = np.zeros((group * down.size, lines.shape[1]), np.float32)
     means = np.empty((len(rows), given * len(weights)), np.float32)
     result = np.empty((height, 3 * width), np.uint8)
@@ -120,7 +124,7 @@ class _Blocks(NamedTuple):
 
 
 def _blocks(old: int, new: int) -> _Blocks:
-    size = max(round(PIXELS_AT_ONCE * new / old), 1)
+    size = min(max(round(PIXELS_AT_ONCE * new / old), 1), new)
     ends = np.minimum(np.arange(-(-new // size) * size + 1) * (old / new), old)
     low, high = ends[:-1].reshape(-1, 1, size), ends[1:].reshape(-1, 1, size)
     first = low[:, :, :1].astype(int)

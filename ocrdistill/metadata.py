@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdistill.errors import UserError
-from ocrdistill.points import UNSCALED, Point, from_plain, is_scale, is_threshold, nearest
+from ocrdistill.points import MAX_SIDE, UNSCALED, Point, from_plain, is_scale, is_threshold, nearest
 
 FORMAT, VERSION = 'ocrdistill', 1
 
@@ -62,7 +62,7 @@ def _check(file: Path, content: dict[str, Any]) -> None:
         and isinstance(content.get('dynamic'), bool)
         and isinstance(size, list)
         and len(size) == 2
-        and all(isinstance(side, int) and side > 0 and side % stride == 0 for side in size)
+        and all(isinstance(side, int) and 0 < side <= MAX_SIDE and side % stride == 0 for side in size)
         and isinstance(source, dict)
         and isinstance(source.get('options'), dict)
         and is_threshold(threshold)

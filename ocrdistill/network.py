@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ocrdistill.errors import UserError, first_line
+from ocrdistill.images import LOG
 from ocrdistill.metadata import Metadata
 
 Providers = Sequence[str | tuple[str, dict[str, Any]]]  # names, or names with their options
@@ -45,7 +46,7 @@ def open_onnx(file: Path, threads: int | None = None, providers: Providers | Non
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3  # errors
     wanted = [providers] if isinstance(providers, str) else list(providers or ['CPUExecutionProvider'])
-    names = [name if isinstance(name, str) else name[0] for name in wanted]  # a pair has options, too
+    names = [_provider(name) for name in wanted]
     if unknown := set(names) - set(onnxruntime.get_available_providers()):
         there = ', '.join(onnxruntime.get_available_providers())
         raise UserError(f'ONNX Runtime has no {min(unknown)} here (there: {there})')
@@ -56,6 +57,10 @@ def open_onnx(file: Path, threads: int | None = None, providers: Providers | Non
     except Exception as error:  # ONNX Runtime has many, of many lines
         raise UserError(f'{file} cannot be read as an exported model: {first_line(error)}') from None
 
+    if names[0] not in session.get_providers():  # ONNX Runtime falls back, whatever is missing
+        computes = session.get_providers()[0]
+        LOG.warning('%s did not start, for want of its libraries or of a device: %s computes', names[0], computes)
+
     def run(images: np.ndarray) -> np.ndarray:
         try:
             return session.run(None, {'images': images})[0]
@@ -63,6 +68,15 @@ def open_onnx(file: Path, threads: int | None = None, providers: Providers | Non
             raise UserError(f'{file} cannot be computed: {first_line(error)}') from None
 
     return metadata, run
+
+
+def _provider(entry: Any) -> str:
+    """The name of an entry of `providers`. Raises UserError."""
+    if isinstance(entry, str):
+        return entry
+    if isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], dict):
+        return entry[0]
+    raise UserError(f'providers: {entry!r}, expected a name or a pair (name, options)')
 
 
 class OnnxNetwork:

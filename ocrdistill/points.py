@@ -4,6 +4,7 @@ size that it was asked about."""
 import math
 from typing import Any, NamedTuple
 
+MAX_SIDE = 1 << 15  # pixels of a network's input; more needs more memory than there is
 DEFAULT_THRESHOLD = 0.25  # of networks for which none was chosen
 UNSCALED = (1.0, 1.0)  # the word scale of boxes that are evaluated as they are
 
@@ -64,7 +65,7 @@ def from_plain(value: Any) -> Points:
     try:
         for size, entry in (value or {}).items():
             threshold, scale = entry['conf_threshold'], entry['word_scale']
-            if int(size) < 1 or not is_threshold(threshold) or not is_scale(scale):
+            if not 1 <= int(size) <= MAX_SIDE or not is_threshold(threshold) or not is_scale(scale):
                 raise ValueError
             points[int(size)] = Point(threshold, tuple(scale or UNSCALED))
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -104,10 +104,17 @@ def read_reduced(file: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def own_text(file: Path) -> np.ndarray:
-    """(n, 4) x1, y1, x2, y2, 0..1: boxes of the words and don't-care regions that label files name."""
+    """(n, 4) x1, y1, x2, y2, 0..1: boxes of the words and don't-care regions that label files name.
+
+    Raises:
+        UserError: none of a file's rows can be used: its text would count as background.
+    """
     boxes = [np.zeros((0, 4))]
     for kind in ('labels', 'ignore'):
         companion = find_companion(file, kind)
         if companion is not None:
-            boxes.append(read_label_file(companion, nc=1).annotations.boxes())
+            labels = read_label_file(companion, nc=1)
+            if labels.problem:
+                raise UserError(f'{companion}: {labels.problem}')
+            boxes.append(labels.annotations.boxes())
     return np.concatenate(boxes)

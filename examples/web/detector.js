@@ -13,7 +13,8 @@ export async function loadDetector(bytes) {
   const session = await ort.InferenceSession.create(bytes).catch((error) => {
     throw error.message.startsWith('no available backend') ? new Error(noRuntime('its WebAssembly file')) : error;
   });
-  return { about, find: (picture) => find(ort, session, about, picture) };
+  const release = () => session.release(); // its memory is WebAssembly's, which nothing else gives back
+  return { about, release, find: (picture) => find(ort, session, about, picture) };
 }
 
 const noRuntime = (file) => `onnxruntime-web cannot be loaded (${file}). Run npm ci in the folder of this page, then reload it.`;

@@ -15,7 +15,9 @@ function say(message, isError = false) {
 
 async function useModel(bytes, origin) {
   say('Loading the model …');
+  const former = state.detector;
   state.detector = null;
+  await former?.release();
   try {
     state.detector = await loadDetector(bytes);
   } catch (error) {

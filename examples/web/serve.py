@@ -25,7 +25,7 @@ class Handler(SimpleHTTPRequestHandler):
         self.send_header('Cross-Origin-Opener-Policy', 'same-origin')
         self.send_header('Cross-Origin-Embedder-Policy', 'require-corp')
         # A browser would keep the network of an earlier run where that of this --model is older.
-        self.send_header('Cache-Control', 'no-store' if self._is_model(self.path) else 'no-cache')
+        self.send_header('Cache-Control', 'no-store' if self._is_model(getattr(self, 'path', '')) else 'no-cache')
         super().end_headers()
 
     def translate_path(self, path: str) -> str:

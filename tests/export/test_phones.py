@@ -27,7 +27,7 @@ from utils.loading.augment import pad_to, resize_long_side
 from utils.quads import decode
 from utils.runtime.words import megabytes
 
-ANDROID, FAKES = ROOT / 'examples/phones/android', ROOT / 'tests/export/phones'
+ANDROID, IOS, FAKES = ROOT / 'examples/phones/android', ROOT / 'examples/phones/ios', ROOT / 'tests/export/phones'
 
 
 @pytest.fixture(scope='module')
@@ -155,37 +155,35 @@ def print_words(tmp_path_factory) -> list[str]:
     return ['java', '-cp', f'{built}:{library}', 'PrintWordsKt']
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('quads', [True, False])
-@pytest.mark.parametrize('shape', [(90, 150), (31, 17), (333, 700)])
-def test_kotlin_finds_the_same(print_words, tmp_path, shape, quads):
-    """Of crowded random output: corners, scores, classes and order; the network's input; what is drawn."""
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
-    size, rows = (96, 160), 300
-    decoded = np.concatenate(
-        (rng.uniform(0, size[::-1], (rows, 2)), rng.uniform(5, 40, (rows, 2)), rng.uniform(0, 1, (rows, 3))), 1
-    )
-    if quads:
-        decoded = np.concatenate((decoded, rng.uniform(-0.3, 0.3, (rows, 4))), 1)  # convex, as words are
-    decoded = decoded.astype(np.float32)
-    about = {'format': 'ocrdistill', 'dynamic': False, 'nms': None, 'imgsz': size, 'quads': quads}
-    about |= {'names': {'0': 'text', '1': 'sign'}, 'conf_threshold': 0.2}
-    (tmp_path / 'metadata.txt').write_text(''.join(f'{key}\t{json.dumps(about[key])}\n' for key in about))
-    decoded.astype('>f4').tofile(tmp_path / 'output.bin')
-    alpha = rng.choice([0, 100, 255], (*shape, 1), p=[0.1, 0.1, 0.8]).astype(np.uint8)
-    pixels = (np.concatenate((alpha, image), 2).astype(np.uint32) << [24, 16, 8, 0]).sum(2).ravel().astype(np.uint32)
-    image = upright_rgb(Image.fromarray(np.concatenate((image, alpha), 2), 'RGBA'))
-    np.concatenate((shape[::-1], pixels)).astype('>u4').tofile(tmp_path / 'picture.bin')
-    done = subprocess.run([*print_words, tmp_path], capture_output=True, text=True, check=True)
-    *lines, drawn = done.stdout.splitlines()
-    given = np.array([line.split() for line in lines], float)
+INPUT, CLASSES, THRESHOLD = (96, 160), {'0': 'text', '1': 'sign'}, 0.2  # height and width
 
-    resized = resize_long_side(image, round(min(size[0] / shape[0], size[1] / shape[1]) * max(shape)))
-    padded, left, top = pad_to(resized, *size)
+
+def crowded_output(quads: bool) -> np.ndarray:
+    """(M, 7 or 11) float32: random rows of a network, most of which overlap others."""
+    rng, rows = np.random.default_rng(0), 300
+    places = rng.uniform(0, INPUT[::-1], (rows, 2)), rng.uniform(5, 40, (rows, 2))
+    edges = [rng.uniform(-0.3, 0.3, (rows, 4))] if quads else []  # convex, as words are
+    return np.concatenate((*places, rng.uniform(0, 1, (rows, 3)), *edges), 1).astype(np.float32)
+
+
+def random_picture(shape: tuple[int, int]) -> np.ndarray:
+    """(H, W, 4) uint8 RGBA, partly transparent."""
+    rng = np.random.default_rng(1)
+    alpha = rng.choice([0, 100, 255], (*shape, 1), p=[0.1, 0.1, 0.8]).astype(np.uint8)
+    return np.concatenate((rng.integers(0, 256, (*shape, 3), dtype=np.uint8), alpha), 2)
+
+
+def check_words(printed: str, decoded: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Compare what a program printed with what detect.py finds in the same output: corners, scores, classes and order,
+    and what is drawn. Returns the network's input (H, W, 3) uint8."""
+    *lines, drawn = printed.splitlines()
+    given, shape = np.array([line.split() for line in lines], float), picture.shape[:2]
+    image, quads = upright_rgb(Image.fromarray(picture, 'RGBA')), decoded.shape[1] == 11
+    resized = resize_long_side(image, round(min(INPUT[0] / shape[0], INPUT[1] / shape[1]) * max(shape)))
+    padded, left, top = pad_to(resized, *INPUT)
     letterbox = Letterbox(resized.shape[1] / shape[1], resized.shape[0] / shape[0], left, top)
-    overlap = 0.3 if quads else 0.45
-    found = non_max_suppression(torch.from_numpy(decoded)[None], 0.2, overlap, 9999, nc=2, by_quads=True)[0]
+    overlap = QUAD_IOU if quads else BOX_IOU
+    found = non_max_suppression(torch.from_numpy(decoded)[None], THRESHOLD, overlap, 9999, nc=2, by_quads=True)[0]
     edges = found[:, 6:] if quads else torch.zeros(len(found), 4)
     corners = letterbox.to_image(decode(found[:, :4], edges).flatten(1), *shape)
     box = letterbox.to_image(found[:, :4], *shape)
@@ -193,5 +191,66 @@ def test_kotlin_finds_the_same(print_words, tmp_path, shape, quads):
     assert len(expected) > 20
     np.testing.assert_allclose(given, expected, atol=1e-2)
     np.testing.assert_allclose(np.array(drawn.split()[1:], float), given[0, :8], atol=1e-6)
-    network_input = np.fromfile(tmp_path / 'input.bin', '>f4').reshape(3, *size)
+    return padded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('quads', [True, False])
+@pytest.mark.parametrize('shape', [(90, 150), (31, 17), (333, 700)])
+def test_kotlin_finds_the_same(print_words, tmp_path, shape, quads):
+    decoded, picture = crowded_output(quads), random_picture(shape)
+    about = {'format': 'ocrdistill', 'dynamic': False, 'nms': None, 'imgsz': INPUT, 'quads': quads}
+    about |= {'names': CLASSES, 'conf_threshold': THRESHOLD}
+    (tmp_path / 'metadata.txt').write_text(''.join(f'{key}\t{json.dumps(about[key])}\n' for key in about))
+    decoded.astype('>f4').tofile(tmp_path / 'output.bin')
+    pixels = (picture[..., [3, 0, 1, 2]].astype(np.uint32) << [24, 16, 8, 0]).sum(2).ravel().astype(np.uint32)
+    np.concatenate((shape[::-1], pixels)).astype('>u4').tofile(tmp_path / 'picture.bin')
+    done = subprocess.run([*print_words, tmp_path], capture_output=True, text=True, check=True)
+    padded = check_words(done.stdout, decoded, picture)
+    network_input = np.fromfile(tmp_path / 'input.bin', '>f4').reshape(3, *INPUT)
     assert np.abs(network_input * 255 - padded.transpose(2, 0, 1)).max() < 1.01
+
+
+@pytest.fixture(scope='module')
+def swift_words(tmp_path_factory) -> Path:
+    """A program that prints the words which the Swift code finds, compiled on stand-ins for UIKit and ONNX Runtime."""
+    if not shutil.which('swiftc'):
+        pytest.skip('no Swift compiler (swiftc; Debian has it as swiftlang)')
+    place = tmp_path_factory.mktemp('swift')
+    for module in ('UIKit', 'OnnxRuntimeBindings'):
+        kind = ['-emit-library', '-emit-module', '-parse-as-library', '-module-name', module]
+        built = place / f'lib{module}.so'
+        beside = ['-emit-module-path', place / f'{module}.swiftmodule']
+        subprocess.run(['swiftc', *kind, *beside, '-o', built, FAKES / f'{module}.swift'], check=True)
+    modules = ['-I', place, '-L', place, '-lUIKit', '-lOnnxRuntimeBindings', '-Xlinker', '-rpath', '-Xlinker', place]
+    sources = [*sorted(IOS.glob('*.swift')), FAKES / 'PrintWords.swift']
+    program = place / 'words'
+    subprocess.run(['swiftc', '-O', '-parse-as-library', *modules, '-o', program, *sources], check=True)
+    return program
+
+
+def run_swift(program: Path, folder: Path, decoded: np.ndarray, picture: np.ndarray, quads: bool):
+    decoded.astype('<f4').tofile(folder / 'output.bin')
+    picture.tofile(folder / 'picture.rgba')
+    (folder / 'size.txt').write_text(f'{picture.shape[1]} {picture.shape[0]}')
+    numbers = (INPUT[1], INPUT[0], len(CLASSES), int(quads), decoded.shape[1])
+    return subprocess.run([program, folder, *map(str, numbers)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('quads', [True, False])
+@pytest.mark.parametrize('shape', [(96, 160), (60, 160), (96, 31), (333, 700)])
+def test_swift_finds_the_same(swift_words, tmp_path, shape, quads):
+    decoded, picture = crowded_output(quads), random_picture(shape)
+    done = run_swift(swift_words, tmp_path, decoded, picture, quads)
+    assert done.returncode == 0, done.stderr
+    padded = check_words(done.stdout, decoded, picture)
+    network_input = np.fromfile(tmp_path / 'input.bin', '<f4').reshape(3, *INPUT)
+    if max(shape[0] / INPUT[0], shape[1] / INPUT[1]) == 1:  # nothing is resized, which here is not Apple's work
+        assert np.abs(network_input * 255 - padded.transpose(2, 0, 1)).max() < 1.01
+
+
+@pytest.mark.slow
+def test_swift_refuses_a_network_of_other_columns(swift_words, tmp_path):
+    done = run_swift(swift_words, tmp_path, crowded_output(quads=False), random_picture((96, 160)), quads=True)
+    assert done.returncode and 'otherNetwork' in done.stderr

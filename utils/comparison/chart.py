@@ -171,9 +171,10 @@ def _means(panel: 'Axes', rows: list[dict], name: str, task: str) -> None:
         _beside(panel, position, f'{mean:.3f}' + (f' ± {sd:.3f}' if sd is not None else ''))
         if row['kind'] == 'control':
             panel.axvline(mean, color=color, linewidth=1, linestyle='--')
-    seeds = max((row['seeds'] or 0 for row in rows), default=0)
+    numbers = sorted({row['seeds'] for row in rows if row['seeds']}) or [0]
+    seeds = counted(numbers[-1], 'seed') if len(numbers) == 1 else f'{numbers[0]} to {numbers[-1]} seeds'
     panel.set_title(f'{METRICS[name]}, {task}: mean and standard deviation', fontsize=9)
-    panel.set_xlabel(f'over {counted(seeds, "seed")}', fontsize=8)
+    panel.set_xlabel(f'over {seeds}', fontsize=8)
     panel.margins(x=0.08)
 
 

@@ -205,11 +205,18 @@ class Comparison:
                 '',
                 f'**Runs of several processors stand side by side ({kinds}): one seed differs between them.**',
             ]
+        if others := self.others():
+            lines += ['', f'**Not in this table**, but finished in {self.place}: {", ".join(others)}.']
         if missing:
             lines += ['', f'**Missing** (not finished, or failed): {", ".join(missing)}.']
         if published:
             lines += ['', OTHER_PROTOCOL, '', *table_lines(published)]
         return '\n'.join(lines) + '\n'
+
+    def others(self) -> list[str]:
+        """Finished runs of the folder that this table leaves out: those of other rows or seeds."""
+        own = {run.name for run in self.runs}
+        return sorted(file.parent.name for file in self.place.glob('*/metrics.json') if file.parent.name not in own)
 
     def _records(self) -> list[dict]:
         """What is known of where the evaluated runs were made."""

@@ -147,6 +147,12 @@ class Evidence:
                     raise UserError(
                         f'{self.file}: {line["row"]} has {line[name]} {name}, and the plan says {value}: {new_name}'
                     )
+            for name in ('comparison', 'method'):
+                if line[name] != getattr(row, name):
+                    raise UserError(
+                        f'{self.file}: {line["row"]} has the {name} {line[name]}, and the plan says '
+                        f'{getattr(row, name)}: {new_name}'
+                    )
             if line['settings'] != row.settings:
                 raise UserError(
                     f'{self.file}: {line["row"]} ran with other options, data or recipe than now: {new_name}'
@@ -208,7 +214,7 @@ class Evidence:
     def describe(self) -> str:
         """The plan step by step: its runs, which of them are done, and the hours that the others are expected to
         take where the plan says how long a crop takes."""
-        done, lines, total = self.done(), [], 0.0
+        done, lines, total, least = self.done(), [], 0.0, ''
         for number, step in enumerate(self.plan.steps, 1):
             parts, before = [], total
             for label in step.rows:
@@ -218,10 +224,12 @@ class Evidence:
                 seconds = crops * row.ms / 1000
                 total += seconds * len(left)
                 each = duration(seconds) if row.ms else 'unknown'
+                if left and not row.ms:
+                    least = 'at least '
                 parts.append(f'   {label}: {crops:,} crops, {each} a run, {counted(len(left), "run")} left')
-            hours = f'{(total - before) / 3600:.1f} h left, {total / 3600:.1f} h up to here'
+            hours = f'{least}{(total - before) / 3600:.1f} h left, {total / 3600:.1f} h up to here'
             lines += [f'{number}. {step.question} (seeds {", ".join(map(str, step.seeds))}; {hours})', *parts]
-        return '\n'.join([*lines, f'expected for all that is left, without evaluations: {total / 3600:.1f} h'])
+        return '\n'.join([*lines, f'expected for all that is left, without evaluations: {least}{total / 3600:.1f} h'])
 
 
 def metrics_file(run: Run, split: str, size: int) -> Path:

@@ -44,14 +44,26 @@ class Series:
 
 
 def series_of(lines: list[dict], split: str) -> list[Series]:
-    """The series of a split, in the order of the csv."""
+    """The series of a split, in the order of the csv.
+
+    Raises:
+        UserError: a row that ran with two kinds of settings, or twice with one seed, as in csv files of two plans.
+    """
     keys = ('machine', 'comparison', 'labelled', 'pixels', 'row', 'method', 'kind', 'crops')
     values: dict[tuple, dict[int, dict]] = {}
+    settings: dict[tuple, str] = {}
     for line in lines:
         if line['split'] != split:
             continue
         metrics = {name: line[name] for name in METRICS if line[name] is not None}
-        runs = values.setdefault(tuple(line[key] for key in keys), {})
+        key = tuple(line[name] for name in keys)
+        runs = values.setdefault(key, {})
+        if line['seed'] in runs or settings.setdefault(key, line['settings']) != line['settings']:
+            what = 'twice' if line['seed'] in runs else 'with other settings than another seed'
+            raise UserError(
+                f'{line["row"]} of {line["comparison"]} stands there {what} (seed {line["seed"]}): rows of two plans '
+                'need names of their own'
+            )
         runs[line['seed']] = metrics | {'seconds': line['seconds'], 'threads': line['threads']}
     return [Series(**dict(zip(keys, key, strict=True)), runs=runs) for key, runs in values.items()]
 

@@ -28,6 +28,7 @@ ALL = 'all'  # kinds
 CONTROL = 'control'  # the method of the rows that others are compared with; other controls, such as one with another
 # learning rate, are rows of kind control with a method of their own
 START = 'the start'
+SAME_DATA = ('val', 'test', 'names', 'dont_care')  # keys of data yamls that rows of a comparison share
 VARIED = {'epochs', 'seed', 'data'}  # options in which rows of a comparison may differ
 MULTIPLE = 32  # of pixels, that networks take
 
@@ -100,6 +101,8 @@ def read_plan(file: Path) -> Plan:
         raise UserError(f'{file}: {missing[0]} is missing or empty')
     flags = _mapping(content.get('flags') or {}, (ALL, *KINDS), f'{file}: flags')
     ms = _mapping(content.get('ms') or {}, KINDS, f'{file}: ms')
+    if wrong := [value for value in ms.values() if type(value) not in (int, float)]:
+        raise UserError(f'{file}: ms has {wrong[0]!r}, expected milliseconds')
     rows = {}
     for label, row in _mapping(content['rows'], None, f'{file}: rows').items():
         rows[label] = _read_row(label, row, flags, ms, str(content['comparison']), file)
@@ -111,18 +114,22 @@ def read_plan(file: Path) -> Plan:
     return Plan(file, sorted(content['sizes']), rows, steps)
 
 
-def _read_row(label: str, row: Any, flags: dict, ms: dict, comparison: str, file: Path) -> Row:
+def _read_row(label: Any, row: Any, flags: dict, ms: dict, comparison: str, file: Path) -> Row:
     place = f'{file}: row {label}'
+    if not isinstance(label, str):  # the csv would give back another value
+        raise UserError(f'{place}: its name is {label!r}, expected text: put it in quotation marks')
     kind = _mapping(row, ROW_KEYS, place).get('kind')
     if kind not in KINDS:
         raise UserError(f'{place}: kind is {kind!r}, expected one of {", ".join(KINDS)}')
     given = [str(text or '') for text in (flags.get(ALL), flags.get(kind), row.get('flags'))]
-    words = [word for text in given for word in shlex.split(text)]
     try:
+        words = [word for text in given for word in shlex.split(text)]
         with contextlib.redirect_stderr(io.StringIO()) as said:
             options = parse(DistillOptions if kind == 'recipe' else TrainOptions, None, words)
     except SystemExit:
         raise UserError(f'{place}: {said.getvalue().rpartition("error: ")[2]}') from None
+    except ValueError as error:  # a quotation mark without its other
+        raise UserError(f'{place}: {error} in its flags') from None
     load_data_config(options.data)  # a mistake must not show hours later
     if options.batch_size == -1:
         raise UserError(f'{place}: --batch-size -1 goes by the free memory, so that rows could differ: name a number')
@@ -139,6 +146,11 @@ def _refuse_unlike(rows: list[Row], file: Path) -> None:
     controls = {row.comparison: row for row in reversed(rows) if row.method == CONTROL}
     for row in rows:
         control = controls.get(row.comparison)
+        for name in SAME_DATA if control else ():
+            values = [read_yaml(each.options.data).get(name) for each in (control, row)]
+            if values[0] != values[1]:
+                labels = f'{control.label} and {row.label}'
+                raise UserError(f'{file}: {name} of the data is {values[0]!r} and {values[1]!r} in {labels}')
         if control is None or row.kind == 'teacher' or (row.kind == 'control' and row.method != CONTROL):
             continue
         for name in (START, *sorted(AGREED.keys() - VARIED)):

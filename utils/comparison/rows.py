@@ -1,7 +1,9 @@
 """The rows of a comparison: control, baselines, recipes and teachers, each checked before anything runs."""
 
 import contextlib
+import json
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
@@ -99,7 +101,7 @@ def add_control(comparison: Comparison, recipes: list[Recipe]) -> None:
         comparison.add(CONTROL, 'control', ['--weights', weights], cfg='', weights=weights)
         return
     teachers = list(dict.fromkeys(recipe.teacher_weights for recipe in recipes))
-    cfg = take_anchors(student, teachers, comparison.folder, comparison.data.nc)
+    cfg = take_anchors(student, teachers, comparison)
     comparison.add(CONTROL, 'control', ['--cfg', cfg], cfg=cfg, weights='')
 
 
@@ -123,23 +125,26 @@ def check_network(student: str, weights: str, nc: int, quads: bool) -> None:
         raise UserError(f'{weights} is of another network than the student {student}: give its --cfg_student')
 
 
-def take_anchors(student: str, teachers: list[str], folder: Path, nc: int) -> str:
-    """The student's yaml, or one with the teachers' anchors in the folder, where these are others.
+def take_anchors(student: str, teachers: list[str], comparison: Comparison) -> str:
+    """The student's yaml, or one with the teachers' anchors in the comparison's folder, where these are others. Its
+    name tells its content: what another command of the same --name writes is another file.
 
     Raises:
         UserError: the teachers have different anchors.
     """
-    file = folder / 'student.yaml'
     if not all(Path(teacher).is_file() for teacher in teachers):  # --table alone gets here without them
-        return str(file) if file.is_file() else student
-    own = DetectionModel(student, nc=nc).yaml['anchors']
+        flags = comparison.saved.get('rows', {}).get(CONTROL, {}).get('flags') or ['--cfg', student]
+        return flags[1]
+    own = DetectionModel(student, nc=comparison.data.nc).yaml['anchors']
     found = [anchors_of(read_checkpoint(teacher)) or own for teacher in teachers]
     for teacher, anchors in zip(teachers, found, strict=True):
         if not same_anchors(anchors, found[0]):
             raise UserError(f'{teachers[0]} and {teacher} have different anchors: one control cannot stand for both')
     if not found or same_anchors(found[0], own):
         return student
-    write_yaml(file, read_yaml(student) | {'anchors': found[0]})
+    content = read_yaml(student) | {'anchors': found[0]}
+    file = comparison.folder / f'student-{sha256(json.dumps(content).encode()).hexdigest()[:8]}.yaml'
+    write_yaml(file, content)
     print(f"the control takes the teacher's anchors, as the students do: {file}")
     return str(file)
 

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import torch
 
+from models.errors import UserError
 from models.yamls import near_program, read_yaml
 from utils.distillation.recipe import parse_recipe
+from utils.loading.config import load_data_config
+from utils.loading.labels import find_companion
+from utils.loading.listing import digest, length, list_images
 from utils.runtime.device import describe, find_device, has_bfloat16, processor_name
 from utils.runtime.options import options_of
 from utils.training.options import TrainingOptions
@@ -22,6 +26,7 @@ AGREED = {name: each.default for name, each in options_of(TrainingOptions).items
 FREE = options_of(TrainingOptions).keys() - AGREED
 RATES, SCHEDULE = 'fall of learning rates', 'from batch to batch'  # before, from epoch to epoch, and not told
 UNKNOWN = 'unknown'  # content of a file that is not there any more
+SPLITS = {f'pictures of {split}': split for split in ('train', 'val', 'test')}  # earlier versions did not tell them
 
 
 def fingerprint(file: str) -> str:
@@ -43,6 +48,23 @@ def _fingerprint(file: str, _time: int, _size: int) -> str:
     return f'sha256 {sha256(content).hexdigest()[:16]}'
 
 
+@cache
+def pictures(data: str, split: str) -> str:
+    """The pictures of a split by name and size in bytes, and their labels, in short; UNKNOWN where there are none. Read
+    once, as runs of one comparison share them."""
+    try:
+        files = list_images(load_data_config(data), split)
+    except UserError:
+        return UNKNOWN
+    content = sha256()
+    for file in files:
+        content.update(f'{file.name} {length(file)}'.encode(errors='surrogateescape'))
+        for kind in ('labels', 'ignore'):
+            companion = find_companion(file, kind)
+            content.update(digest(companion).encode() if companion else b'-')
+    return f'{len(files)}, sha256 {content.hexdigest()[:16]}'
+
+
 def flatten(content: dict, prefix: str) -> Iterator[tuple[str, object]]:
     """('prefix.key.key', value) of nested dicts."""
     for key, value in content.items():
@@ -61,6 +83,7 @@ def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
     """
     found = {key: opt.get(key, default) for key, default in sorted(AGREED.items())}
     found |= {'data': os.path.normpath(opt['data']), 'device type': device_type(opt['device']), RATES: SCHEDULE}
+    found |= {name: pictures(opt['data'], split) for name, split in SPLITS.items()}
     found |= {**dict(flatten(hyp, 'hyp')), **dict(flatten(read_yaml(opt['data']), 'data'))}
     if 'recipe_content' not in opt:
         cfg = opt['cfg'] or ('' if opt['weights'] else 'models/yolov5n.yaml')
@@ -87,7 +110,7 @@ def first_difference(then: dict, now: dict) -> str | None:
     for key in dict.fromkeys((*now, *then)):
         if key in FREE:  # an earlier version told it
             continue
-        values = then.get(key, AGREED.get(key)), now.get(key)
+        values = then.get(key, UNKNOWN if key in SPLITS else AGREED.get(key)), now.get(key)
         if values[0] != values[1] and UNKNOWN not in values:
             return f'{key} was {values[0]!r}, now it is {values[1]!r}'
     return None

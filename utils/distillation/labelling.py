@@ -142,8 +142,9 @@ class Labeller:
                 that is of something else.
         """
         pictures = self._pictures()
-        self._open_folder()
-        with sole_writer(self.out):
+        self._begun()  # refuses before the folder is made
+        with sole_writer(make_folder(self.out)):
+            self._open_folder()
             before = 0
             for picture in tqdm(pictures, 'labelling', unit='picture', disable=None):
                 if picture.scanned.problem:
@@ -188,24 +189,32 @@ class Labeller:
             raise UserError(f'--missing: no picture of {self.source} has labels')
         return pictures
 
-    def _open_folder(self) -> None:
-        """Make the folder, or take up one that the same command began. Raises UserError."""
+    @property
+    def _settings(self) -> dict[str, Any]:
         own = {'source': str(self.source.resolve()), 'missing': self.missing, 'link': self.link}
-        settings = self.teacher.identity | own
+        return self.teacher.identity | own
+
+    def _begun(self) -> dict[str, Any]:
+        """The settings with which the folder was begun, {} if it was not. Raises UserError where this command cannot
+        write to it."""
         file = self.out / SETTINGS
         if self.source.is_dir() and self.out.resolve().is_relative_to(self.source.resolve()):
             raise UserError(f'--out {self.out} lies in --source {self.source}')
         begun = read_settings(file) if file.is_file() else {}
         if not begun and self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise UserError(f'{self.out} exists already: choose another --out, or remove it')
-        differs = [key for key in settings if begun.get(key) != settings[key]]
+        differs = [key for key, value in self._settings.items() if begun.get(key) != value]
         if begun and differs and (self.out / 'labels').exists():  # without, nothing has been labelled yet
             raise UserError(
                 f'{self.out} was begun with another {differs[0]} ({begun.get(differs[0])}): choose another --out'
             )
-        if differs:
-            make_folder(self.out)
-            write_json(file, settings | {'command': command_line()})
+        return begun
+
+    def _open_folder(self) -> None:
+        """Write the settings, or take up a folder that the same command began; to be called as its sole writer."""
+        begun = self._begun()
+        if any(begun.get(key) != value for key, value in self._settings.items()):
+            write_json(self.out / SETTINGS, self._settings | {'command': command_line()})
 
     def _place(self, picture: Picture, kind: str) -> Path:
         """The file of a kind ('images', 'labels', 'ignore', 'scores') of a picture in the written folder."""

@@ -97,12 +97,12 @@ def _contract(metadata: dict) -> list[str]:
     nms = metadata['nms']
     classes = len(metadata['names'])
     lines = [
-        '- `images` (B, 3, H, W) float32, RGB, 0..1. The picture is resized so that its long side fits, then centred '
-        'on grey 114; H and W are '
+        '- `images` (B, 3, H, W) float32, RGB, 0..1. The picture is '
         + (
-            'the least multiples of 32 that leave 16 pixels of grey in all (640 x 480 becomes 672 x 512).'
+            'resized to any long side, then centred on grey 114; H and W are the least multiples of 32 that leave 16 '
+            'pixels of grey in all (640 x 480 becomes 672 x 512).'
             if metadata['dynamic']
-            else 'multiples of 32. B is 1.'
+            else 'scaled by the smaller of H / height and W / width, then centred on grey 114. B is 1.'
         )
     ]
     if nms:

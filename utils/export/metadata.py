@@ -52,8 +52,12 @@ def describe(
             'colours': 'RGB',
             'range': [0, 1],
             'layout': 'NCHW',
-            'letterbox': f'long side to imgsz, centred on grey {GREY}, sides multiples of stride'
-            + (f', the least ones that leave {BORDER:g} stride of grey in all' if dynamic else ''),
+            'letterbox': (
+                f'long side to imgsz, centred on grey {GREY}, sides the least multiples of stride that leave '
+                f'{BORDER:g} stride of grey in all'
+                if dynamic
+                else f'scaled by the smaller of H / height and W / width, centred on grey {GREY}'
+            ),
         },
         'conf_threshold': threshold,
         'word_scale': list(scale),

@@ -11,7 +11,9 @@ import numpy as np
 from ocrdistill.letterbox import GREY, resized_shape
 from utils.loading.labels import Annotations
 
-MIN_SIDE = 2.0  # pixels; a target that becomes smaller is a don't-care region from then on
+# Pixels; a target that becomes smaller is a don't-care region from then on. It fits no anchor: the lowest of the
+# published ones is 13 high, and a word may have a quarter of that.
+MIN_SIDE = 3.25
 MIN_VISIBLE = 0.2  # a target of which less than this share of its area is left likewise
 WHOLE = 0.95  # in crops, words that the frame cuts further than this are don't-care: most of them cannot be read
 MAX_TILT = 0.5  # perspective may at most halve or double sizes within a picture; more could reach the horizon

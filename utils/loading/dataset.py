@@ -19,7 +19,7 @@ from utils.loading.config import DataConfig
 from utils.loading.degrade import degraded
 from utils.loading.images import load_image
 from utils.loading.labels import Annotations, companion_file
-from utils.loading.listing import list_split, new_images, twins
+from utils.loading.listing import length, list_split, new_images, twins
 from utils.loading.paste import paste_words
 from utils.loading.scan import describe, examine, map_threaded, measure
 from utils.runtime.hyp import check_hyp
@@ -87,6 +87,8 @@ class TextDataset(Dataset):
             raise UserError(f'the seed is {seed}, expected 0 or more')
         if crop is not None and (not augment or rect or crop < STRIDE or crop % STRIDE):
             raise UserError(f'crops are {crop} pixels, expected a multiple of {STRIDE}, in training')
+        if rect and unlabelled:
+            raise UserError('pictures without labels are for training, and rect for evaluation')
         self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
         self.shown = shown or imgsz
         self.min_side = MIN_SIDE * imgsz / self.shown
@@ -123,7 +125,9 @@ class TextDataset(Dataset):
         self.files = [file for file, _ in usable]
         self.sizes = np.array([scanned.size for _, scanned in usable])
         weights = listing.edge_weights
-        self.annotations = [scanned.annotations.weighted(weights.get(file, 1.0)) for file, scanned in usable]
+        self.annotations = [
+            scanned.annotations.weighted(weights.get(file, 1.0)).uncut(*scanned.size) for file, scanned in usable
+        ]
         marks = np.concatenate([a.dont_care for a in self.annotations])
         unlabelled = sum(not scanned.labelled for _, scanned in usable)
         unread = counted(marks.sum(), "don't-care region")
@@ -169,10 +173,10 @@ class TextDataset(Dataset):
         self.labels = self._rows()
 
     def fingerprint(self) -> str:
-        """A digest of the pictures' names, sizes and annotations, in their order."""
+        """A digest of the pictures' names, sizes in pixels and in bytes, and annotations, in their order."""
         digest = hashlib.sha256(np.ascontiguousarray(self.sizes).tobytes())
         for file, annotations in zip(self.files, self.annotations, strict=True):
-            digest.update(os.fsencode(file.name))
+            digest.update(os.fsencode(file.name) + b' %d' % length(file))
             for part in (annotations.classes, annotations.polygons, annotations.dont_care, annotations.edge_weight):
                 digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()

@@ -83,9 +83,15 @@ class Annotations:
         """The same regions with other polygons (n, P, 2)."""
         return replace(self, polygons=polygons)
 
-    def weighted(self, factor: float) -> 'Annotations':
-        """The same regions with edge_weight times a factor."""
+    def weighted(self, factor: float | np.ndarray) -> 'Annotations':
+        """The same regions with edge_weight times a factor, one or (n,)."""
         return replace(self, edge_weight=self.edge_weight * factor)
+
+    def uncut(self, width: int, height: int) -> 'Annotations':
+        """No edges of words with a corner in the last column or row of the picture's pixels: where ground truth counts
+        pixels from 0, these are its border, which cuts the word."""
+        ends = (self.polygons > 1 - 1 / np.array([width, height]) - 1e-6).any((1, 2))
+        return self.weighted(~ends)
 
     def scaled(self, x: float, y: float, left: float = 0, top: float = 0) -> 'Annotations':
         """Corners times (x, y), plus (left, top)."""
@@ -350,7 +356,7 @@ def _corners(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]
     polygon, note = (
         (_box_corners(coordinates), '') if len(coordinates) == BOX_COLUMNS - 1 else _drawn(coordinates, two_forms)
     )
-    if np.abs(polygon - 0.5).max() > 0.5 + TOLERANCE:
+    if np.abs(polygon - 0.5).max(initial=0) > 0.5 + TOLERANCE:
         note = BEYOND
         if len(coordinates) > BOX_COLUMNS - 1:
             polygon = clip_polygons(polygon[None], 1, 1)[0]
@@ -384,7 +390,7 @@ def _holds_two_forms(coordinates: np.ndarray) -> bool:
     if len(coordinates) != TWO_FORMS:
         return False
     box, corners = _box_corners(coordinates[:4]), coordinates[4:].reshape(-1, 2)
-    room = np.maximum(0.1 * coordinates[2:4], 0.01)
+    room = np.maximum(0.1 * coordinates[2:4], 0.002)
     return bool((abs(box[0] - corners.min(0)) <= room).all() and (abs(box[2] - corners.max(0)) <= room).all())
 
 

@@ -77,7 +77,8 @@ def spread(images: list[Path], count: int, source: Path) -> list[Path]:
 
 
 def new_images(place: Path, data: DataConfig) -> tuple[list[Path], Listing]:
-    """Images of a folder or list file that are in no split, and no copies of such images; and the listing of all.
+    """Images of a folder or list file that are in no split, and no copies of such images, each once; and the listing of
+    all.
 
     Raises:
         UserError: the place is neither, or nothing is left.
@@ -85,6 +86,7 @@ def new_images(place: Path, data: DataConfig) -> tuple[list[Path], Listing]:
     listing = images_at(place)
     if listing is None or not listing.images:
         raise UserError(f'unlabelled pictures: {place} is no folder or list file of pictures')
+    listing = listing._replace(images=list(dict.fromkeys(listing.images)))
     known = set().union(*(real_files(data, split) for split in data.splits))
     images = [file for file, is_known in zip(listing.images, among(listing.images, known), strict=True) if not is_known]
     if not images:

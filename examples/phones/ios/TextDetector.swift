@@ -5,6 +5,7 @@ import UIKit
 enum TextDetectorError: Error {
     case noOutput
     case noPicture
+    case otherNetwork  // its output is not of so many classes, with or without quads
 }
 
 /// A file of `export.py --format onnx`, made without --dynamic and --nms. Its card (best.onnx.card.md) says the input's
@@ -48,6 +49,10 @@ final class TextDetector {
         let images = try ORTValue(tensorData: data, elementType: .float, shape: shape)
         let result = try session.run(withInputs: ["images": images], outputNames: ["boxes"], runOptions: nil)
         guard let boxes = result["boxes"] else { throw TextDetectorError.noOutput }
+        let columns = 5 + classes + (quads ? 4 : 0)
+        guard try boxes.tensorTypeAndShapeInfo().shape.last?.intValue == columns else {
+            throw TextDetectorError.otherNetwork
+        }
         let bytes = try boxes.tensorData() as Data
         // The bytes may live only as long as what the session returned.
         let output = withExtendedLifetime(result) { bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) } }
