@@ -4,10 +4,12 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from benchmarks import exports, slices, soak
 from data.synthesis.image import render_image
-from tests.support import ROOT
+from models.checkpoint import load_model
+from tests.support import ROOT, run_here
 from utils.export.options import ExportOptions
 from utils.runtime.options import parse
 
@@ -34,3 +36,14 @@ def test_every_kill_stands_in_a_quarter():
     minutes = [0.0, 4.9, 5.0, 19.9, 20.0, 20.7]  # the last process may be killed after the end
     rows = soak.table([seen | {'minute': minute} for minute in minutes], 20).splitlines()[2:]
     assert [row.split(' | ')[:2] for row in rows] == [['| 0 to 5', '2'], ['| 5 to 10', '1'], ['| 15 to 20', '3']]
+
+
+def test_a_network_without_its_quads_finds_the_same_boxes(tmp_path):
+    weights, out = ROOT / 'weights/ocrdistill-n.pt', tmp_path / 'boxes.pt'
+    run_here('benchmarks/without_quads.py', weights, out)
+    whole, boxes = load_model(weights), load_model(out)
+    images = torch.rand(1, 3, 64, 96)
+    assert whole.quads and not boxes.quads and boxes.names == whole.names
+    torch.testing.assert_close(boxes(images)[0], whole(images)[0][..., :6])
+    assert 'has no quads' in run_here('benchmarks/without_quads.py', out, tmp_path / 'again.pt').stderr
+    assert 'is the source' in run_here('benchmarks/without_quads.py', out, out).stderr

@@ -27,7 +27,7 @@ from utils.comparison.options import CompareOptions, seed_list, training_flags
 from utils.comparison.rows import add_rows, choose, read_choice
 from utils.comparison.runner import Runner, last_error, threads_of
 from utils.comparison.runs import Job, unlike
-from utils.comparison.settings import RATES, SCHEDULE, fingerprint, first_difference
+from utils.comparison.settings import RATES, SCHEDULE, fingerprint, first_difference, pictures
 from utils.comparison.statistics import mean_sd, paired_difference
 from utils.comparison.table import difference_cell, nothing_learned, summarise, table_lines
 from utils.loading.config import load_data_config
@@ -229,9 +229,13 @@ def test_control_takes_the_teachers_anchors(place):
     weights = place.folder / place.save_teacher('odd.pt', anchors).name
     control = place.plan('--teacher_weights', weights).entries[0]
     written = yaml.safe_load(Path(control.flags[1]).read_text())
-    assert control.flags == ['--cfg', str(place.folder / 'first/student.yaml')]
+    assert Path(control.flags[1]).parent == place.folder / 'first'
     assert [pytest.approx(level) for level in anchors] == written['anchors']
     assert written['width_multiple'] == 0.125
+    # Another command of the same --name leaves alone what runs that wait will read.
+    wider = place.write('wider.yaml', small_cfg(0.25))
+    other = place.plan('--teacher_weights', weights, '--cfg_student', wider).entries[0]
+    assert other.flags[1] != control.flags[1] and yaml.safe_load(Path(control.flags[1]).read_text()) == written
 
 
 @pytest.mark.parametrize(
@@ -401,6 +405,35 @@ def test_data_and_files_are_compared_by_content(place):
     assert first_difference({'skip_nonfinite': 0}, {}) is None  # an earlier version told it
     told = first_difference({}, {RATES: SCHEDULE})  # an earlier version's fell from epoch to epoch
     assert told == "fall of learning rates was None, now it is 'from batch to batch'"
+
+
+@pytest.mark.parametrize('kind', ['images', 'labels'])
+def test_pictures_and_labels_are_compared_by_content(place, kind):
+    source = Path(yaml.safe_load(place.data.read_text())['path'])
+    copied = place.folder / 'data'
+    shutil.copytree(source, copied)
+    data = place.write('copied.yaml', yaml.safe_load(place.data.read_text()) | {'path': str(copied)})
+    for run in place.plan('--data', data).runs:
+        fabricate(run, 0.4, 0.3)
+    assert unlike(place.plan('--data', data).runs[0]) is None
+    pictures.cache_clear()
+    changed = next(file for file in sorted((copied / kind).rglob('*.*')))
+    changed.write_bytes(changed.read_bytes() + b'\n')
+    assert re.match('pictures of (train|val|test) was .*, now it is ', unlike(place.plan('--data', data).runs[0]))
+    pictures.cache_clear()
+    record = place.plan('--data', data).runs[0].record
+    content = json.loads(record.read_text())
+    content['settings'] = {key: value for key, value in content['settings'].items() if not key.startswith('pictures')}
+    record.write_text(json.dumps(content))
+    assert unlike(place.plan('--data', data).runs[0]) is None, 'an earlier version did not tell them'
+
+
+def test_finished_runs_that_a_table_leaves_out_are_named(place):
+    for run in place.plan('--seeds', 2).runs:
+        fabricate(run, 0.4, 0.3)
+    assert 'Not in this table' not in place.plan('--seeds', 2).markdown()
+    assert '**Not in this table**, but finished in' in (text := place.plan('--seeds', '1,').markdown())
+    assert 'control-seed0, xn_maskdiff-seed0.' in text
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

@@ -98,6 +98,16 @@ def test_two_controls_of_one_length_are_refused():
         tables(series_of(lines, 'test'))
 
 
+@pytest.mark.parametrize(
+    'more, words',
+    [([control(0, 0.5)], 'twice'), ([control(3, 0.5, settings='e11')], 'with other settings')],
+)
+def test_rows_of_two_plans_are_not_mixed(more, words):
+    with pytest.raises(UserError, match=f'control of first stands there {words}'):
+        series_of([*three_seeds(), *more], 'test')
+    assert series_of([*three_seeds(), *({**line, 'machine': 'a stove'} for line in more)], 'test')
+
+
 def test_splits_are_kept_apart():
     lines = [*three_seeds(), control(0, 0.99, split='val')]
     assert '0.99' not in '\n'.join(tables(series_of(lines, 'test')))
@@ -243,6 +253,9 @@ def plan_file(world, tmp_path, monkeypatch):
         (lambda c: c['rows']['mix'].update(flags='--epochs 1 --lr0 .1'), 'control and mix have other hyperparameters'),
         (lambda c: c['flags'].update(control=''), "the start is '' in control and '.*quads.pt' in mix"),
         (lambda c: c['rows']['mix'].update(flags='--epochs 1 --batch-size -1'), 'row mix: --batch-size -1 goes by'),
+        (lambda c: c['rows'].update({640: c['rows']['mix']}), 'row 640: its name is 640, expected text'),
+        (lambda c: c['rows']['mix'].update(flags="--name it's"), 'row mix: No closing quotation in its flags'),
+        (lambda c: c['ms'].update(control='100 ms'), "ms has '100 ms', expected milliseconds"),
     ],
 )
 def test_mistakes_in_a_plan(plan_file, change, words):
@@ -251,6 +264,22 @@ def test_mistakes_in_a_plan(plan_file, change, words):
     plan_file.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=words):
         read_plan(plan_file)
+
+
+def test_rows_of_a_comparison_are_evaluated_on_the_same_data(plan_file, world):
+    content = yaml.safe_load(plan_file.read_text())
+    other = world.write('other_val.yaml', yaml.safe_load(world.data.read_text()) | {'val': 'images/train'})
+    content['rows']['mix']['flags'] = f'--epochs 1 --data {other}'
+    plan_file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match="val of the data is .* and 'images/train' in control and mix"):
+        read_plan(plan_file)
+
+
+def test_hours_that_nobody_knows(plan_file):
+    content = yaml.safe_load(plan_file.read_text())
+    content['ms'] = {'control': 100}
+    plan_file.write_text(yaml.safe_dump(content))
+    assert 'without evaluations: at least ' in Evidence(read_plan(plan_file)).describe()
 
 
 def test_the_list_of_a_plan_by_hand(plan_file):
@@ -286,7 +315,12 @@ def test_a_run_goes_on_only_as_it_began(plan_file):
 def test_a_csv_of_another_processor_or_of_other_rows_is_refused(plan_file):
     evidence = Evidence(read_plan(plan_file))
     labelled = evidence.count_images('control')[0]
-    own = {'labelled': labelled, 'crops': labelled, 'settings': evidence.plan.rows['control'].settings}
+    own = {
+        'comparison': 'tiny',
+        'labelled': labelled,
+        'crops': labelled,
+        'settings': evidence.plan.rows['control'].settings,
+    }
     write_ledger(evidence.file, [control(0, 0.4, **own)])
     with pytest.raises(UserError, match='tiny.csv has runs of a lamp, and this is'):
         evidence.refuse_other_processor()
@@ -298,6 +332,9 @@ def test_a_csv_of_another_processor_or_of_other_rows_is_refused(plan_file):
     assert evidence.done() == {('control', 1)}, 'of seed 2 other sizes and val are lacking'
     write_ledger(evidence.file, [control(0, 0.4, machine=evidence.processor, **own | {'crops': 7})])
     with pytest.raises(UserError, match=f'control has 7 crops, and the plan says {labelled}: give the rows new names'):
+        evidence.done()
+    write_ledger(evidence.file, [control(0, 0.4, **here | {'method': 'none'})])
+    with pytest.raises(UserError, match='control has the method none, and the plan says control: give the rows'):
         evidence.done()
 
 
@@ -335,7 +372,7 @@ def test_runs_wait_for_their_teacher(plan_file, monkeypatch, capsys):
 def test_a_row_whose_flags_changed_is_not_taken_for_done(plan_file):
     evidence = Evidence(read_plan(plan_file))
     labelled = evidence.count_images('control')[0]
-    more = {'labelled': labelled, 'crops': labelled, 'machine': evidence.processor}
+    more = {'comparison': 'tiny', 'labelled': labelled, 'crops': labelled, 'machine': evidence.processor}
     before = {name: row.settings for name, row in evidence.plan.rows.items()}
     content = yaml.safe_load(plan_file.read_text())
     plan_file.write_text('# a remark\n' + yaml.safe_dump(content))

@@ -14,7 +14,7 @@ from shapely.geometry import Polygon
 from data.synthesis.fonts import find_fonts
 from data.synthesis.image import render_image
 from data.synthesis.legibility import hidden_fraction
-from data.synthesis.photographs import draw_photograph, find_photographs, read_reduced
+from data.synthesis.photographs import check_photographs, draw_photograph, find_photographs, read_reduced
 from data.synthesis.settings import Material
 from data.synthesis.words import vocabulary
 from models.errors import UserError
@@ -150,3 +150,10 @@ def test_command(photographs, tmp_path):
     other = [*command, '--out', tmp_path / 'a', '--style', 'signs']
     done = subprocess.run(other, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and '--force' in done.stderr
+
+
+def test_labels_of_which_nothing_can_be_used(photographs):
+    labels = photographs.parent / 'labels/train_icdar/img_1.txt'
+    labels.write_text('0,0.5,0.5,0.1,0.1\n')
+    with pytest.raises(UserError, match='1 of .* cannot be used, such as .*its only row cannot be used'):
+        check_photographs(find_photographs((str(photographs),)), SIZE)

@@ -713,6 +713,27 @@ def test_pictures_of_a_split_are_not_unlabelled(two_kinds):
     assert shared_images(data, list_images(data, 'train')[1:]) == {'val': 2}  # one that is broken is not trained on
 
 
+def test_a_list_that_names_a_picture_twice_shows_it_once(two_kinds):
+    (two_kinds / 'more.txt').write_text('images/more/0.png\nimages/more/0.png\nimages/more/1.png\n')
+    data = load_data_config(two_kinds / 'data.yaml')
+    assert len(TextDataset(data, 'train', 64, unlabelled=two_kinds / 'more.txt')) == 3 + 2
+
+
+def test_evaluation_takes_no_unlabelled_pictures(two_kinds):
+    data = load_data_config(two_kinds / 'data.yaml')
+    with pytest.raises(UserError, match='pictures without labels are for training'):
+        TextDataset(data, 'train', 64, rect=True, unlabelled=two_kinds / 'images/more')
+
+
+def test_another_picture_of_the_same_size_is_another_set(two_kinds):
+    data = load_data_config(two_kinds / 'data.yaml')
+    before = TextDataset(data, 'train', 64).fingerprint()
+    assert TextDataset(data, 'train', 64).fingerprint() == before
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    cv2.imwrite(str(two_kinds / 'images/train/1.png'), noise)
+    assert TextDataset(data, 'train', 64).fingerprint() != before
+
+
 def test_the_cache_leaves_room_for_runs_beside_it(data, monkeypatch, capsys):
     monkeypatch.setattr(cache, 'free_memory', lambda: 400_000)
     assert TextDataset(data, 'train', 64, cache=True)._cache is not None

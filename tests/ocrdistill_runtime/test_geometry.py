@@ -1,5 +1,7 @@
 """The runtime's letterbox, quads and NMS against OpenCV, PyTorch's versions, and values by hand."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -45,6 +47,16 @@ def test_area_means_by_hand():
     """Three columns become two: each is a whole one and half of the middle one."""
     image = np.repeat(np.array([[0, 90, 240]], np.uint8)[..., None], 3, 2)
     assert resize(image, 2, 1)[0, :, 0].tolist() == [30, 190]
+
+
+def test_a_line_of_millions_of_pixels_takes_little_memory(rng):
+    image = np.repeat(rng.integers(0, 256, (1, 1000, 1), dtype=np.uint8), 3, 2).repeat(4001, 1)  # 4,001,000 x 1
+    tracemalloc.start()
+    found = resize(image, 960, 1)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    expected = cv2.resize(image, (960, 1), interpolation=cv2.INTER_AREA)
+    assert np.abs(found.astype(int) - expected).max() <= 2
 
 
 @pytest.mark.parametrize('size', [(50, 200), (300, 70), (96, 96), (1, 400), (41, 333)])

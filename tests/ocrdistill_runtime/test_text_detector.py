@@ -16,6 +16,8 @@ from PIL import Image
 
 from ocrdistill import TextDetector, Unreadable, UserError
 from ocrdistill.detector import network_file
+from ocrdistill.files import HAS_HEIF
+from ocrdistill.images import pages
 from ocrdistill.inputs import to_image
 from ocrdistill.rows import corners_of
 from tests.support import ROOT
@@ -49,7 +51,7 @@ def test_words_by_hand(network, white):
     assert words[0.9].quad.tolist() == [[80, 38], [120, 38], [120, 58], [80, 58]]
     assert words[0.35].quad.tolist() == [[180, 38], [220, 48], [220, 58], [180, 48]]
     assert words[0.35].box.tolist() == [180, 38, 220, 58]
-    assert words[0.9].name == 'text' and words[0.9].line in (0, 1) and words[0.9].image is white
+    assert words[0.9].name == 'text' and words[0.9].line in (0, 1) and (words[0.9].image == white).all()
     assert words[0.9].as_dict() == {
         'box': [80, 38, 120, 58],
         'quad': [[80, 38], [120, 38], [120, 58], [80, 58]],
@@ -125,6 +127,8 @@ def test_a_network_of_one_size_takes_no_other(tmp_path, white, caplog):
         ({'colours': 'rgb'}, "colours: 'rgb'"),
         ({'providers': ['NoSuchProvider']}, 'NoSuchProvider'),
         ({'providers': 'NoSuchProvider'}, 'NoSuchProvider'),
+        ({'providers': ('CPUExecutionProvider', {})}, 'expected a name or a pair'),
+        ({'providers': [5]}, 'providers: 5'),
         ({'model': None}, 'model: None'),
         ({'size': True}, 'size: True'),
         ({'size': 640.5}, 'size: 640.5'),
@@ -141,6 +145,25 @@ def test_mistakes_are_one_line(network, options, words):
     with pytest.raises(UserError, match=words) as error:
         TextDetector(**({'model': network} | options))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_provider_that_does_not_start_is_told(network, monkeypatch, caplog):
+    """ONNX Runtime lists what it was compiled with, and computes on the processor where that does not start."""
+    import onnxruntime
+
+    names = ['CUDAExecutionProvider', 'CPUExecutionProvider']
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: names)
+    session = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda file, options, providers: session(file, options))
+    TextDetector(network, providers=names)
+    assert 'CUDAExecutionProvider did not start' in caplog.text and 'CPUExecutionProvider computes' in caplog.text
+
+
+def test_words_keep_their_image_when_an_array_is_used_again(network, white):
+    frame = white.copy()
+    words = TextDetector(network, size=640)(frame)
+    frame[:] = 0
+    assert words and all((word.image == 255).all() for word in words)
 
 
 def test_numbers_of_numpy_are_taken(network, white):
@@ -208,6 +231,19 @@ def test_what_is_no_network_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match='cannot be read as an exported model') as error:
         TextDetector(tmp_path / 'a.onnx')
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    'about',
+    [
+        {'imgsz': [1 << 20, 1 << 20]},
+        {'points': {'9' * 401: {'conf_threshold': 0.3, 'word_scale': [1.0, 1.0]}}},
+        {'points': {'65536': {'conf_threshold': 0.3, 'word_scale': [1.0, 1.0]}}},
+    ],
+)
+def test_sizes_beyond_any_memory_are_damage(tmp_path, about):
+    with pytest.raises(UserError, match='is damaged'):
+        TextDetector(write_network(tmp_path / 'a.onnx', [LEVEL], **about))
 
 
 def test_networks_of_others_and_of_other_shapes_are_refused(tmp_path, white, monkeypatch):
@@ -308,3 +344,49 @@ def test_colours_of_16_bits(tmp_path, suffix):
     for image in (file, file.read_bytes(), Image.open(file)):
         with pytest.raises(UserError, match='dark colours of 16 bits'):
             to_image(image)
+
+
+def test_bitmaps_of_five_and_six_bits_may_be_dark(tmp_path):
+    """As a camera at night gives them: Pillow's raw mode of these is BGR;16."""
+    size, dark = (4, 2), 3 << 11 | 7 << 5 | 2
+    masks = struct.pack('<III', 0xF800, 0x07E0, 0x001F)
+    info = struct.pack('<IiiHHIIiiII', 40, *size, 1, 16, 3, 16, 0, 0, 0, 0) + masks
+    head = b'BM' + struct.pack('<IHHI', 14 + len(info) + 16, 0, 0, 14 + len(info))
+    (tmp_path / 'a.bmp').write_bytes(head + info + struct.pack('<H', dark) * 8)
+    assert to_image(tmp_path / 'a.bmp')[0, 0].tolist() == [24, 28, 16]
+
+
+def test_what_is_transparent_in_16_bit_grey_is_white(tmp_path):
+    values = np.full((4, 6), 40000, np.uint16)
+    values[:, :3] = 0
+    Image.fromarray(values).save(tmp_path / 'a.png', transparency=0)
+    assert to_image(tmp_path / 'a.png')[0, :, 0].tolist() == [255] * 3 + [156] * 3
+
+
+def test_pages_are_counted_up_to_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr('ocrdistill.images.MAX_PAGES', 3)
+    page = Image.new('RGB', (8, 8))
+    page.save(tmp_path / 'a.tif', save_all=True, append_images=[page] * 6)
+    monkeypatch.setattr('PIL.TiffImagePlugin.TiffImageFile.n_frames', property(lambda _: 1 / 0))
+    assert pages(tmp_path / 'a.tif') == [0, 1, 2]
+    page.save(tmp_path / 'b.tif')
+    assert pages(tmp_path / 'b.tif') == [0]
+
+
+def test_a_lack_of_memory_is_not_called_a_broken_image(tmp_path, monkeypatch, white):
+    def fail(*_args):
+        raise MemoryError
+
+    Image.fromarray(white).save(tmp_path / 'a.png')
+    content = (tmp_path / 'a.png').read_bytes()
+    monkeypatch.setattr('PIL.ImageFile.ImageFile.load', fail)
+    for image in (tmp_path / 'a.png', content):
+        with pytest.raises(UserError, match='there is not enough memory for it'):
+            to_image(image)
+
+
+def test_bytes_of_a_phone_say_what_reads_them(network):
+    if HAS_HEIF:
+        pytest.skip('pillow-heif is installed')
+    with pytest.raises(UserError, match='pillow-heif'):
+        TextDetector(network)(b'\0\0\0\x18ftypheic' + b'\0' * 100)

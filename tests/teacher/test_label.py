@@ -1,6 +1,7 @@
 """teacher/label.py: labels by a tiny CRAFT, by a checkpoint with and without quads, and don't-care for what lacks."""
 
 import json
+import shutil
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -21,6 +22,7 @@ from utils.distillation.labelling import Labeller, Teacher, lacking, name_of
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.labels import Annotations, read_label_file
+from utils.runtime.run_folder import sole_writer
 
 SIZE = (100, 50)  # width, height
 
@@ -277,3 +279,14 @@ def test_a_checkpoint_labels(source, tmp_path, quads, monkeypatch):
     assert words == sum(score >= 0.25 for score in scores) > 0
     assert ignored == sum(score < 0.25 for score in scores) > 0 and min(scores) > 0.125
     assert len(json.loads((tmp_path / 'out/teacher.json').read_text())['sha256']) == 64
+
+
+def test_another_command_changes_nothing_while_one_labels(source, tmp_path):
+    out = tmp_path / 'out'
+    Labeller(teacher_of({'a': [], 'b': [], 'c': []}), source, out).run()
+    shutil.rmtree(out / 'labels')  # as before the first picture
+    before = (out / 'teacher.json').read_bytes()
+    other = teacher_of({})._replace(identity={'teacher': 'another'})
+    with sole_writer(out), pytest.raises(UserError, match='another process is writing'):
+        Labeller(other, source, out).run()
+    assert (out / 'teacher.json').read_bytes() == before
