@@ -21,7 +21,7 @@ def ocrdistill_s(**options: Any) -> Any:
 
 
 def custom(path: str | Path, **options: Any) -> Any:
-    """The detector of a checkpoint or an exported file; see ocrdistill_n."""
+    """The detector of a checkpoint or an exported file; see ocrdistill_n. Without quads its rows are (n, 6)."""
     from utils.detection.detector import Detector
 
     return Detector(str(path), **options)

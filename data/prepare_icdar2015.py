@@ -20,7 +20,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import stat
 import sys
@@ -35,11 +34,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.formats.common import MAX_PIXELS, MAX_TEXT_BYTES, BadEntry, shorten
+from data.formats.common import MAX_TEXT_BYTES, BadEntry, shorten
 from models.errors import UserError
 from utils.loading.labels import label_row
 from utils.loading.rows import DONT_CARE, split_rows, unquoted
 from utils.runtime.cli import positive, run_command
+from utils.runtime.run_folder import write_bytes
 from utils.runtime.words import counted
 
 SITE = 'https://rrc.cvc.uab.es/?ch=4'
@@ -50,6 +50,7 @@ VAL_EVERY = 10  # pictures whose number it divides make up val
 # The published pictures have 50 to 500 kB and 1280x720 pixels. The bounds only stop what is no such picture.
 MAX_BYTES = {'.jpg': 8 << 20, '.txt': MAX_TEXT_BYTES}
 MAX_TOTAL_BYTES = 1 << 30
+MAX_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -227,15 +228,9 @@ def convert_truth(content: bytes, name: str, size: tuple[int, int], tally: Tally
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write through a temporary file and a rename; a file that already holds just this is left alone."""
-    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
-        return
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a file whole or not at all; one that already holds just this is left alone."""
+    if not (path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content):
+        write_bytes(path, content)
 
 
 def targets(out: Path, split: str, number: int) -> dict[str, Path]:

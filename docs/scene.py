@@ -58,10 +58,10 @@ class Plane:
         corners = [value * METRE for value in (x, y, x + width, y + height)]
         self.draw.rounded_rectangle(corners, round_ * METRE, color, edge, max(round(0.03 * METRE), 1))
 
-    def text(self, x: float, y: float, size: float, text: str, font: str, color: Color, middle: bool = True) -> None:
-        """A line of words around (or from) x, its capitals `size` metres high, below y; each word is remembered."""
+    def text(self, x: float, y: float, size: float, text: str, font: str, color: Color) -> None:
+        """A line of words around x, its capitals `size` metres high, below y; each word is remembered."""
         face = font_of(font, size * METRE * 1.38)
-        left = x * METRE - (face.getlength(text) / 2 if middle else 0)
+        left = x * METRE - face.getlength(text) / 2
         top = y * METRE - face.getbbox('H')[1]
         self.draw.text((left, top), text, color, face)
         for word in text.split():

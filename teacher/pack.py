@@ -71,6 +71,7 @@ def main() -> None:
     from models.checkpoint import read_checkpoint, restore, save_checkpoint
     from ocrdistill.points import Point, nearest, to_plain
     from utils.runtime.run_folder import make_folder
+    from utils.runtime.words import megabytes
 
     if options.target.is_dir() or (options.target.exists() and options.target.samefile(options.source)):
         raise UserError(
@@ -90,7 +91,7 @@ def main() -> None:
             entries |= {'conf_threshold': threshold, 'word_scale': list(scale), 'conf_threshold_from': None}
         entries |= origins
     save_checkpoint(options.target, model, model.state_dict(), **entries)
-    print(f'{options.target}: {options.target.stat().st_size / 1e6:.1f} MB')
+    print(f'{options.target}: {megabytes(options.target.stat().st_size)}')
 
 
 if __name__ == '__main__':

@@ -178,14 +178,14 @@ def test_interrupted_write_leaves_no_half_file(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         replace(temporary, path)
 
-    monkeypatch.setattr(preparer.os, 'replace', interrupted)
+    monkeypatch.setattr(os, 'replace', interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(source, out)
     names = tree(out)
     assert 'prepared.json' not in names
     assert len(names) == 17
     assert not [name for name in names if name.endswith('.tmp')]
-    monkeypatch.setattr(preparer.os, 'replace', replace)
+    monkeypatch.setattr(os, 'replace', replace)
     prepare(source, out)
     assert len(tree(out)) == 15 * 4 + 3
 

@@ -50,16 +50,14 @@ NOTHING = {'labels': torch.zeros(0, 5), 'detections': torch.zeros(0, 6)}
 
 
 def test_results(tmp_path):
-    csv = tmp_path / 'results.csv'
-    names = ['epoch', 'train/box', 'train/obj', 'val/box', 'val/map50', 'lr', 'distill/hint.hint', 'val/precision']
-    names += ['note', 'unused']
     rows = [
-        f'{e}, {1 / (e + 1)},0.5,{2 / (e + 1)},{e / 9 if e == 8 else "nan"},{e},{"" if e < 3 else e},0.25,text,'
+        {'epoch': e, 'train/box': 1 / (e + 1), 'train/obj': 0.5, 'val/box': 2 / (e + 1)}
+        | {'val/map50': e / 9 if e == 8 else np.nan, 'lr': e, 'val/precision': 0.25, 'unused': np.nan}
+        | ({} if e < 3 else {'distill/hint.hint': e})
         for e in range(9)
     ]
-    csv.write_text('\n'.join([','.join(names), *rows]))
-    columns = plots.read_results(csv)
-    assert list(columns) == names[:-2]  # neither words nor empty columns
+    columns = plots.columns_of(rows)
+    assert 'unused' not in columns
     assert columns['train/box'][1] == 0.5
     assert np.isnan(columns['distill/hint.hint'][:3]).all()
     panels, constant = plots.results_panels({name: values for name, values in columns.items() if name != 'epoch'})
@@ -70,7 +68,7 @@ def test_results(tmp_path):
         'distill/hint.hint': ['hint.hint'],
     }
     assert constant == ['train/obj', 'val/precision']  # they say nothing; a single value (of --noval) is not constant
-    plots.plot_results(csv)
+    plots.plot_results(rows, tmp_path / 'results.png')
     image = read(tmp_path / 'results.png', (400, 600))
     assert near(image, (31, 111, 180)).sum() > 200  # train's blue
     assert near(image, (224, 123, 0)).sum() > 50  # val's orange
@@ -88,11 +86,9 @@ def test_terms_of_a_kind_share_a_panel():
     }
 
 
-@pytest.mark.parametrize('text', ['', 'epoch,lr\n', 'epoch,lr\n0,0.1\n'], ids=['empty', 'header', 'one epoch'])
-def test_results_of_a_run_that_just_began(tmp_path, text):
-    csv = tmp_path / 'results.csv'
-    csv.write_text(text)
-    plots.plot_results(csv, tmp_path / 'out.png')
+@pytest.mark.parametrize('rows', [[], [{'epoch': 0, 'lr': 0.1}]], ids=['none', 'one epoch'])
+def test_results_of_a_run_that_just_began(tmp_path, rows):
+    plots.plot_results(rows, tmp_path / 'out.png')
     read(tmp_path / 'out.png')
 
 
@@ -226,15 +222,6 @@ def test_batch(tmp_path, suffix):
     assert near(third[30:70, 16], grids.PALETTE[1]).mean() > 0.7  # the left side
     assert first[32:58, 42:88].mean() > 40  # grey
     assert first[2:18].mean() < 40
-
-
-def test_batch_shows_the_first_pictures_and_takes_none(tmp_path):
-    batch = batch_of((32, 64), [], [(32, 64)] * 20)
-    grids.plot_batch(batch, tmp_path / 'few.png', max_images=4)
-    assert read(tmp_path / 'few.png', (60, 60)).shape == (64 + grids.GAP, 128 + grids.GAP, 3)
-    (tmp_path / 'few.png').unlink()
-    grids.plot_batch(batch, tmp_path / 'none.png', max_images=0)
-    read(tmp_path / 'none.png')
 
 
 def test_preview_has_no_grey_around_its_pictures(tmp_path):

@@ -88,14 +88,14 @@ def tables(every: list[Series]) -> list[str]:
         machine, comparison, labelled, pixels = group
         part = [series for series in every if series.group == group]
         lines += [f'### {comparison}: {counted(labelled, "labelled picture")}, evaluated at {pixels} pixels', '']
-        lines += [f'Runs of {machine}, {threads_of(part)}.', '', *means(part), '']
+        lines += [f'Runs of {machine}, {threads_in_words(part)}.', '', *means(part), '']
         differences, notes = differences_of(part)
         lines += [*differences, ''] if differences else []
         lines += [*(f'- {note}' for note in notes), ''] if notes else []
     return lines
 
 
-def threads_of(part: list[Series]) -> str:
+def threads_in_words(part: list[Series]) -> str:
     """'1 thread a run'; of several numbers, that times cannot be compared."""
     numbers = sorted({run['threads'] for series in part for run in series.runs.values()})
     if len(numbers) == 1:

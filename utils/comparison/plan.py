@@ -25,8 +25,9 @@ KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
 ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
 STEP_KEYS = ('question', 'rows', 'seeds')
 ALL = 'all'  # kinds
-CONTROL = 'control'  # the method of the rows that others are compared with; other controls, such as one with another
-# learning rate, are rows of kind control with a method of their own
+# The method of the rows that others are compared with. Other controls, such as one with another learning rate, are rows
+# of kind control with a method of their own.
+CONTROL = 'control'
 START = 'the start'
 SAME_DATA = ('val', 'test', 'names', 'dont_care')  # keys of data yamls that rows of a comparison share
 VARIED = {'epochs', 'seed', 'data'}  # options in which rows of a comparison may differ
@@ -137,7 +138,7 @@ def _read_row(label: Any, row: Any, flags: dict, ms: dict, comparison: str, file
         raise UserError(f'{place} could stop early, and rows of one length would differ: give --noval or --patience 0')
     if isinstance(options, DistillOptions):
         read_recipe(options.recipe, options.methods, options)
-    method = row.get('method') or ('control' if kind == 'control' else label)
+    method = row.get('method') or (CONTROL if kind == 'control' else label)
     return Row(label, kind, row.get('comparison') or comparison, method, words, options, float(ms.get(kind) or 0))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.errors import UserError
 from models.layers import Detect
 from models.yolo import DetectionModel
+from ocrdistill.nms import BOX_IOU
 from utils.boxes import non_max_suppression, numbers, union_by_image, xywh_to_xyxy
 from utils.runtime import distributed
 from utils.runtime.device import autocast, has_bfloat16
@@ -99,18 +100,17 @@ class Signals:
         return self.head.anchors.float()
 
     @torch.no_grad()
-    def teacher_boxes(self, confidence: float, overlap: float = 0.45) -> Tensor:
+    def teacher_boxes(self, confidence: float) -> Tensor:
         """The teacher's detections, in the form of targets.
 
         Args:
             confidence: that a detection must exceed, 0..1.
-            overlap: IoU with a better one above which a detection is dropped.
 
         Returns:
             (n, 6) image, class, x, y, w, h (0..1).
         """
         height, width = self.teacher_size or self.size
-        found = non_max_suppression(self.head.decode(self.teacher_maps), confidence, overlap)
+        found = non_max_suppression(self.head.decode(self.teacher_maps), confidence, BOX_IOU)
         image = torch.cat([boxes.new_full((len(boxes), 1), i) for i, boxes in enumerate(found)])
         boxes = torch.cat(found)
         limit = numbers(boxes, width, height)

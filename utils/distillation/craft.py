@@ -15,14 +15,13 @@ import torch
 
 from models.errors import UserError
 from ocrdistill.quads import ordered
-from utils.distillation.craft_network import CRAFT, WEIGHTS, load_weights
+from utils.distillation.craft_network import CRAFT, load_weights
 from utils.loading.augment import resize_long_side, resized_shape
 from utils.loading.files import file_sha256
 from utils.loading.images import probe_image, read_image
 from utils.runtime.device import network_dtype, select_device
 from utils.runtime.run_folder import write_bytes
 
-CACHE = 'runs/craft'
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB, 0..1
 MULTIPLE = 32  # of a side of the network's input
 WORD = 0.7  # a word's letters reach this region score
@@ -99,9 +98,7 @@ class CraftDetector:
         canvas: longer side in pixels to which pictures are brought.
     """
 
-    def __init__(
-        self, weights: Path | str = WEIGHTS, device: str = '', cache: Path | str = CACHE, canvas: int = CANVAS
-    ):
+    def __init__(self, weights: Path | str, device: str, cache: Path | str, canvas: int = CANVAS):
         self.weights, self.canvas = weights, canvas
         self.device = select_device(device)
         self.dtype = network_dtype(self.device, amp=True)

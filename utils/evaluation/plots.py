@@ -1,7 +1,6 @@
 """Curves and charts with matplotlib (Agg, no global state). All are written whole or not at all, and all take empty
 inputs."""
 
-import csv
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -39,26 +38,11 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     return figure, axes
 
 
-def read_results(csv_path: str | Path) -> dict[str, np.ndarray]:
-    """Numeric columns of a results.csv by name; cells that are empty or no number are NaN, all-NaN columns left out."""
-    with open(csv_path, newline='', encoding='utf-8') as stream:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row]
-    if not rows:
-        return {}
-    header, *body = rows
-    columns = {}
-    for position, name in enumerate(header):
-        values = np.array([_number(row[position]) if position < len(row) else math.nan for row in body], float)
-        if np.isfinite(values).any():
-            columns[name] = values
-    return columns
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def columns_of(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The columns of a run's rows by name; what a row lacks is NaN, all-NaN columns are left out."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: np.array([row.get(name, math.nan) for row in rows], float) for name in names}
+    return {name: values for name, values in columns.items() if np.isfinite(values).any()}
 
 
 @dataclass
@@ -119,14 +103,9 @@ def _relative(values: np.ndarray) -> np.ndarray:
     return values / known[0] if len(known) else values
 
 
-def plot_results(csv_path: str | Path, file: Path | None = None) -> None:
-    """A run's results.csv over the epochs.
-
-    Args:
-        csv_path: a row per epoch; the column `epoch`, if there is one, is the x axis.
-        file: where to; by default results.png beside the csv.
-    """
-    columns = read_results(csv_path)
+def plot_results(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """A run's rows, one per epoch, over their `epoch`."""
+    columns = columns_of(rows)
     count = max((len(values) for values in columns.values()), default=0)
     epochs = columns.pop('epoch', np.arange(count))
     panels, constant = results_panels(columns)
@@ -142,7 +121,7 @@ def plot_results(csv_path: str | Path, file: Path | None = None) -> None:
     if constant:
         values = [f'{name} {columns[name][np.isfinite(columns[name])][0]:g}' for name in constant]
         figure.supxlabel(f'the same in all epochs, and not drawn: {", ".join(values)}', fontsize=8)
-    _save_figure(figure, file or Path(csv_path).with_name('results.png'), 120)
+    _save_figure(figure, file, 120)
 
 
 def _plot_panel(axis: Axes, panel: Panel, epochs: np.ndarray) -> None:

@@ -38,8 +38,6 @@ def start(device: torch.device) -> None:
     """Meet the other processes; all but the first fall silent. Raises UserError."""
     if not requested() or started():
         return
-    if device.type == 'cuda':
-        torch.cuda.set_device(device)
     backend = 'nccl' if device.type == 'cuda' else 'gloo'
     if not dist.is_available() or (backend == 'nccl' and not dist.is_nccl_available()):
         raise UserError(f'this PyTorch cannot train in several processes ({backend} is missing)')

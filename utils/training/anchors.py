@@ -24,5 +24,5 @@ def anchor_recall(
     sizes = torch.from_numpy(np.concatenate(sizes)).float()
     if not len(sizes):
         return 1.0
-    ratio = sizes[:, None] / anchors.detach().cpu().view(1, -1, 2)
+    ratio = sizes[:, None] / anchors.view(1, -1, 2)
     return float((torch.maximum(ratio, 1 / ratio).amax(2).amin(1) < limit).float().mean())

@@ -11,18 +11,20 @@ from models.yolo import DetectionModel
 class ModelEMA:
     """Average of the weights over the optimizer's steps; the model that is validated and kept.
 
-    The decay grows from 0 to `decay`: decay (1 - exp(-updates / tau)), so that early weights are forgotten soon.
+    The decay grows from 0 to DECAY: DECAY (1 - exp(-updates / TAU)), so that early weights are forgotten soon.
     """
 
-    def __init__(self, model: DetectionModel, decay: float = 0.9999, tau: float = 2000.0):
+    DECAY, TAU = 0.9999, 2000.0
+
+    def __init__(self, model: DetectionModel):
         self.model = deepcopy(model).eval().requires_grad_(False)
-        self.decay, self.tau, self.updates = decay, tau, 0
+        self.updates = 0
 
     @torch.no_grad()
     def update(self, model: DetectionModel) -> None:
         """Take one step towards the model's present weights and running statistics."""
         self.updates += 1
-        fraction = 1 - self.decay * (1 - math.exp(-self.updates / self.tau))
+        fraction = 1 - self.DECAY * (1 - math.exp(-self.updates / self.TAU))
         own, new = self._tensors(self.model), self._tensors(model)
         torch._foreach_lerp_(own[True], new[True], fraction)
         torch._foreach_copy_(own[False], new[False])

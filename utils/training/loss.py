@@ -19,12 +19,10 @@ FOCAL_ALPHA = 0.25  # Lin et al. 2017, section 4.1
 OFFSETS = ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (0.0, -0.5))
 
 
-def scaled_gains(hyp: dict, nc: int, imgsz: int, levels: int = 3, quads: bool = False) -> dict[str, float]:
-    """The terms' weights as YOLOv5 scales them: cls by nc / 80, obj by (imgsz / 640)^2, all by 3 / levels."""
+def scaled_gains(hyp: dict, nc: int, imgsz: int, quads: bool = False) -> dict[str, float]:
+    """The terms' weights as YOLOv5 scales them: cls by nc / 80, obj by (imgsz / 640)^2."""
     gains = {'box': hyp['box'], 'obj': hyp['obj'] * (imgsz / 640) ** 2, 'cls': hyp['cls'] * nc / 80}
-    if quads:
-        gains |= {'edge': hyp['edge'], 'quad': hyp['quad']}
-    return {name: gain * 3 / levels for name, gain in gains.items()}
+    return gains | ({'edge': hyp['edge'], 'quad': hyp['quad']} if quads else {})
 
 
 class DetectionLoss:

@@ -165,7 +165,7 @@ class TrainingRun:
         """The part of train() that writes to the run's folder."""
         options, first = self.options, distributed.rank() == 0
         kept = options.as_dict()  # a resumed run keeps its own command
-        begun = self._epochs_done()
+        begun = self.checkpoint.meta['epoch'] + 1 if self.checkpoint else 0  # epochs
         reports = (tensorboard(self.folder, begun),) if first else ()
         if self.checkpoint is not None:
             take_point(model, self.checkpoint.meta.get('starting_point') or {})
@@ -186,10 +186,6 @@ class TrainingRun:
         distributed.stop()  # the first process reports alone
         if first:
             self._report(trainer)
-
-    def _epochs_done(self) -> int:
-        """Of the resumed run, 0 for a new one."""
-        return self.checkpoint.meta['epoch'] + 1 if self.checkpoint else 0
 
     def _synchronised(self, model: DetectionModel) -> DetectionModel:
         """The model as it is, or with --sync-bn its normalisation over all processes. Raises UserError."""
@@ -221,7 +217,7 @@ class TrainingRun:
         if not self.options.noplots:
             from utils.evaluation.plots import plot_results
 
-            plot_results(self.folder / 'results.csv')
+            plot_results(trainer.state.rows, self.folder / 'results.png')
         report.write(self.folder, metrics, plots=not self.options.noplots)
         print(f'best epoch {best_epoch + 1}:' if best_epoch >= 0 else 'no epoch was better than the starting weights:')
         print_scores(metrics)
