@@ -27,6 +27,7 @@ from ocrdistill.rows import corners_of
 from tests import inputs
 from tests.support import ROOT
 from utils.detection.detector import Detector
+from utils.detection.drawing import annotate
 from utils.detection.options import DetectOptions
 from utils.loading.images import read_image
 from utils.runtime.options import parse
@@ -457,6 +458,7 @@ def test_user_errors(run, tmp_path, noise, monkeypatch):
     [
         ['--save-conf'],
         ['--nosave', '--hide-labels'],
+        ['--show-conf', '--hide-conf'],
         ['--nosave', '--line-thickness', '2'],
         ['--conf-thres', '1.5'],
         ['--iou-thres', 'nan'],
@@ -543,3 +545,31 @@ def test_interruption_keeps_what_is_done(weights, tmp_path, number):
     assert 5 < len(entries) < 1500
     video = cv2.VideoCapture(str(tmp_path / 'runs' / 'exp' / 'clip.mp4'))
     assert abs(video.get(cv2.CAP_PROP_FRAME_COUNT) - len(entries)) <= 1
+
+
+def test_scores_names_and_colours_of_what_is_drawn():
+    image, names = np.full((80, 200, 3), 128, np.uint8), {0: 'text', 1: 'sign'}
+    rows = np.array([[20, 30, 80, 50, 0.95, 0], [120, 30, 180, 50, 0.05, 1]], np.float32)
+
+    def drawn(*flags: str, names=names) -> np.ndarray:
+        return annotate(image, rows, names, parse(DetectOptions, None, ['--source', 'a.jpg', *flags])).astype(int)
+
+    named = drawn()
+    without = drawn('--hide-labels')
+    assert (named != without).any() and (drawn('--hide-conf') == named).all()
+    assert (drawn('--show-conf', '--hide-labels') != without).any() and (drawn('--show-conf') != named).any()
+    one = drawn(names={0: 'text'})
+    assert (one != drawn('--show-conf', names={0: 'text'})).any()
+    sure, unsure = one[30, 50], one[30, 150]  # on the upper sides
+    assert sure[1] > sure[0] + 50 and unsure[0] > unsure[1] + 50, 'sure is green, unsure is red'
+
+
+def test_a_bar_takes_the_place_of_lines_from_twenty_sources_on(run, tmp_path, noise, capsys):
+    for number in range(20):
+        save(tmp_path / f'photos/{number:02}.jpg', noise(32, 48))
+    run(tmp_path / 'photos', '--nosave')
+    said = capsys.readouterr().out
+    assert '07.jpg' not in said and '20 images' in said
+    (tmp_path / 'photos/19.jpg').unlink()
+    run(tmp_path / 'photos', '--nosave')
+    assert '07.jpg' in capsys.readouterr().out

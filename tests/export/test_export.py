@@ -278,7 +278,8 @@ def test_thresholds_of_several_sizes(tmp_path):
     thresholds = {size: TextDetector(tmp_path / 'any.onnx', size=size).threshold for size in (64, 128, 'best')}
     assert thresholds == {64: 0.064, 128: 0.128, 'best': 0.64}
     assert '0.64 at 640' in (tmp_path / 'any.onnx.card.md').read_text()
-    run_export('--weights', checkpoint, '--imgsz', 64, 128, '--out', tmp_path / 'one.onnx')
+    run_export('--weights', checkpoint, '--imgsz', 64, 128, '--license', 'ours alone', '--out', tmp_path / 'one.onnx')
+    assert '## Licence\n\nours alone\n' in (tmp_path / 'one.onnx.card.md').read_text()
     assert load_detector(tmp_path / 'one.onnx').conf_threshold == 0.128
 
 
@@ -287,6 +288,7 @@ def test_card(exports):
     card = file.with_name('best.onnx.card.md').read_text()
     for text in (
         '128x64 pixels, only',
+        'scaled by the smaller of H / height and W / width',
         'data/some.yaml',
         'map50 0.4321',
         'icdar_hmean 0.3456. mAP',

@@ -85,6 +85,19 @@ def test_detect_writes_what_is_asked_for(run, photos, tmp_path):
     assert len(list((out / 'crops').rglob('*.png'))) == 8 and (out / 'crops/below/b.png_001.png').is_file()
 
 
+def test_limits_providers_and_scores(run, photos, tmp_path):
+    plain, scored = tmp_path / 'plain', tmp_path / 'scored'
+    source = photos / 'below/b.png'
+    assert run('detect', source, '--draw', plain)[1] == 'b.png: 2 words\n'
+    status, said, err = run('detect', source, '--max-words', 1, '--providers', 'CPUExecutionProvider')
+    assert (status, said) == (0, 'b.png: 1 word\n') and 'as many words as max_words, 1, allows' in err
+    assert 'no Other here' in run('detect', source, '--providers', 'Other,CPUExecutionProvider')[2]
+    assert run('detect', source, '--draw', scored, '--scores')[0] == 0
+    first, second = (np.asarray(Image.open(folder / 'b.png')).astype(int) for folder in (plain, scored))
+    beside = np.abs(first - second).sum(2)
+    assert beside.any() and not beside[40:57, 82:118].any(), 'scores stand beside words, not over them'
+
+
 def test_json_is_printed_alone(run, photos):
     status, said, err = run('detect', photos / 'a.jpg', '--json', '-')
     assert status == 0 and len(json.loads(said)[0]['detections']) == 2 and err == 'a.jpg: 2 words\n'
