@@ -19,13 +19,12 @@ recipes=control,ln_4maskdiff,ln_4maskdiff_Hint,xn_maskdiff,xn_maskdiff_PFI,xn_ma
 fine_tuning="--hyp data/hyps/finetune.yaml --nominal-batch 16 --optimizer AdamW --lr0 0.001 --cos-lr"
 
 # What is finished is used again, so it must be of the same settings.
-settings="EPOCHS=$EPOCHS PICTURES=$PICTURES PRETRAIN=$PRETRAIN IMGSZ=$IMGSZ PHOTOS=$PHOTOS FLAGS='$FLAGS'"
+settings="EPOCHS=$EPOCHS PICTURES=$PICTURES PRETRAIN=$PRETRAIN IMGSZ=$IMGSZ"
 record=runs/reproduce_results.txt
-if [ -f $record ] && [ "$(cat $record)" != "$settings" ]; then
-    echo "runs/ was made with $(cat $record): move it away for other settings" >&2
+if [ -d runs/train/pretrained_l ] && [ "$(cat $record 2>/dev/null)" != "$settings" ]; then
+    echo "runs/ has runs of $(cat $record 2>/dev/null || echo 'other settings'), and these are $settings: move it away" >&2
     exit 1
 fi
-mkdir -p runs && echo "$settings" > $record
 
 # run KIND NAME COMMAND...: a training, skipped if finished, resumed if begun.
 run() {
@@ -42,8 +41,6 @@ run() {
 
 # teacher SIZE NAME DATA: fine-tuned from rendered text.
 teacher() {
-    run train "pretrained_$1" train.py --cfg "models/yolov5$1.yaml" --data data/synth.yaml --epochs "$PRETRAIN" --cos-lr
-    run train "$2" train.py --weights "runs/train/pretrained_$1/weights/best.pt" --data "$3" --epochs "$EPOCHS" $fine_tuning
     local best=runs/train/$2/weights/best.pt place=teacher/$1/weights/best.pt protocol own=
     for protocol in '' _published; do
         cmp --quiet "runs/train/teacher_$1$protocol/weights/best.pt" "$place" && own=1
@@ -52,6 +49,8 @@ teacher() {
         echo "$place is not of this table: move it away, the recipes take their teachers from there" >&2
         exit 1
     fi
+    run train "pretrained_$1" train.py --cfg "models/yolov5$1.yaml" --data data/synth.yaml --epochs "$PRETRAIN" --cos-lr
+    run train "$2" train.py --weights "runs/train/pretrained_$1/weights/best.pt" --data "$3" --epochs "$EPOCHS" $fine_tuning
     mkdir -p "teacher/$1/weights"
     cp "$best" "$place"
 }
@@ -63,6 +62,9 @@ backgrounds=(ICDAR2015/train.txt)
 [ -d /usr/share/backgrounds ] && backgrounds+=(/usr/share/backgrounds)
 "$PYTHON" data/synthtext.py --style incidental "${more[@]}" --backgrounds "${backgrounds[@]}" --compare ICDAR2015 \
     --train "$PICTURES" --test 0 --size 640x360 --out synth
+
+mkdir -p runs
+echo "$settings" > $record
 
 # The published protocol: everything from scratch on ICDAR2015 alone but for the teachers' rendered text.
 for size in l x; do teacher $size "teacher_${size}_published" data/ICDAR_published.yaml; done

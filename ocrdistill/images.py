@@ -240,7 +240,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def _values(image: Image.Image, deep: bool) -> np.ndarray:
-    """Pixels as numbers: (H, W) uint16 or float64, or (H, W, 3 or 4) uint8 RGB(A).
+    """Pixels as numbers: (H, W) uint16 or float64, (H, W, 4) uint16 RGBA, or (H, W, 3 or 4) uint8 RGB(A).
 
     Of 16-bit colours (`deep`) Pillow gives the upper eight bits. Raises Unreadable: they hold next to nothing.
     """
@@ -250,7 +250,8 @@ def _values(image: Image.Image, deep: bool) -> np.ndarray:
         if tags.get(PHOTOMETRIC) == 0:  # 0 is white: Pillow turns such values round with 8 bits, but not with more
             return ((1 << tags[BITS][0]) - 1 - values).astype(np.uint16)
         if isinstance(clear := image.info.get('transparency'), int):  # of a PNG: the value that shows what is behind
-            values[values == clear] = np.iinfo(np.uint16).max
+            shown = values != clear
+            return np.stack([values * shown] * 3 + [shown * np.uint16(65535)], 2)
         return values
     if image.mode in ('I', 'F'):
         return np.asarray(image, np.float64)

@@ -80,17 +80,17 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
         return image
     if width > old_width or height > old_height:
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    if max(factors := (old_width // (width * MOST_REDUCED) + 1, old_height // (height * MOST_REDUCED) + 1)) > 1:
-        image = np.asarray(Image.fromarray(image).reduce(factors))
-        return resize(image, width, height)
     if old_width % width == 0 and old_height % height == 0:
         return np.asarray(Image.fromarray(image).reduce((old_width // width, old_height // height)))
-    return _area_means(image, width, height)
+    factors = old_width // (width * MOST_REDUCED) + 1, old_height // (height * MOST_REDUCED) + 1
+    if max(factors) > 1:
+        image = np.asarray(Image.fromarray(image).reduce(factors))
+    return _area_means(image, _blocks(old_height / factors[1], height), _blocks(old_width / factors[0], width))
 
 
-def _area_means(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def _area_means(image: np.ndarray, down: '_Blocks', across: '_Blocks') -> np.ndarray:
     """(H, W, 3) uint8 -> (height, width, 3), neither side larger: rows first, then columns, some rows at a time."""
-    down, across = _blocks(image.shape[0], height), _blocks(image.shape[1], width)
+    height, width = down.length, across.length
     lines = image.reshape(len(image), -1)
     # The three colours of a pixel lie side by side: each takes its own among the weights of a block of columns.
     weights = np.zeros((*across.weights.shape[:2], 3, across.weights.shape[2], 3), np.float32)
@@ -118,18 +118,21 @@ def _area_means(image: np.ndarray, width: int, height: int) -> np.ndarray:
 class _Blocks(NamedTuple):
     """How a side shrinks, in blocks of as many pixels of the result each."""
 
-    size: int  # pixels of the result in a block
+    length: int  # pixels of the result
+    size: int  # of these in a block
     first: list[int]  # old pixel where each block begins
     weights: np.ndarray  # (blocks, old pixels, size): what part of a new pixel each old one is; 0 beyond the side
 
 
-def _blocks(old: int, new: int) -> _Blocks:
+def _blocks(old: float, new: int) -> _Blocks:
+    """`old` may end within the last pixel, where a side was reduced before."""
     size = min(max(round(PIXELS_AT_ONCE * new / old), 1), new)
     ends = np.minimum(np.arange(-(-new // size) * size + 1) * (old / new), old)
     low, high = ends[:-1].reshape(-1, 1, size), ends[1:].reshape(-1, 1, size)
     first = low[:, :, :1].astype(int)
-    taken = min(math.ceil((high[:, :, -1:] - first).max() - 1e-6), old)
-    first = np.minimum(first, old - taken)
+    pixels = math.ceil(old)
+    taken = min(math.ceil((high[:, :, -1:] - first).max() - 1e-6), pixels)
+    first = np.minimum(first, pixels - taken)
     pixel = first + np.arange(taken)[:, None]
     covered = np.minimum(high, pixel + 1) - np.maximum(low, pixel)
-    return _Blocks(size, first.ravel().tolist(), (covered.clip(min=0) * (new / old)).astype(np.float32))
+    return _Blocks(new, size, first.ravel().tolist(), (covered.clip(min=0) * (new / old)).astype(np.float32))

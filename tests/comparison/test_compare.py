@@ -27,7 +27,7 @@ from utils.comparison.options import CompareOptions, seed_list, training_flags
 from utils.comparison.rows import add_rows, choose, read_choice
 from utils.comparison.runner import Runner, last_error, threads_of
 from utils.comparison.runs import Job, unlike
-from utils.comparison.settings import RATES, SCHEDULE, fingerprint, first_difference, pictures
+from utils.comparison.settings import RULES, fingerprint, first_difference, pictures
 from utils.comparison.statistics import mean_sd, paired_difference
 from utils.comparison.table import difference_cell, nothing_learned, summarise, table_lines
 from utils.loading.config import load_data_config
@@ -403,7 +403,7 @@ def test_data_and_files_are_compared_by_content(place):
     assert fingerprint(str(plain)) == fingerprint(str(commented)) != fingerprint(str(place.student))
     assert first_difference({'weights': 'unknown'}, {'weights': 'sha256 1'}) is None  # the file is gone
     assert first_difference({'skip_nonfinite': 0}, {}) is None  # an earlier version told it
-    told = first_difference({}, {RATES: SCHEDULE})  # an earlier version's fell from epoch to epoch
+    told = first_difference({}, RULES)  # an earlier version's fell from epoch to epoch
     assert told == "fall of learning rates was None, now it is 'from batch to batch'"
 
 

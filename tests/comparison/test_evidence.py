@@ -13,6 +13,7 @@ from utils.comparison.evidence import Evidence
 from utils.comparison.gains import Point, control_of, curves, series_of, tables
 from utils.comparison.ledger import COLUMNS, SCORES, read_ledger, write_ledger
 from utils.comparison.plan import read_plan
+from utils.comparison.settings import RULES
 from utils.runtime.run_folder import write_json
 
 # --- tables and curves of a made csv ----------------------------------------------------------------------------------
@@ -271,7 +272,7 @@ def test_rows_of_a_comparison_are_evaluated_on_the_same_data(plan_file, world):
     other = world.write('other_val.yaml', yaml.safe_load(world.data.read_text()) | {'val': 'images/train'})
     content['rows']['mix']['flags'] = f'--epochs 1 --data {other}'
     plan_file.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match="val of the data is .* and 'images/train' in control and mix"):
+    with pytest.raises(UserError, match='control and mix have other data in val or test'):
         read_plan(plan_file)
 
 
@@ -390,14 +391,15 @@ def test_a_row_whose_flags_changed_is_not_taken_for_done(plan_file):
 
 
 @pytest.mark.parametrize('file', sorted((ROOT / 'docs/evidence').glob('*.yaml')), ids=lambda file: file.stem)
-def test_plans_that_are_shipped(file):
+def test_plans_that_are_shipped(file, monkeypatch):
+    # Their runs were made before low regions ceased to be background, those of all.csv also with other learning rates.
+    monkeypatch.delitem(RULES, 'low regions')
     plan = read_plan(file)
     used = {label for step in plan.steps for label in step.rows}
     assert used == set(plan.rows), 'every row is run'
     for line in read_ledger(file.with_suffix('.csv')):
         row = plan.rows[line['row']]
         assert (line['kind'], line['method'], line['comparison']) == (row.kind, row.method, row.comparison)
-        # all.csv is of runs with another fall of the learning rate
         assert (line['settings'] == row.settings) == (file.stem != 'all'), line['row']
 
 

@@ -56,7 +56,14 @@ def test_a_line_of_millions_of_pixels_takes_little_memory(rng):
     assert tracemalloc.get_traced_memory()[1] < 100e6
     tracemalloc.stop()
     expected = cv2.resize(image, (960, 1), interpolation=cv2.INTER_AREA)
-    assert np.abs(found.astype(int) - expected).max() <= 2
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_last_part_of_a_pixel_counts_as_such():
+    image = np.zeros((1, 200, 3), np.uint8)
+    image[:, 128:] = 200
+    assert resize(image, 3, 1)[0, :, 0].tolist() == [0, 16, 200]  # 66.7 pixels each: 5.3 of the second are 200
+    assert resize(image, 1, 1)[0, 0, 0] == 72
 
 
 @pytest.mark.parametrize('size', [(50, 200), (300, 70), (96, 96), (1, 400), (41, 333)])

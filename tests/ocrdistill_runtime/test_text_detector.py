@@ -361,14 +361,18 @@ def test_what_is_transparent_in_16_bit_grey_is_white(tmp_path):
     values[:, :3] = 0
     Image.fromarray(values).save(tmp_path / 'a.png', transparency=0)
     assert to_image(tmp_path / 'a.png')[0, :, 0].tolist() == [255] * 3 + [156] * 3
+    values[:, 3:] = 4000, 4000, 2000  # of 12 bits
+    Image.fromarray(values).save(tmp_path / 'a.png', transparency=0)
+    assert to_image(tmp_path / 'a.png')[0, :, 0].tolist() == [255] * 3 + [249, 249, 125], 'stretched as others are'
 
 
 def test_pages_are_counted_up_to_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr('ocrdistill.images.MAX_PAGES', 3)
     page = Image.new('RGB', (8, 8))
     page.save(tmp_path / 'a.tif', save_all=True, append_images=[page] * 6)
-    monkeypatch.setattr('PIL.TiffImagePlugin.TiffImageFile.n_frames', property(lambda _: 1 / 0))
-    assert pages(tmp_path / 'a.tif') == [0, 1, 2]
+    with monkeypatch.context() as patch:
+        patch.setattr('PIL.TiffImagePlugin.TiffImageFile.n_frames', property(lambda _: 1 / 0))
+        assert pages(tmp_path / 'a.tif') == [0, 1, 2]
     page.save(tmp_path / 'b.tif')
     assert pages(tmp_path / 'b.tif') == [0]
 

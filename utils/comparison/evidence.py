@@ -214,9 +214,9 @@ class Evidence:
     def describe(self) -> str:
         """The plan step by step: its runs, which of them are done, and the hours that the others are expected to
         take where the plan says how long a crop takes."""
-        done, lines, total, least = self.done(), [], 0.0, ''
+        done, lines, total, unknown = self.done(), [], 0.0, False
         for number, step in enumerate(self.plan.steps, 1):
-            parts, before = [], total
+            parts, before, here = [], total, False
             for label in step.rows:
                 row, left = self.plan.rows[label], [seed for seed in step.seeds if (label, seed) not in done]
                 done |= {(label, seed) for seed in left}  # a later step may name them again
@@ -224,12 +224,17 @@ class Evidence:
                 seconds = crops * row.ms / 1000
                 total += seconds * len(left)
                 each = duration(seconds) if row.ms else 'unknown'
-                if left and not row.ms:
-                    least = 'at least '
+                here |= bool(left) and not row.ms
                 parts.append(f'   {label}: {crops:,} crops, {each} a run, {counted(len(left), "run")} left')
-            hours = f'{least}{(total - before) / 3600:.1f} h left, {total / 3600:.1f} h up to here'
+            unknown |= here
+            hours = f'{_hours(total - before, here)} left, {_hours(total, unknown)} up to here'
             lines += [f'{number}. {step.question} (seeds {", ".join(map(str, step.seeds))}; {hours})', *parts]
-        return '\n'.join([*lines, f'expected for all that is left, without evaluations: {least}{total / 3600:.1f} h'])
+        return '\n'.join([*lines, f'expected for all that is left, without evaluations: {_hours(total, unknown)}'])
+
+
+def _hours(seconds: float, unknown: bool) -> str:
+    """`unknown`: of some runs nobody knows how long they take."""
+    return f'{"at least " * unknown}{seconds / 3600:.1f} h'
 
 
 def metrics_file(run: Run, split: str, size: int) -> Path:

@@ -14,9 +14,9 @@ from typing import Any
 from models.errors import UserError
 from models.yamls import read_yaml
 from utils.comparison.ledger import KINDS
-from utils.comparison.settings import AGREED, RATES, SCHEDULE
+from utils.comparison.settings import AGREED, RULES
 from utils.distillation.recipe import read_recipe
-from utils.loading.config import load_data_config
+from utils.loading.config import listed, load_data_config, place_below
 from utils.runtime.hyp import DEFAULTS, check_keys, hyp_of
 from utils.runtime.options import MAX_SIDE, parse
 from utils.training.options import DistillOptions, TrainOptions
@@ -29,7 +29,6 @@ ALL = 'all'  # kinds
 # of kind control with a method of their own.
 CONTROL = 'control'
 START = 'the start'
-SAME_DATA = ('val', 'test', 'names', 'dont_care')  # keys of data yamls that rows of a comparison share
 VARIED = {'epochs', 'seed', 'data'}  # options in which rows of a comparison may differ
 MULTIPLE = 32  # of pixels, that networks take
 
@@ -61,7 +60,7 @@ class Row:
         """A digest of what the plan says of it, but the seed: it tells a row from what it was before a change. Weights
         are told by their names, not by their content."""
         options = self.options
-        content: dict[str, Any] = {RATES: SCHEDULE, 'kind': self.kind, 'start': _start(self)}
+        content: dict[str, Any] = RULES | {'kind': self.kind, 'start': _start(self)}
         # What is at its default is left out: later versions may have more options.
         content |= {
             name: getattr(options, name) for name, default in AGREED.items() if getattr(options, name) != default
@@ -138,21 +137,21 @@ def _read_row(label: Any, row: Any, flags: dict, ms: dict, comparison: str, file
         raise UserError(f'{place} could stop early, and rows of one length would differ: give --noval or --patience 0')
     if isinstance(options, DistillOptions):
         read_recipe(options.recipe, options.methods, options)
-    method = row.get('method') or (CONTROL if kind == 'control' else label)
-    return Row(label, kind, row.get('comparison') or comparison, method, words, options, float(ms.get(kind) or 0))
+    method = str(row.get('method') or (CONTROL if kind == 'control' else label))
+    return Row(label, kind, str(row.get('comparison') or comparison), method, words, options, float(ms.get(kind) or 0))
 
 
 def _refuse_unlike(rows: list[Row], file: Path) -> None:
-    """Raise a UserError where a recipe's options are not those of the control that it is compared with."""
+    """Raise a UserError where a row is evaluated on other data than the control that it is compared with, or a recipe's
+    options are not the control's."""
     controls = {row.comparison: row for row in reversed(rows) if row.method == CONTROL}
     for row in rows:
         control = controls.get(row.comparison)
-        for name in SAME_DATA if control else ():
-            values = [read_yaml(each.options.data).get(name) for each in (control, row)]
-            if values[0] != values[1]:
-                labels = f'{control.label} and {row.label}'
-                raise UserError(f'{file}: {name} of the data is {values[0]!r} and {values[1]!r} in {labels}')
-        if control is None or row.kind == 'teacher' or (row.kind == 'control' and row.method != CONTROL):
+        if control is None or row.kind == 'teacher':
+            continue
+        if _judged_on(control) != _judged_on(row):
+            raise UserError(f'{file}: {control.label} and {row.label} have other data in val or test, or other classes')
+        if row.kind == 'control' and row.method != CONTROL:
             continue
         for name in (START, *sorted(AGREED.keys() - VARIED)):
             values = [_start(each) if name == START else getattr(each.options, name) for each in (control, row)]
@@ -160,6 +159,16 @@ def _refuse_unlike(rows: list[Row], file: Path) -> None:
                 raise UserError(f'{file}: {name} is {values[0]!r} in {control.label} and {values[1]!r} in {row.label}')
         if hyp_of(control.options) != hyp_of(row.options):
             raise UserError(f'{file}: {control.label} and {row.label} have other hyperparameters (--hyp, --lr0)')
+
+
+def _judged_on(row: Row) -> tuple:
+    """What a row's figures are of: the places of val and test, the classes, and the protocol."""
+    data = load_data_config(row.options.data)
+    places = [
+        [place_below(data.path, place) or data.path / place for place in listed(data.splits.get(split, []))]
+        for split in ('val', 'test')
+    ]
+    return [[place.resolve() for place in of_split] for of_split in places], data.names, data.dont_care
 
 
 def _start(row: Row) -> str:

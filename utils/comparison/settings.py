@@ -24,7 +24,9 @@ from utils.training.options import TrainingOptions
 # by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
 AGREED = {name: each.default for name, each in options_of(TrainingOptions).items() if each.agree}
 FREE = options_of(TrainingOptions).keys() - AGREED
-RATES, SCHEDULE = 'fall of learning rates', 'from batch to batch'  # before, from epoch to epoch, and not told
+# Rules of training that have changed, and what earlier versions did without telling: rates that fell from epoch to
+# epoch; low don't-care regions, and words too low for any anchor, that were background.
+RULES = {'fall of learning rates': 'from batch to batch', 'low regions': 'no background'}
 UNKNOWN = 'unknown'  # content of a file that is not there any more
 SPLITS = {f'pictures of {split}': split for split in ('train', 'val', 'test')}  # earlier versions did not tell them
 
@@ -58,6 +60,8 @@ def pictures(data: str, split: str) -> str:
         return UNKNOWN
     content = sha256()
     for file in files:
+        if not length(file):
+            return UNKNOWN  # it is not there any more
         content.update(f'{file.name} {length(file)}'.encode(errors='surrogateescape'))
         for kind in ('labels', 'ignore'):
             companion = find_companion(file, kind)
@@ -82,7 +86,7 @@ def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
         hyp: all hyperparameters.
     """
     found = {key: opt.get(key, default) for key, default in sorted(AGREED.items())}
-    found |= {'data': os.path.normpath(opt['data']), 'device type': device_type(opt['device']), RATES: SCHEDULE}
+    found |= {'data': os.path.normpath(opt['data']), 'device type': device_type(opt['device'])} | RULES
     found |= {name: pictures(opt['data'], split) for name, split in SPLITS.items()}
     found |= {**dict(flatten(hyp, 'hyp')), **dict(flatten(read_yaml(opt['data']), 'data'))}
     if 'recipe_content' not in opt:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from models.errors import UserError
 from ocrdistill.letterbox import Letterbox
 from utils.loading import augment
-from utils.loading.augment import MIN_SIDE, Example
+from utils.loading.augment import MIN_SIDES, Example
 from utils.loading.batches import Sample
 from utils.loading.cache import ImageCache
 from utils.loading.config import DataConfig
@@ -91,7 +91,7 @@ class TextDataset(Dataset):
             raise UserError('pictures without labels are for training, and rect for evaluation')
         self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
         self.shown = shown or imgsz
-        self.min_side = MIN_SIDE * imgsz / self.shown
+        self.min_sides = MIN_SIDES * (imgsz / self.shown)
         self.hyp = check_hyp(hyp or {})
         if augment and crop is None and self.hyp['paste']:
             raise UserError('paste of --hyp, which pastes words, is for training with --crop')
@@ -179,7 +179,7 @@ class TextDataset(Dataset):
             digest.update(os.fsencode(file.name) + b' %d' % length(file))
             for part in (annotations.classes, annotations.polygons, annotations.dont_care, annotations.edge_weight):
                 digest.update(np.ascontiguousarray(part).tobytes())
-        return digest.hexdigest()
+        return f'2:{digest.hexdigest()}'  # earlier versions, of another content, had no number
 
     def _sort_by_aspect(self) -> None:
         order = np.argsort(self.sizes[:, 1] / self.sizes[:, 0], kind='stable')
@@ -276,7 +276,7 @@ class TextDataset(Dataset):
             example, _ = self._letterboxed(index)
         source, target = example[0].shape[1::-1], self._input_size(index)
         matrix = augment.random_projection(rng, self.hyp, source, target, self.imgsz / self.shown)
-        return augment.project(example, matrix, target, min_side=self.min_side)
+        return augment.project(example, matrix, target, min_sides=self.min_sides)
 
     def _cropped(self, rng: np.random.Generator, index: int) -> Example:
         """A crop of the picture, or a mosaic of four crops of its size."""
@@ -286,7 +286,7 @@ class TextDataset(Dataset):
         if whole:
             return self._pasted(rng, index, crops[0])
         image, annotations = augment.compose_mosaic(rng, crops, self.crop // 2)
-        return image, annotations.demoted(self.min_side, augment.WHOLE)
+        return image, annotations.demoted(self.min_sides, augment.WHOLE)
 
     def _crop(self, rng: np.random.Generator, index: int) -> Example:
         own, held = int(self.sizes[index].max()), self._held_side(index)

@@ -112,10 +112,10 @@ class Annotations:
         visible = self.visible * fraction.clip(0, 1)
         return replace(self, polygons=cut, visible=visible)[visible > 0]
 
-    def demoted(self, min_side: float, min_visible: float) -> 'Annotations':
-        """Regions with a box side under min_side pixels, or less than min_visible of their area, become don't-care."""
+    def demoted(self, min_sides: np.ndarray, min_visible: float) -> 'Annotations':
+        """Regions under min_sides (width, height), or with less than min_visible of their area, become don't-care."""
         boxes = self.boxes()
-        lost = ((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) < min_side) | (self.visible < min_visible)
+        lost = (boxes[:, 2:] - boxes[:, :2] < min_sides).any(1) | (self.visible < min_visible)
         return replace(self, dont_care=self.dont_care | lost)
 
     def as_quads(self, width: int, height: int) -> 'Annotations':

@@ -368,8 +368,9 @@ class Trainer:
         if finished and (self.folder / 'metrics.json').is_file():  # else only the report is left to do
             raise UserError(f'{checkpoint.path} belongs to a finished run: nothing to resume')
         for split, own in self.fingerprints.items():
-            if trained_on.get(split, own) != own:
-                print(f'warning: pictures or labels of {split} have changed since: the run goes on, but not exactly')
+            if (then := trained_on.get(split, own)) != own:
+                what = f'pictures or labels of {split} have' if ':' in then else 'the program has'
+                print(f'warning: {what} changed since: the run goes on, but not exactly')
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
