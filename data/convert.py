@@ -62,11 +62,13 @@ def choose_splits(items: list[Item], val: float, test: float) -> None:
     if not free:
         return
     fractions = {'val': val, 'test': test}
-    counts = {split: max(round(fraction * len(free)), 1) for split, fraction in fractions.items() if fraction}
-    if sum(counts.values()) >= len(free):
-        wanted = ' and '.join(f'{count} in {split}' for split, count in counts.items())
+    there = {item.page.split for item in items}  # splits that annotations fill
+    wanted = {split: fraction for split, fraction in fractions.items() if fraction and split not in there}
+    counts = {split: max(round(fraction * len(free)), 1) for split, fraction in wanted.items()}
+    if sum(counts.values()) >= len(free) + ('train' in there):
+        asked = ' and '.join(f'{count} in {split}' for split, count in counts.items())
         pictures = counted(len(free), 'usable picture is', 'usable pictures are')
-        raise UserError(f'{pictures} too few for {wanted} and the rest in train')
+        raise UserError(f'{pictures} too few for {asked} and the rest in train')
     chosen = [split for split, count in counts.items() for _ in range(count)]
     for item, split in zip(free, chosen + ['train'] * (len(free) - len(chosen)), strict=True):
         item.split = split
@@ -205,6 +207,8 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     items = read_items(form, options.annotations, options.images, unread, skipped)
     others = []
     if options.test_annotations:
+        if any(item.page.split == 'test' for item in items):
+            raise UserError('--test-annotations: the annotations name pictures for test themselves')
         others = read_items(form, options.test_annotations, options.test_images, unread, skipped)
         known = among([item.page.image for item in items], [item.page.image for item in others])
         free = [item for item, is_known in zip(items, known, strict=True) if not is_known]

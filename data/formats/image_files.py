@@ -5,6 +5,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from data.formats.common import BadEntry
@@ -14,6 +15,17 @@ from utils.loading.files import is_image, same_name
 
 KINDS = ('images', 'labels', 'annotations', 'gt')  # names of folders beside each other
 UPLOAD = re.compile(r'^[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
+
+
+class Doubt(NamedTuple):
+    """How an annotation named an image that another one may name better.
+
+    path: what it said. elsewhere: the image lies in another folder than that; else it is written in another way, or
+    the path begins with folders that are not there.
+    """
+
+    path: str
+    elsewhere: bool = False
 
 
 class ImageFiles:
@@ -42,15 +54,14 @@ class ImageFiles:
         self._names = [_index(way, by_name) for way in self._ways]
         self._stems = [_index(way, [(file.stem, file) for _, file in by_name]) for way in self._ways]
         self._exact: set[Path] = set()
-        self._guessed: dict[Path, str] = {}
+        self._doubts: dict[Path, Doubt] = {}
 
-    def take_guess(self, image: Path | None) -> str:
-        """The path by which an image was found since this was last asked, if by its name alone, although it lies in
-        another folder than the path says: cameras give one name in every folder. '' if it is no such guess."""
-        guess = '' if image is None or image in self._exact else self._guessed.get(image, '')
+    def take_doubt(self, image: Path | None) -> 'Doubt | None':
+        """Why an image that was found since this was last asked may be another one's; None where there is no doubt."""
+        doubt = None if image is None or image in self._exact else self._doubts.get(image)
         self._exact.clear()
-        self._guessed.clear()
-        return guess
+        self._doubts.clear()
+        return doubt
 
     def find(self, path: str) -> Path:
         """The image that a path of another machine means: the one whose path below the folder it ends with, or else
@@ -60,13 +71,17 @@ class ImageFiles:
         bare = UPLOAD.sub('', last)
         for name in dict.fromkeys((last, bare, unquote(last), unquote(bare))):
             for way, paths, names in zip(self._ways, (*self._paths, {}), self._names, strict=True):
+                as_written = way is str and name == last
                 for start in range(len(parts)):
                     found = paths.get(way('/'.join([*folders[start:], name])), [])
                     if len(found) == 1:
-                        self._exact.add(found[0])
+                        if as_written and self._leads_here(folders[:start]):
+                            self._exact.add(found[0])
+                        else:
+                            self._doubts[found[0]] = Doubt(path)
                         return found[0]
                 if found := names.get(way(name), []):
-                    return self._choose(found, folders, name)
+                    return self._choose(found, parts, as_written)
         return self._only([], path)
 
     def find_stem(self, path: Path) -> Path:
@@ -77,17 +92,29 @@ class ImageFiles:
         for way, stems in zip(self._ways, self._stems, strict=True):
             for stem in names:
                 if found := stems.get(way(stem), []):
-                    return self._choose(found, list(path.parent.parts), stem)
+                    as_written = way is str and stem in (path.stem, bare)
+                    return self._choose(found, [*path.parent.parts, bare], as_written)
         return self._only([], bare)
 
-    def _choose(self, found: list[Path], folders: list[str], name: str) -> Path:
-        """Of several images of a name the one whose folders fit best. If none fits, the only one is a guess."""
-        wanted = _telling(folders)
+    def _leads_here(self, folders: list[str]) -> bool:
+        """Whether folders that a path begins with say nothing, or that their last one is the folder of the images."""
+        return not folders or folders[-1].casefold() == self.folder.resolve().name.casefold()
+
+    def _choose(self, found: list[Path], said: list[str], as_written: bool) -> Path:
+        """Of several images of a name the one whose folders fit best. If none fits, the only one is a guess.
+
+        Args:
+            said: what the annotation named, folders and name.
+        """
+        wanted = _telling(said[:-1])
         fits = {file: _fit(_telling(PurePosixPath(self.relative(file)).parent.parts), wanted) for file in found}
         best = max(fits.values())
-        file = self._only([file for file in found if fits[file] == best], name)
+        file = self._only([file for file in found if fits[file] == best], said[-1])
+        path = '/'.join(said)
         if best < 0:
-            self._guessed[file] = '/'.join([*folders, name])
+            self._doubts[file] = Doubt(path, elsewhere=True)
+        elif not as_written or not (best or self._leads_here(wanted)):
+            self._doubts[file] = Doubt(path)
         elif best > 0:  # a name alone says nothing of folders
             self._exact.add(file)
         return file

@@ -17,7 +17,7 @@ from ocrdistill.files import walk
 from ocrdistill.images import pages
 from utils.loading.files import is_image, without_images
 from utils.loading.images import probe_image
-from utils.loading.labels import CROSSING, MIN_AREA
+from utils.loading.labels import CROSSING, MIN_AREA, QUAD, REPEATED
 from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
 from utils.runtime.words import counted
 
@@ -88,6 +88,7 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
     skipped.there.update(files.by_path.values())
     _note_files(form, annotations, files, skipped)
     items: dict[PurePosixPath, Item] = {}
+    failed: dict[Path, str] = {}  # by picture, why its first annotation cannot be used
     for page in _settled(form.read(annotations, files), files, skipped):
         again = page.image in skipped.annotated
         skipped.annotated.add(page.image)
@@ -97,13 +98,20 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
         try:
             item = _check(page, files, items)
         except BadEntry as error:
-            (skipped.entries if again or page.image is None else skipped.images).append(f'{page.name}: {error}')
+            message = f'{page.name}: {error}'
+            if again or page.image is None:
+                skipped.entries.append(message)
+            else:
+                failed[page.image] = message
             continue
+        if page.image in failed:  # another annotation of it can be used
+            skipped.entries.append(failed.pop(page.image))
         for region in page.regions:
             region.dont_care |= unread(region, item.size)
         skipped.rows += page.bad_rows
         skipped.notes += page.notes
         items[item.key] = item
+    skipped.images += failed.values()
     if not items:
         reasons = skipped.images + skipped.entries
         why = f', the first: {reasons[0]}' if reasons else f': no {form.form}'
@@ -122,33 +130,33 @@ def _note_folders(items: list[Item], skipped: Skipped) -> None:
         )
 
 
-def _copies_last(found: Iterable[Page]) -> Iterable[Page]:
-    """The pages, those later whose own name is not the picture's: 'a copy.json' may be an old state of a.json."""
-    told = []
-    for page in found:
-        if page.told:
-            told.append(page)
-        else:
-            yield page
-    yield from told
-
-
 def _settled(found: Iterable[Page], files: ImageFiles, skipped: Skipped) -> Iterable[Page]:
-    """The pages, those last whose picture was found by its name alone: where another annotation names its folder too,
-    the picture is that one's."""
-    named, guesses = set(), []
-    for page in _copies_last(found):
-        if guess := files.take_guess(page.image):
-            guesses.append((page, guess))
+    """The pages, the doubtful ones later: a picture is that of the annotation that names it best.
+
+    First come those that name it as it is, then those whose own name is not the picture's ('a copy.json' may be an old
+    state of a.json), then those that write it in another way, and last those whose picture lies in another folder.
+    """
+    certain, told, loose, elsewhere = [], [], [], []
+    for page in found:
+        doubt = files.take_doubt(page.image)
+        if doubt is None:
+            (told if page.told else certain).append(page)
         else:
-            named.add(page.image)
-            yield page
-    used, claims = [], Counter(page.image for page, _ in guesses)
-    for page, guess in guesses:
+            (elsewhere if doubt.elsewhere else loose).append((page, doubt.path))
+    yield from certain
+    yield from told
+    named = {page.image for page in [*certain, *told]}
+    for page, path in loose:
+        if page.image in named:
+            page.problem, page.image = f'no picture {path!a} below {files.folder}', None
+        yield page
+    named.update(page.image for page, _ in loose)
+    used, claims = [], Counter(page.image for page, _ in elsewhere)
+    for page, path in elsewhere:
         if page.image in named or claims[page.image] > 1:
-            page.problem, page.image = f'no picture {guess!a} below {files.folder}', None
+            page.problem, page.image = f'no picture {path!a} below {files.folder}', None
         else:
-            used.append(f'{guess!a} as {files.relative(page.image)}')
+            used.append(f'{path!a} as {files.relative(page.image)}')
         yield page
     if used:
         count = counted(len(used), 'picture was', 'pictures were')
@@ -173,7 +181,10 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> 
     name = without_images(PurePosixPath(images.relative(page.image)))
     item = Item(page, name, (0, 0), page.split or 'train')
     if item.key in taken:
-        raise BadEntry(f'{name} was annotated already, as {taken[item.key].page.name}')
+        first = taken[item.key].page
+        if first.image != page.image:
+            raise BadEntry(f'{name} would share its label file with {images.relative(first.image)}: rename one of them')
+        raise BadEntry(f'{name} was annotated already, as {first.name}')
     try:
         size, count = probe_image(page.image), len(pages(page.image))
     except Exception as error:  # decoders raise what they like at a broken file
@@ -188,6 +199,8 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> 
         drawn, region.polygon = region.polygon, uncrossed(region.polygon)
         if region.polygon is not drawn:
             page.notes.append(f'{page.name}, {region.word[:60]!a}: {CROSSING}')
+        if len(region.polygon) == QUAD and (region.polygon == np.roll(region.polygon, 1, 0)).all(1).any():
+            page.notes.append(f'{page.name}, {region.word[:60]!a}: {REPEATED}')
         if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
             page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
         else:

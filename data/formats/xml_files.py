@@ -107,11 +107,22 @@ def read_cvat(file: Path, images: ImageFiles) -> Iterator[Page]:
     for image in root.findall('image'):
         page = Page(f'{file.name} image {str(image.get("id"))[:40]}')
         with page.problems():
-            page.image = images.find(image.get('name') or '')
+            page.image = _image_of(image, images)
             page.size = to_size(image.get('width'), image.get('height'))
             page.split = splits.get((image.get('subset') or '').casefold(), '')
             page.add_rows((shape for shape in image if shape.tag != 'tag'), _parse_cvat)
         yield page
+
+
+def _image_of(image: ElementTree.Element, files: ImageFiles) -> Path:
+    """The picture of an <image>; of several of its name the one in the folder of its subset, where exports put it."""
+    name, subset = image.get('name') or '', image.get('subset')
+    try:
+        return files.find(name)
+    except BadEntry:
+        if not subset:
+            raise
+        return files.find(f'{subset}/{name}')
 
 
 def _splits_of(subsets: set[str]) -> dict[str, str]:

@@ -137,6 +137,8 @@ def test_yolo_classes_are_labels(run, photos, tmp_path):
     write(tmp_path / 'notes/classes.txt', 'text\nillegible\n')
     assert "2 words, 2 don't-care" in run('yolo', tmp_path / 'notes', '--ignore-label', 'illegible')[0]
     assert 'no region is labelled' in run('yolo', tmp_path / 'notes', '--ignore-label', '1')[1]
+    write(tmp_path / 'notes/classes.txt', 'text\n\nillegible\n')  # an empty name is one, too
+    assert 'no region is labelled' in run('yolo', tmp_path / 'notes', '--ignore-label', 'illegible')[1]
 
 
 CURVED = '10,4,20,2,30,4,30,20,20,18,10,20,####CAFE'
@@ -211,6 +213,25 @@ def test_subsets_of_cvat_are_splits(run, photos, tmp_path):
     subsets = ('Train', 'Test', 'Train')
     printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
     assert error == '' and 'val: 1 picture' in printed and (tmp_path / 'out/images/test/b.png').is_file()
+
+
+def test_a_picture_of_no_subset_is_for_training(run, photos, tmp_path):
+    subsets = ('Train', 'Validation', '')
+    printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
+    assert error == '' and 'train: 2 pictures' in printed and 'val: 1 picture' in printed
+
+
+def test_pictures_of_one_name_lie_in_folders_of_their_subsets(run, tmp_path):
+    for subset in ('Train', 'Validation'):
+        inputs.picture(tmp_path / f'photos/images/{subset}/frame.png')
+    notes = write(tmp_path / 'all.xml', cvat('frame.png', 'frame.png', subsets=('Train', 'Validation')))
+    printed, error = run('cvat', notes)
+    assert error == '' and 'train: 1 picture' in printed and 'val: 1 picture' in printed
+
+
+def test_two_test_sets_are_refused(run, photos, tmp_path):
+    notes = write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=('Train', 'Test', 'Validation')))
+    assert 'name pictures for test themselves' in run('cvat', notes, '--test-annotations', notes)[1]
 
 
 def test_folders_that_look_like_splits_are_told(run, tmp_path):
@@ -414,6 +435,70 @@ def test_a_copy_of_an_annotation_does_not_take_its_place(run, photos, tmp_path):
     printed, _ = run('labelme', tmp_path / 'notes')
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
     assert 'a copy.json: a.png was annotated already, as a.json' in printed
+
+
+def first_x(tmp_path, name: str) -> int:
+    """x of the first corner, in pixels."""
+    return round(labels_of(tmp_path, name)[0][0] * 60)
+
+
+@pytest.mark.parametrize('form', ['coco', 'icdar2015'])
+def test_the_folder_of_the_pictures_says_whose_they_are(run, tmp_path, form):
+    """The annotations are of two folders of equal names, and the pictures of one are given."""
+    for number in (1, 2):
+        inputs.picture(tmp_path / f'photos/day2/I{number}.png')
+    paths = [f'day{day}/I{number}' for day in (1, 2) for number in (1, 2)]
+    corners = {path: [x, 4, 40, 4, 40, 20, x, 20] for path, x in zip(paths, (5, 5, 10, 10), strict=True)}
+    if form == 'coco':
+        images = [{'id': n, 'file_name': f'{path}.png', 'width': 60, 'height': 40} for n, path in enumerate(paths)]
+        regions = [{'image_id': n, 'category_id': 1, 'segmentation': [corners[p]]} for n, p in enumerate(paths)]
+        content = {'images': images, 'annotations': regions, 'categories': [{'id': 1, 'name': 'text'}]}
+        notes = write(tmp_path / 'all.json', content)
+    for path in paths if form == 'icdar2015' else ():
+        row = ','.join(map(str, corners[path])) + ',word\n'
+        notes = write(tmp_path / f'notes/{path.replace("I", "gt_I")}.txt', row).parents[1]
+    printed, error = run(form, notes, images='photos/day2')
+    assert error == '' and 'skipped 2 annotations without a picture of their own' in printed
+    assert first_x(tmp_path, 'I1') == first_x(tmp_path, 'I2') == 10
+
+
+def test_an_exact_name_comes_before_a_similar_one(run, photos, tmp_path):
+    for name, x in (('a', 10), ('b', 10), ('20230401-a', 5), ('C', 10)):
+        write(tmp_path / f'notes/gt_{name}.txt', f'{x},4,40,4,40,20,{x},20,word\n')
+    printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '' and "20230401-a.txt: no picture '20230401-a'" in printed
+    assert 'C.txt' not in printed and first_x(tmp_path, 'a') == first_x(tmp_path, 'c') == 10
+
+
+def test_a_doubt_stays_with_its_own_annotation(run, tmp_path):
+    for name in ('001', '002'):
+        inputs.picture(tmp_path / f'photos/cam2/{name}.png')
+    for name, named, x in (('000', 'cam1/001.png', 5), ('001', '001.png', 10), ('002', '002.png', 10)):
+        shape = labelme_shape(corners=((x, 4), (40, 4), (40, 20), (x, 20)))
+        write(tmp_path / f'notes/{name}.json', {'imagePath': named, 'shapes': [shape]})
+    printed, error = run('labelme', tmp_path / 'notes')
+    assert error == '' and first_x(tmp_path, '001') == 10 and "000.json: no picture 'cam1/001.png'" in printed
+
+
+def test_pictures_that_differ_in_their_suffix_alone(run, photos, tmp_path):
+    inputs.picture(photos / 'a.jpg')
+    printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'a.jpg', 'b.png', 'c.png')))
+    assert error == '' and 'a.jpg would share its label file with a.png: rename one of them' in printed
+
+
+def test_a_label_file_beside_ground_truth_costs_nothing(run, photos, tmp_path):
+    for name in 'ABC':
+        inputs.picture(tmp_path / f'upper/{name}.png')
+        write(tmp_path / f'notes/{name}.txt', '0 0.5 0.5 0.2 0.1\n')  # of YOLO; read before gt_
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
+    printed, error = run('icdar2015', tmp_path / 'notes', images='upper')
+    assert error == '' and 'train: 2 pictures' in printed and 'skipped 1 picture' not in printed
+
+
+def test_corners_at_one_point_are_told(run, photos, tmp_path):
+    for name in 'abc':
+        write(tmp_path / f'notes/gt_{name}.txt', '10,4,40,4,40,20,40,20,word\n')
+    assert 'four corners with two at one point' in run('icdar2015', tmp_path / 'notes')[0]
 
 
 def test_a_circle_costs_its_shape_alone(run, photos, tmp_path):
@@ -709,7 +794,7 @@ def test_names_that_are_no_utf8(run, photos, tmp_path):
     printed, error = run('yolo', tmp_path / 'notes')
     assert error == '' and 'left out: 1 picture without an annotation' in printed
     data = TextDataset(load_data_config(tmp_path / 'out/data.yaml'), 'train', 64)
-    assert len(data.fingerprint()) == 64
+    assert data.fingerprint()
 
 
 def test_a_picture_whose_regions_lie_outside_is_no_picture_without_text(run, photos, tmp_path):
