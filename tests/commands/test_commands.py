@@ -1,5 +1,6 @@
 """The commands end to end, in small: narrow models, a rendered data set, a few epochs."""
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -48,6 +49,7 @@ from tests.world import (
 from utils.distillation import METHODS, find_method
 from utils.distillation.distiller import Distiller
 from utils.distillation.methods.hint import Hint
+from utils.distillation.models import refuse_frozen
 from utils.distillation.recipe import parse_recipe
 from utils.evaluation.evaluate import ImageResult
 from utils.evaluation.icdar import ICDARMetrics, read_ground_truth
@@ -700,6 +702,10 @@ def test_useless_weight_flag(world, mistake, flag, method):
 def test_methods_on_frozen_layers_teach_nothing(world, mistake):
     flags = (*SMALL, *world.distillation('xn_maskdiff_PFI_Hint'), '--freeze', 10)
     assert '--freeze 10: hint teaches layers 4, 6, 9' in mistake(distill.main, 'distill.py', *flags)
+    for name, taught in (('defeat', True), ('mask', False)):  # DeFeat teaches the head's predictions, too
+        recipe = parse_recipe({'teacher': 't', 'student': 's', 'methods': {name: {}}}, 'test')
+        with contextlib.nullcontext() if taught else pytest.raises(UserError, match='none of them would train'):
+            refuse_frozen(recipe, 24)
 
 
 def test_val_without_words_is_refused_before_training(world, tmp_path, mistake):
@@ -777,6 +783,7 @@ def test_loss_that_is_not_finite_names_its_term(world, tmp_path, monkeypatch, mi
         (distill.main, ('--kd_warmup', 'nan'), '--kd_warmup'),
         (distill.main, ('--resume', '--mask_diff', 1), 'leave out --mask_diff'),
         (distill.main, ('--methods', ''), '--methods: empty'),
+        (distill.main, ('--sync-bn', '--unlabelled', 'more'), '--sync-bn: not with --unlabelled'),
         (train.main, ('--save-every', 'nan'), '--save-every'),
         (val.main, (), 'required: --weights'),
         (val.main, ('--weights', 'x.pt', '--task', 'all'), 'invalid choice'),

@@ -16,8 +16,9 @@ from utils.comparison.settings import AGREED, first_difference
 from utils.evaluation.options import ValOptions
 from utils.export.options import ExportOptions
 from utils.runtime.options import Options, build_parser, option, options_of, parse, parse_given
+from utils.runtime.run_folder import write_rows
 from utils.training.options import DistillOptions, TrainingOptions, TrainOptions
-from utils.training.resolve import resolve
+from utils.training.resolve import find_resumable, resolve
 
 
 @dataclass(kw_only=True)
@@ -287,3 +288,21 @@ def test_a_run_that_cannot_be_resumed_is_refused_in_a_line(tmp_path, options, wo
 def test_a_new_run_has_no_checkpoint_and_its_own_command():
     start = resolve(parse(TrainOptions, None, ['--device', 'cpu']))
     assert start.checkpoint is None and start.folder is None and start.options.command.startswith('python ')
+
+
+def test_the_latest_run_is_found_below_folders_too(tmp_path):
+    last = tmp_path / 'runs/icdar/n/weights/last.pt'
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert find_resumable('', str(tmp_path / 'runs')) == last
+
+
+def test_processes_of_torchrun_resume_a_run_that_is_named(monkeypatch):
+    monkeypatch.setattr('utils.runtime.distributed.requested', lambda: True)
+    with pytest.raises(UserError, match='--resume: name the last.pt'):
+        resolve(TrainOptions(resume=''))
+
+
+def test_rows_of_a_csv_may_have_columns_of_their_own(tmp_path):
+    write_rows(tmp_path / 'a.csv', [{'epoch': 0}, {'epoch': 1, 'train/x': 0.5}])
+    assert (tmp_path / 'a.csv').read_text() == 'epoch,train/x\n0,\n1,0.5\n'

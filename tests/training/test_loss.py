@@ -207,6 +207,15 @@ def test_focal_loss_by_hand(model):
     assert loss._entropy(torch.zeros(1), torch.zeros(1), 1.0).item() == pytest.approx(0.75 * 0.25 * np.log(2))
 
 
+def test_focal_gradients_of_sure_background_are_finite(model):
+    maps = random_maps(model)
+    for raw, logit in zip(maps, (-18.0, -110.0, -30.0), strict=True):
+        raw.data[..., 4] = logit
+    loss = DetectionLoss(model, DEFAULTS | {'fl_gamma': 0.5})(maps, torch.zeros(0, 6))
+    loss['obj'].backward()
+    assert all(raw.grad.isfinite().all() for raw in maps) and loss['obj'].isfinite()
+
+
 def test_class_term_with_label_smoothing_by_hand():
     """Two classes, logits 0: ln 2 whatever the smoothing; a sure and right answer costs more with smoothing."""
     model = DetectionModel(small_cfg(nc=2))

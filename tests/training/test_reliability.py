@@ -357,6 +357,17 @@ def test_one_process_at_a_time_writes_to_a_folder(world, straight, tmp_path):
     assert_same_run(straight, run)
 
 
+def test_a_new_run_in_an_old_folder_cannot_be_taken_for_the_old_one(world, tmp_path, monkeypatch, capsys):
+    run = world.train(tmp_path / 'run', '--epochs', 1, *STEADY)
+    weights = run / 'weights/best.pt'
+    capsys.readouterr()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, '_judge_start', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        world.train(run, '--cfg', '', '--weights', weights, '--epochs', 2, '--exist-ok', *STEADY)
+    assert weights.is_file() and not (run / 'weights/last.pt').exists()
+    assert 'continue with' not in capsys.readouterr().out
+
+
 def test_statistics_that_stand_still_from_the_first_epoch_on_are_resumed(world, tmp_path, monkeypatch):
     start = world.train(tmp_path / 'start', '--epochs', 1, '--noval') / 'weights/last.pt'
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

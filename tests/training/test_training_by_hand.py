@@ -77,6 +77,7 @@ def test_gains_of_quads():
 
 def test_groups_of_the_optimizer():
     model = DetectionModel(small_cfg())
+    assert build_optimizer(model, nn.Module(), DEFAULTS | {'momentum': 0.0}, 'SGD', 32)
     groups = {g['kind']: g for g in build_optimizer(model, nn.Module(), DEFAULTS, 'SGD', 32).param_groups}
     decays = {kind: g['weight_decay'] for kind, g in groups.items()}
     assert decays == pytest.approx({'weight': DEFAULTS['weight_decay'] / 2, 'norm': 0, 'bias': 0})

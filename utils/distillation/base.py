@@ -128,6 +128,7 @@ class Method(nn.Module):
         OPTIONS: {name: Option}.
         NEEDS_LABELS: whether it says nothing of pictures without labels.
         SAME_SIZE: whether it compares predictions cell by cell, so that both models must see the same size.
+        TEACHES_HEAD: whether it also teaches the head's predictions, beside its layers.
         ADAPTS: whether it brings the student's features to the teacher's channels by 1x1 convolutions.
         NEEDS_MAPS: whether it reads the signals' maps.
 
@@ -150,6 +151,7 @@ class Method(nn.Module):
     OPTIONS: dict[str, Option] = {}
     NEEDS_LABELS = False
     SAME_SIZE = False
+    TEACHES_HEAD = False
     ADAPTS = True
     NEEDS_MAPS = False
 

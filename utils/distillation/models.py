@@ -184,7 +184,7 @@ def require_maps(files: list[Path], options: TeacherOptions) -> None:
 def refuse_frozen(recipe: Recipe, count: int) -> None:
     """Raise a UserError where a method looks at layers alone that --freeze keeps as they are: it teaches nothing."""
     for name, use in recipe.methods.items():
-        if use.layers and max(use.layers) < count:
+        if use.layers and max(use.layers) < count and not use.method.TEACHES_HEAD:
             layers = ', '.join(map(str, use.layers))
             raise UserError(f'--freeze {count}: {name} teaches layers {layers}, and none of them would train')
 

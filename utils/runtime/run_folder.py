@@ -115,9 +115,9 @@ def write_yaml(path: Path, content: dict) -> None:
 
 
 def write_rows(path: Path, rows: list[dict]) -> None:
-    """Write a csv whose columns are the keys of the first row."""
+    """Write a csv whose columns are the keys of all rows; what a row lacks is empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator='\n')
+    writer = csv.DictWriter(text, dict.fromkeys(name for row in rows for name in row), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())

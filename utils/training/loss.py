@@ -143,9 +143,10 @@ class DetectionLoss:
         cost = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction='none')
         if self.gamma > 0:
             p = logits.sigmoid()
-            right = wanted * p + (1 - wanted) * (1 - p)
+            # Not 1 - p, whose rounding to 0 has no finite gradient for gammas below 1.
+            wrong = (wanted * (-logits).sigmoid() + (1 - wanted) * p).clamp(min=1e-12)
             alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
-            cost = cost * alpha * (1 - right).pow(self.gamma)
+            cost = cost * alpha * wrong.pow(self.gamma)
         return cost
 
 

@@ -34,7 +34,7 @@ def build_optimizer(
     ]
     if name == 'AdamW':
         return torch.optim.AdamW(parts, lr=hyp['lr0'], betas=(hyp['momentum'], 0.999), fused=True)
-    return torch.optim.SGD(parts, lr=hyp['lr0'], momentum=hyp['momentum'], nesterov=True, fused=True)
+    return torch.optim.SGD(parts, lr=hyp['lr0'], momentum=hyp['momentum'], nesterov=hyp['momentum'] > 0, fused=True)
 
 
 def norms(model: nn.Module) -> list[_BatchNorm]:

@@ -15,6 +15,7 @@ from utils.runtime.run_folder import command_line
 from utils.training.options import DistillOptions, TrainOptions
 
 T = TypeVar('T', TrainOptions, DistillOptions)
+LAST = '**/weights/last.pt'  # below the project; names may have folders
 
 
 @dataclass
@@ -41,6 +42,10 @@ def resolve(options: T) -> Start[T]:
     """Find the run to resume, if any, and select the device. Raises UserError."""
     options.command = command_line()
     wanted = resume_after_restart(options) if options.resume is None else options.resume
+    if options.resume == '' and distributed.requested():
+        raise UserError(
+            '--resume: name the last.pt, as processes that torchrun starts anew would look for the latest again'
+        )
     if wanted is None:
         return Start(options, select_device(options.device))
     checkpoint = read_resumable(find_resumable(wanted, options.project), options.kind)
@@ -56,7 +61,7 @@ def resume_after_restart(options: TrainOptions | DistillOptions) -> str | None:
     """The last.pt of this very command, if torchrun has started it anew after a failure."""
     if not distributed.restarted():
         return None
-    for last in sorted(Path(options.project).glob('*/weights/last.pt'), key=lambda file: -file.stat().st_mtime):
+    for last in sorted(Path(options.project).glob(LAST), key=lambda file: -file.stat().st_mtime):
         kept = last.parents[1] / 'opt.yaml'
         if kept.is_file() and read_yaml(kept).get('command') == options.command:
             return str(last)
@@ -69,7 +74,7 @@ def find_resumable(path: str, project: str) -> Path:
         if not Path(path).is_file():
             raise UserError(f'--resume: no such checkpoint: {path}')
         return Path(path)
-    found = sorted(Path(project).glob('*/weights/last.pt'), key=lambda file: file.stat().st_mtime)
+    found = sorted(Path(project).glob(LAST), key=lambda file: file.stat().st_mtime)
     if not found:
         raise UserError(f'--resume: no run in {project} has a last.pt')
     return found[-1]

@@ -171,7 +171,8 @@ class TrainingRun:
             take_point(model, self.checkpoint.meta.get('starting_point') or {})
         trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
         if self.checkpoint is None and first:
-            (self.folder / 'metrics.json').unlink(missing_ok=True)  # of an earlier run, with --exist-ok
+            for name in ('metrics.json', 'weights/last.pt'):  # of an earlier run, with --exist-ok: nobody may resume it
+                (self.folder / name).unlink(missing_ok=True)
             write_yaml(self.folder / 'opt.yaml', kept)
             write_yaml(self.folder / 'hyp.yaml', self.hyp)
             if not options.noplots:

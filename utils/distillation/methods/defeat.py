@@ -31,6 +31,7 @@ class DeFeat(Method):
     OPTIONS = {'temperature': Option(1.0, 'temperature of the predicted objectness and classes', 0.01, 100)}
     NEEDS_LABELS = True
     SAME_SIZE = True  # anchor-cells are compared one by one
+    TEACHES_HEAD = True
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         inside, outside = decoupled_difference(self, signals, signals.targets)

@@ -43,6 +43,7 @@ class GID(Method):
         'overlap': Option(0.3, 'IoU with a better instance above which one is dropped', 0, 1),
     }
     SAME_SIZE = True  # scores are compared anchor-cell by anchor-cell
+    TEACHES_HEAD = True
 
     def forward(self, signals: Signals) -> dict[str, Tensor]:
         boxes, valid = general_instances(signals, self.options['instances'], self.options['overlap'])
