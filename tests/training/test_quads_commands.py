@@ -70,13 +70,13 @@ def test_word_scale_is_refused_where_it_would_change_nothing(quads_run, world, m
     assert '--word-scale is for boxes' in mistake(val.main, 'val.py', *flags, '--word-scale', 0.9, 0.8)
 
 
-def test_weights_with_quads_keep_them_and_weights_without_get_them(quads_run, world, tmp_path):
+def test_weights_with_quads_keep_them_and_weights_without_get_them(quads_run, world, tmp_path, capsys):
     best = quads_run / 'weights/best.pt'
     kept = world.train(tmp_path / 'kept', '--weights', best, '--epochs', 1)
-    assert load_model(kept / 'weights/best.pt').quads
+    assert load_model(kept / 'weights/best.pt').quads and 'predict no corners yet' not in capsys.readouterr().out
     plain = world.save('plain.pt', DetectionModel(world.student, nc=1))
     given = world.train(tmp_path / 'given', '--weights', plain, '--quads', '--epochs', 1)
-    assert load_model(given / 'weights/best.pt').quads
+    assert load_model(given / 'weights/best.pt').quads and 'predict no corners yet' in capsys.readouterr().out
 
 
 def quads_teacher(world: World):

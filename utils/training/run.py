@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint, take_point, transfer
+from models.checkpoint import Checkpoint, has_quads, load_model, read_checkpoint, save_checkpoint, take_point, transfer
 from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.evaluation.evaluate import read_truths
@@ -236,6 +236,8 @@ def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
     """
     report = transfer(model, checkpoint)
     print(f'{checkpoint.path}: {report}')
+    if model.quads and not has_quads(checkpoint):
+        print('--quads: these weights predict no corners yet; a short training makes their boxes worse (docs/quads.md)')
     if len(report.matched) < len(model.state_dict()) / 2:
         raise UserError(f'{checkpoint.path} is of another architecture than the model: only {report}')
     model.pretrained = not report.skipped and not report.missing
