@@ -19,7 +19,7 @@ recipes=control,ln_4maskdiff,ln_4maskdiff_Hint,xn_maskdiff,xn_maskdiff_PFI,xn_ma
 fine_tuning="--hyp data/hyps/finetune.yaml --nominal-batch 16 --optimizer AdamW --lr0 0.001 --cos-lr"
 
 # What is finished is used again, so it must be of the same settings.
-settings="EPOCHS=$EPOCHS PICTURES=$PICTURES PRETRAIN=$PRETRAIN IMGSZ=$IMGSZ"
+settings="EPOCHS=$EPOCHS PICTURES=$PICTURES PRETRAIN=$PRETRAIN IMGSZ=$IMGSZ FLAGS='$FLAGS'"
 record=runs/reproduce_results.txt
 if [ -d runs/train/pretrained_l ] && [ "$(cat $record 2>/dev/null)" != "$settings" ]; then
     echo "runs/ has runs of $(cat $record 2>/dev/null || echo 'other settings'), and these are $settings: move it away" >&2
@@ -78,9 +78,9 @@ run train pretrained_n train.py --cfg models/yolov5n.yaml --data data/synth.yaml
     --student_weights runs/train/pretrained_n/weights/best.pt --epochs "$EPOCHS" --imgsz "$IMGSZ" $fine_tuning $FLAGS
 
 # The student worth shipping.
-data=data/ICDAR.yaml
-[ -n "$PHOTOS" ] && data=data/ICDAR_photos.yaml
-run distill shipped distill.py --recipe recipes/xn_logit_mask.yaml --data "$data" --epochs "$EPOCHS" $fine_tuning \
+data=data/ICDAR.yaml shipped=shipped
+[ -n "$PHOTOS" ] && data=data/ICDAR_photos.yaml shipped=shipped_photos
+run distill "$shipped" distill.py --recipe recipes/xn_logit_mask.yaml --data "$data" --epochs "$EPOCHS" $fine_tuning \
     --student_weights runs/train/pretrained_n/weights/best.pt
-"$PYTHON" val.py --weights runs/distill/shipped/weights/best.pt --data data/ICDAR.yaml --task test --imgsz "$IMGSZ" \
-    --exist-ok --name shipped
+"$PYTHON" val.py --weights "runs/distill/$shipped/weights/best.pt" --data data/ICDAR.yaml --task test --imgsz "$IMGSZ" \
+    --exist-ok --name "$shipped"

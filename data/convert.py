@@ -220,8 +220,10 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     }
     if unknown:
         raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
-    if (options.val or options.test) and all(item.page.split for item in items):
-        skipped.notes.append('--val and --test have no effect: the annotations say which pictures are for what')
+    there = {item.page.split for item in items}
+    for split in ('val', 'test'):
+        if getattr(options, split) and (split in there or '' not in there):
+            skipped.notes.append(f'--{split} has no effect: the annotations say which pictures are for what')
     choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
     items += others
     if not all(any(item.split == split for item in items) for split in ('train', 'val')):

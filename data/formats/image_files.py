@@ -98,7 +98,10 @@ class ImageFiles:
 
     def _leads_here(self, folders: list[str]) -> bool:
         """Whether folders that a path begins with say nothing, or that their last one is the folder of the images."""
-        return not folders or folders[-1].casefold() == self.folder.resolve().name.casefold()
+        last = _telling(folders)[-1:]
+        return not last or last in [
+            _telling(place.parts)[-1:] for place in (self.folder.absolute(), self.folder.resolve())
+        ]
 
     def _choose(self, found: list[Path], said: list[str], as_written: bool) -> Path:
         """Of several images of a name the one whose folders fit best. If none fits, the only one is a guess.

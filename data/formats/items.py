@@ -145,8 +145,8 @@ def _settled(found: Iterable[Page], files: ImageFiles, skipped: Skipped) -> Iter
             (elsewhere if doubt.elsewhere else loose).append((page, doubt.path))
     yield from certain
     yield from told
-    named = {page.image for page in [*certain, *told]}
-    for page, path in loose:
+    named = {page.image for page in [*certain, *told] if not (page.left_out or page.problem)}
+    for page, path in sorted(loose, key=lambda pair: pair[0].told):
         if page.image in named:
             page.problem, page.image = f'no picture {path!a} below {files.folder}', None
         yield page

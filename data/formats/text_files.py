@@ -124,7 +124,8 @@ def _class_names(folder: Path) -> dict[int, str]:
     """Names of the classes by number, where a file in the folder or above it lists them."""
     for file in (place / name for place in (folder, folder.parent) for name in (CLASSES, 'obj.names')):
         with contextlib.suppress(BadEntry):
-            return dict(enumerate(row.strip() for row in split_rows(read_bounded(file, MAX_TEXT_BYTES))))
+            rows = split_rows(read_bounded(file, MAX_TEXT_BYTES))
+            return {number: row.strip() for number, row in enumerate(rows) if row.strip()}
     return {}
 
 

@@ -274,6 +274,11 @@ def test_rows_of_a_comparison_are_evaluated_on_the_same_data(plan_file, world):
     plan_file.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match='control and mix have other data in val or test'):
         read_plan(plan_file)
+    content['rows']['mix']['flags'] = '--epochs 1'
+    content['rows']['teacher']['flags'] += f' --data {other}'
+    plan_file.write_text(yaml.safe_dump(content))
+    with pytest.raises(UserError, match='control and teacher have other data in val or test'):
+        read_plan(plan_file)
 
 
 def test_hours_that_nobody_knows(plan_file):
@@ -386,7 +391,7 @@ def test_a_row_whose_flags_changed_is_not_taken_for_done(plan_file):
     plan_file.write_text(yaml.safe_dump(content))
     write_ledger(evidence.file, [control(0, 0.4, settings=before['control'], **more)])
     assert evidence.done() == set()
-    with pytest.raises(UserError, match='control ran with other options, data or recipe than now'):
+    with pytest.raises(UserError, match='control ran with other options, data, recipe or rules than now'):
         Evidence(read_plan(plan_file)).done()
 
 

@@ -137,6 +137,8 @@ def test_yolo_classes_are_labels(run, photos, tmp_path):
     write(tmp_path / 'notes/classes.txt', 'text\nillegible\n')
     assert "2 words, 2 don't-care" in run('yolo', tmp_path / 'notes', '--ignore-label', 'illegible')[0]
     assert 'no region is labelled' in run('yolo', tmp_path / 'notes', '--ignore-label', '1')[1]
+    write(tmp_path / 'notes/classes.txt', 'text\n')  # the second has its number for a name
+    assert "2 words, 2 don't-care" in run('yolo', tmp_path / 'notes', '--ignore-label', '1')[0]
     write(tmp_path / 'notes/classes.txt', 'text\n\nillegible\n')  # an empty name is one, too
     assert 'no region is labelled' in run('yolo', tmp_path / 'notes', '--ignore-label', 'illegible')[1]
 
@@ -206,7 +208,7 @@ def test_subsets_of_cvat_are_splits(run, photos, tmp_path):
     assert error == '' and all(
         (tmp_path / 'out/images' / file).is_file() for file in ('train/a.png', 'test/b.png', 'val/c.png')
     )
-    assert run('cvat', tmp_path / 'all.xml', '--val', 0.5)[0].count('--val and --test have no effect') == 1
+    assert run('cvat', tmp_path / 'all.xml', '--val', 0.5)[0].count('--val has no effect') == 1
     subsets = ('Test',) * 3
     printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
     assert error == '' and 'train: 2 pictures' in printed and 'val: 1 picture' in printed
@@ -288,7 +290,7 @@ def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
     assert error == '' and "train: 1 picture, 1 word, 1 don't-care" in printed
     (row,) = labels_of(tmp_path, 'a')
     np.testing.assert_allclose(np.array(row) * ([60, 40] * 4), word['points'], atol=1e-3)
-    assert '--val and --test have no effect' in run('coco-text', tmp_path / 'textocr.json', '--val', 0.5)[0]
+    assert '--val has no effect' in run('coco-text', tmp_path / 'textocr.json', '--val', 0.5)[0]
     for image in images.values():  # TextOCR has a file for each set
         image['set'] = 'train'
     printed, error = run('coco-text', write(tmp_path / 'train.json', content))
@@ -437,17 +439,38 @@ def test_a_copy_of_an_annotation_does_not_take_its_place(run, photos, tmp_path):
     assert 'a copy.json: a.png was annotated already, as a.json' in printed
 
 
+def test_a_copy_does_not_take_its_place_where_folders_differ_either(run, tmp_path):
+    for name in 'abc':
+        inputs.picture(tmp_path / f'photos/cam/{name}.png')
+        content = {'imagePath': rf'C:\shots\cam\{name}.png', 'shapes': [labelme_shape()]}
+        write(tmp_path / f'notes/{name}.json', content)
+    write(tmp_path / 'notes/a copy.json', {'imagePath': r'C:\shots\cam\a.png', 'shapes': []})
+    printed, _ = run('labelme', tmp_path / 'notes')
+    np.testing.assert_allclose(labels_of(tmp_path, 'a'), [LABEL], atol=1e-6)
+    assert 'a copy.json: cam/a.png was annotated already, as a.json' in printed
+
+
+def test_a_task_that_nobody_annotated_does_not_keep_its_picture(run, photos, tmp_path):
+    shape = '<polygon label="text" points="10,4;40,4;40,20;10,20"/>'
+    broken = '<polygon label="text" points="10"/>'
+    names = [('a.png', broken), ('0a1b2c3d-a.png', shape), ('b.png', shape), ('c.png', shape)]
+    images = [f'<image id="{n}" name="{name}" width="60" height="40">{s}</image>' for n, (name, s) in enumerate(names)]
+    printed, error = run('cvat', write(tmp_path / 'all.xml', f'<annotations>{"".join(images)}</annotations>'))
+    assert error == '' and 'train: 2 pictures' in printed and len(labels_of(tmp_path, 'a')) == 1
+
+
 def first_x(tmp_path, name: str) -> int:
     """x of the first corner, in pixels."""
     return round(labels_of(tmp_path, name)[0][0] * 60)
 
 
+@pytest.mark.parametrize('below', ['', '/images'])
 @pytest.mark.parametrize('form', ['coco', 'icdar2015'])
-def test_the_folder_of_the_pictures_says_whose_they_are(run, tmp_path, form):
+def test_the_folder_of_the_pictures_says_whose_they_are(run, tmp_path, form, below):
     """The annotations are of two folders of equal names, and the pictures of one are given."""
     for number in (1, 2):
-        inputs.picture(tmp_path / f'photos/day2/I{number}.png')
-    paths = [f'day{day}/I{number}' for day in (1, 2) for number in (1, 2)]
+        inputs.picture(tmp_path / f'photos/day2{below}/I{number}.png')
+    paths = [f'day{day}{below}/I{number}' for day in (1, 2) for number in (1, 2)]
     corners = {path: [x, 4, 40, 4, 40, 20, x, 20] for path, x in zip(paths, (5, 5, 10, 10), strict=True)}
     if form == 'coco':
         images = [{'id': n, 'file_name': f'{path}.png', 'width': 60, 'height': 40} for n, path in enumerate(paths)]
@@ -456,8 +479,9 @@ def test_the_folder_of_the_pictures_says_whose_they_are(run, tmp_path, form):
         notes = write(tmp_path / 'all.json', content)
     for path in paths if form == 'icdar2015' else ():
         row = ','.join(map(str, corners[path])) + ',word\n'
-        notes = write(tmp_path / f'notes/{path.replace("I", "gt_I")}.txt', row).parents[1]
-    printed, error = run(form, notes, images='photos/day2')
+        write(tmp_path / f'notes/{path.replace("I", "gt_I")}.txt', row)
+        notes = tmp_path / 'notes'
+    printed, error = run(form, notes, images=f'photos/day2{below}')
     assert error == '' and 'skipped 2 annotations without a picture of their own' in printed
     assert first_x(tmp_path, 'I1') == first_x(tmp_path, 'I2') == 10
 

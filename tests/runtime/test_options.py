@@ -1,5 +1,6 @@
 """Options that are declared once: parser, checks, what runs keep of them, and what a resumed run takes."""
 
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,6 +296,11 @@ def test_the_latest_run_is_found_below_folders_too(tmp_path):
     last.parent.mkdir(parents=True)
     last.touch()
     assert find_resumable('', str(tmp_path / 'runs')) == last
+    os.utime(last, (1, 1))
+    (tmp_path / 'elsewhere/weights').mkdir(parents=True)
+    (tmp_path / 'elsewhere/weights/last.pt').touch()
+    (tmp_path / 'runs/linked').symlink_to(tmp_path / 'elsewhere')
+    assert find_resumable('', str(tmp_path / 'runs')) == tmp_path / 'runs/linked/weights/last.pt'
 
 
 def test_processes_of_torchrun_resume_a_run_that_is_named(monkeypatch):

@@ -364,7 +364,7 @@ def test_a_new_run_in_an_old_folder_cannot_be_taken_for_the_old_one(world, tmp_p
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, '_judge_start', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         world.train(run, '--cfg', '', '--weights', weights, '--epochs', 2, '--exist-ok', *STEADY)
-    assert weights.is_file() and not (run / 'weights/last.pt').exists()
+    assert weights.is_file() and not (run / 'weights/last.pt').exists() and (run / 'weights/last.old.pt').is_file()
     assert 'continue with' not in capsys.readouterr().out
 
 

@@ -155,7 +155,7 @@ class Evidence:
                     )
             if line['settings'] != row.settings:
                 raise UserError(
-                    f'{self.file}: {line["row"]} ran with other options, data or recipe than now: {new_name}'
+                    f'{self.file}: {line["row"]} ran with other options, data, recipe or rules than now: {new_name}'
                 )
             found.setdefault((line['row'], line['seed']), set()).add((line['split'], line['pixels']))
         return {run for run, evaluated in found.items() if evaluated >= set(self.evaluations())}

@@ -147,11 +147,11 @@ def _refuse_unlike(rows: list[Row], file: Path) -> None:
     controls = {row.comparison: row for row in reversed(rows) if row.method == CONTROL}
     for row in rows:
         control = controls.get(row.comparison)
-        if control is None or row.kind == 'teacher':
+        if control is None:
             continue
         if _judged_on(control) != _judged_on(row):
             raise UserError(f'{file}: {control.label} and {row.label} have other data in val or test, or other classes')
-        if row.kind == 'control' and row.method != CONTROL:
+        if row.kind == 'teacher' or (row.kind == 'control' and row.method != CONTROL):
             continue
         for name in (START, *sorted(AGREED.keys() - VARIED)):
             values = [_start(each) if name == START else getattr(each.options, name) for each in (control, row)]

@@ -15,7 +15,6 @@ from utils.runtime.run_folder import command_line
 from utils.training.options import DistillOptions, TrainOptions
 
 T = TypeVar('T', TrainOptions, DistillOptions)
-LAST = '**/weights/last.pt'  # below the project; names may have folders
 
 
 @dataclass
@@ -61,11 +60,18 @@ def resume_after_restart(options: TrainOptions | DistillOptions) -> str | None:
     """The last.pt of this very command, if torchrun has started it anew after a failure."""
     if not distributed.restarted():
         return None
-    for last in sorted(Path(options.project).glob(LAST), key=lambda file: -file.stat().st_mtime):
+    for last in reversed(resumable(options.project)):
         kept = last.parents[1] / 'opt.yaml'
         if kept.is_file() and read_yaml(kept).get('command') == options.command:
             return str(last)
     return None
+
+
+def resumable(project: str) -> list[Path]:
+    """Each last.pt of a project, the latest one last. Names of runs may have folders, and a run's folder be a link."""
+    patterns = ('*/weights/last.pt', '**/weights/last.pt')  # the second does not follow links
+    found = {file for pattern in patterns for file in Path(project).glob(pattern)}
+    return sorted(found, key=lambda file: file.stat().st_mtime)
 
 
 def find_resumable(path: str, project: str) -> Path:
@@ -74,7 +80,7 @@ def find_resumable(path: str, project: str) -> Path:
         if not Path(path).is_file():
             raise UserError(f'--resume: no such checkpoint: {path}')
         return Path(path)
-    found = sorted(Path(project).glob(LAST), key=lambda file: file.stat().st_mtime)
+    found = resumable(project)
     if not found:
         raise UserError(f'--resume: no run in {project} has a last.pt')
     return found[-1]

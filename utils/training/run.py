@@ -171,8 +171,9 @@ class TrainingRun:
             take_point(model, self.checkpoint.meta.get('starting_point') or {})
         trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
         if self.checkpoint is None and first:
-            for name in ('metrics.json', 'weights/last.pt'):  # of an earlier run, with --exist-ok: nobody may resume it
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / 'metrics.json').unlink(missing_ok=True)  # of an earlier run, with --exist-ok
+            if trainer.last.is_file():  # it is that run's: nobody may resume it for this one
+                trainer.last.replace(trainer.last.with_name('last.old.pt'))
             write_yaml(self.folder / 'opt.yaml', kept)
             write_yaml(self.folder / 'hyp.yaml', self.hyp)
             if not options.noplots:
