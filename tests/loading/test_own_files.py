@@ -459,16 +459,3 @@ def test_a_small_polygon_of_six_corners_is_no_box_with_corners(tmp_path):
 def test_four_corners_at_one_point_have_no_area(tmp_path):
     (tmp_path / 'a.txt').write_text(f'{ROW}0 .5 .5 .5 .5 .5 .5 .5 .5\n')
     assert read_label_file(tmp_path / 'a.txt', 1).skipped == [f'{tmp_path / "a.txt"}:2: a region without area']
-
-
-def test_corners_in_the_last_pixels_teach_no_edges(tmp_path):
-    """Ground truth that counts pixels from 0 has the border at 99 of 100; at 0 on the other side."""
-    rows = (
-        '.20 .2 .99 .2 .99 .4 .20 .4',
-        '.20 .5 .98 .5 .98 .6 .20 .6',
-        '0 .7 .5 .7 .5 .8 0 .8',
-        '.2 .8 .5 .8 .5 .98 .2 .98',
-    )
-    yaml = inputs.data_set(tmp_path / 'set', {'a': ''.join(f'0 {row}\n' for row in rows)})
-    found = dataset(yaml)
-    assert found.sizes[0].tolist() == [60, 40] and found.annotations[0].edge_weight.tolist() == [0, 1, 0, 0]

@@ -24,9 +24,8 @@ from utils.training.options import TrainingOptions
 # by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
 AGREED = {name: each.default for name, each in options_of(TrainingOptions).items() if each.agree}
 FREE = options_of(TrainingOptions).keys() - AGREED
-# Rules of training that have changed, and what earlier versions did without telling: rates that fell from epoch to
-# epoch; low don't-care regions, and words too low for any anchor, that were background.
-RULES = {'fall of learning rates': 'from batch to batch', 'low regions': 'no background'}
+# Rules of training that have changed. Earlier versions did without telling: rates that fell from epoch to epoch.
+RULES = {'fall of learning rates': 'from batch to batch'}
 UNKNOWN = 'unknown'  # content of a file that is not there any more
 SPLITS = {f'pictures of {split}': split for split in ('train', 'val', 'test')}  # earlier versions did not tell them
 

@@ -11,9 +11,7 @@ import numpy as np
 from ocrdistill.letterbox import GREY, resized_shape
 from utils.loading.labels import Annotations
 
-# Width and height in pixels; a target that becomes smaller in either is a don't-care region from then on. It fits no
-# anchor: the smallest of the published ones is 10 x 13, and a word may have a quarter of that.
-MIN_SIDES = np.array([2.5, 3.25])
+MIN_SIDE = 2.0  # pixels; a target that becomes smaller is a don't-care region from then on
 MIN_VISIBLE = 0.2  # a target of which less than this share of its area is left likewise
 WHOLE = 0.95  # in crops, words that the frame cuts further than this are don't-care: most of them cannot be read
 MAX_TILT = 0.5  # perspective may at most halve or double sizes within a picture; more could reach the horizon
@@ -136,7 +134,7 @@ def random_crop(
     low, high = np.minimum(reach, size - reach), np.maximum(reach, size - reach)
     centre = np.where(size > 2 * reach, centre.clip(low, high), low + (high - low) * place)
     matrix = _projection(centre, np.full(2, side / 2), np.maximum(centre, size - centre), tilt, angle, gain, shear)
-    return project(example, matrix, (side, side), WHOLE, MIN_SIDES * square_times)
+    return project(example, matrix, (side, side), WHOLE, MIN_SIDE * square_times)
 
 
 def random_stretch(rng: np.random.Generator, hyp: dict) -> np.ndarray:
@@ -176,12 +174,11 @@ def project(
     matrix: np.ndarray,
     size: tuple[int, int],
     min_visible: float = MIN_VISIBLE,
-    min_sides: np.ndarray = MIN_SIDES,
+    min_side: float = MIN_SIDE,
 ) -> Example:
     """Take a picture and its regions through a matrix to an output of size (width, height).
 
-    Targets that become smaller than `min_sides` (width, height) or are cut too much become don't-care regions: they are
-    not background.
+    Targets that become smaller than `min_side` or are cut too much become don't-care regions: they are not background.
     """
     image, annotations = example
     # OpenCV's coordinates are 0 at the centre of the first pixel, ours at its corner.
@@ -192,7 +189,7 @@ def project(
         image = cv2.warpAffine(image, pixels[:2], size, **options)
     else:
         image = cv2.warpPerspective(image, pixels, size, **options)
-    return image, annotations.projected(matrix).clipped(*size).demoted(min_sides, min_visible)
+    return image, annotations.projected(matrix).clipped(*size).demoted(min_side, min_visible)
 
 
 def jitter_hsv(rng: np.random.Generator, image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from models.errors import UserError
 from ocrdistill.letterbox import Letterbox
 from utils.loading import augment
-from utils.loading.augment import MIN_SIDES, Example
+from utils.loading.augment import MIN_SIDE, Example
 from utils.loading.batches import Sample
 from utils.loading.cache import ImageCache
 from utils.loading.config import DataConfig
@@ -91,7 +91,7 @@ class TextDataset(Dataset):
             raise UserError('pictures without labels are for training, and rect for evaluation')
         self.imgsz, self.augment, self.seed, self.rect, self.crop = imgsz, augment, seed, rect, crop
         self.shown = shown or imgsz
-        self.min_sides = MIN_SIDES * (imgsz / self.shown)
+        self.min_side = MIN_SIDE * imgsz / self.shown
         self.hyp = check_hyp(hyp or {})
         if augment and crop is None and self.hyp['paste']:
             raise UserError('paste of --hyp, which pastes words, is for training with --crop')
@@ -125,9 +125,7 @@ class TextDataset(Dataset):
         self.files = [file for file, _ in usable]
         self.sizes = np.array([scanned.size for _, scanned in usable])
         weights = listing.edge_weights
-        self.annotations = [
-            scanned.annotations.weighted(weights.get(file, 1.0)).uncut(*scanned.size) for file, scanned in usable
-        ]
+        self.annotations = [scanned.annotations.weighted(weights.get(file, 1.0)) for file, scanned in usable]
         marks = np.concatenate([a.dont_care for a in self.annotations])
         unlabelled = sum(not scanned.labelled for _, scanned in usable)
         unread = counted(marks.sum(), "don't-care region")
@@ -276,7 +274,7 @@ class TextDataset(Dataset):
             example, _ = self._letterboxed(index)
         source, target = example[0].shape[1::-1], self._input_size(index)
         matrix = augment.random_projection(rng, self.hyp, source, target, self.imgsz / self.shown)
-        return augment.project(example, matrix, target, min_sides=self.min_sides)
+        return augment.project(example, matrix, target, min_side=self.min_side)
 
     def _cropped(self, rng: np.random.Generator, index: int) -> Example:
         """A crop of the picture, or a mosaic of four crops of its size."""
@@ -286,7 +284,7 @@ class TextDataset(Dataset):
         if whole:
             return self._pasted(rng, index, crops[0])
         image, annotations = augment.compose_mosaic(rng, crops, self.crop // 2)
-        return image, annotations.demoted(self.min_sides, augment.WHOLE)
+        return image, annotations.demoted(self.min_side, augment.WHOLE)
 
     def _crop(self, rng: np.random.Generator, index: int) -> Example:
         own, held = int(self.sizes[index].max()), self._held_side(index)

@@ -83,15 +83,9 @@ class Annotations:
         """The same regions with other polygons (n, P, 2)."""
         return replace(self, polygons=polygons)
 
-    def weighted(self, factor: float | np.ndarray) -> 'Annotations':
-        """The same regions with edge_weight times a factor, one or (n,)."""
+    def weighted(self, factor: float) -> 'Annotations':
+        """The same regions with edge_weight times a factor."""
         return replace(self, edge_weight=self.edge_weight * factor)
-
-    def uncut(self, width: int, height: int) -> 'Annotations':
-        """No edges of words with a corner in the last column or row of the picture's pixels: where ground truth counts
-        pixels from 0, these are its border, which cuts the word."""
-        ends = (self.polygons > 1 - 1 / np.array([width, height]) - 1e-6).any((1, 2))
-        return self.weighted(~ends)
 
     def scaled(self, x: float, y: float, left: float = 0, top: float = 0) -> 'Annotations':
         """Corners times (x, y), plus (left, top)."""
@@ -112,10 +106,10 @@ class Annotations:
         visible = self.visible * fraction.clip(0, 1)
         return replace(self, polygons=cut, visible=visible)[visible > 0]
 
-    def demoted(self, min_sides: np.ndarray, min_visible: float) -> 'Annotations':
-        """Regions under min_sides (width, height), or with less than min_visible of their area, become don't-care."""
+    def demoted(self, min_side: float, min_visible: float) -> 'Annotations':
+        """Regions with a box side under min_side pixels, or less than min_visible of their area, become don't-care."""
         boxes = self.boxes()
-        lost = (boxes[:, 2:] - boxes[:, :2] < min_sides).any(1) | (self.visible < min_visible)
+        lost = ((boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf) < min_side) | (self.visible < min_visible)
         return replace(self, dont_care=self.dont_care | lost)
 
     def as_quads(self, width: int, height: int) -> 'Annotations':

@@ -56,8 +56,7 @@ class DetectionLoss:
             maps: raw maps (B, 3, h, w, 5 + nc), one a level; of a head with quads 5 + nc + 4.
             targets: (N, 6) rows image, class, x, y, w, h (0..1).
             ignore: (K, 6), the same form: don't-care regions. Cells without a target whose centre lies in one leave
-                the objectness sum; its denominator stays. Regions are taken at least as wide and high as a cell of the
-                finest map: a lower one would often hold no centre, and be taught as background.
+                the objectness sum; its denominator stays.
             total: sums the counts that means are over, (n,), over all processes that share the batch; the terms of the
                 processes then add up to the batch's. There may be no picture in this one.
             edges: (N, 5) the targets' edges t, b, l, r (utils.quads) and their weight, 0 where a target's quad is not
@@ -81,9 +80,6 @@ class DetectionLoss:
         if self.quads:
             weights = [torch.where(valid, known[row], 0) for _, row, valid in assigned_to]
             weight_sums = total(torch.stack([weight.sum() for weight in weights]))
-        if ignore is not None and len(ignore):
-            h, w = maps[0].shape[2:4]
-            ignore = torch.cat((ignore[:, :4], ignore[:, 4:6].maximum(numbers(ignore, 1 / w, 1 / h))), 1)
         for level, raw in enumerate(maps):
             raw = raw.float()  # noqa: PLW2901
             (image, anchor, y, x), row, valid = assigned_to[level]
