@@ -59,9 +59,9 @@ def pictures(data: str, split: str) -> str:
         return UNKNOWN
     content = sha256()
     for file in files:
-        if not length(file):
+        if not (size := length(file)):
             return UNKNOWN  # it is not there any more
-        content.update(f'{file.name} {length(file)}'.encode(errors='surrogateescape'))
+        content.update(f'{file.name} {size}'.encode(errors='surrogateescape'))
         for kind in ('labels', 'ignore'):
             companion = find_companion(file, kind)
             content.update(digest(companion).encode() if companion else b'-')

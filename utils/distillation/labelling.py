@@ -142,9 +142,10 @@ class Labeller:
                 that is of something else.
         """
         pictures = self._pictures()
-        self._begun()  # refuses before the folder is made
+        self._is_new()  # refuses before the folder is made
         with sole_writer(make_folder(self.out)):
-            self._open_folder()
+            if self._is_new():
+                write_json(self.out / SETTINGS, self._settings | {'command': command_line()})
             before = 0
             for picture in tqdm(pictures, 'labelling', unit='picture', disable=None):
                 if picture.scanned.problem:
@@ -194,9 +195,9 @@ class Labeller:
         own = {'source': str(self.source.resolve()), 'missing': self.missing, 'link': self.link}
         return self.teacher.identity | own
 
-    def _begun(self) -> dict[str, Any]:
-        """The settings with which the folder was begun, {} if it was not. Raises UserError where this command cannot
-        write to it."""
+    def _is_new(self) -> bool:
+        """Whether the folder has no settings of this command yet. Raises UserError where another command has labelled
+        into it, or something else lies in it."""
         file = self.out / SETTINGS
         if self.source.is_dir() and self.out.resolve().is_relative_to(self.source.resolve()):
             raise UserError(f'--out {self.out} lies in --source {self.source}')
@@ -208,13 +209,7 @@ class Labeller:
             raise UserError(
                 f'{self.out} was begun with another {differs[0]} ({begun.get(differs[0])}): choose another --out'
             )
-        return begun
-
-    def _open_folder(self) -> None:
-        """Write the settings, or take up a folder that the same command began; to be called as its sole writer."""
-        begun = self._begun()
-        if any(begun.get(key) != value for key, value in self._settings.items()):
-            write_json(self.out / SETTINGS, self._settings | {'command': command_line()})
+        return bool(differs)
 
     def _place(self, picture: Picture, kind: str) -> Path:
         """The file of a kind ('images', 'labels', 'ignore', 'scores') of a picture in the written folder."""
