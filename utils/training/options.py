@@ -241,8 +241,6 @@ class TeacherOptions(TrainingOptions):
         yield from super().contradictions(given)
         if self.crop and self.teacher_imgsz and (self.crop * self.teacher_imgsz) % (32 * self.imgsz):
             yield '--teacher_imgsz: its fraction of --imgsz must make --crop another multiple of 32'
-        if self.unlabelled and getattr(self, 'sync_bn', False):
-            yield '--sync-bn: not with --unlabelled, as a GPU without a labelled picture would let others wait'
 
 
 @dataclass(kw_only=True)
@@ -288,5 +286,7 @@ class DistillOptions(TeacherOptions, RunOptions):
 
     def contradictions(self, given: set[str]) -> Iterator[str]:
         yield from super().contradictions(given)
+        if self.sync_bn and self.unlabelled:
+            yield '--sync-bn: not with --unlabelled, as a GPU without a labelled picture would let others wait'
         if self.methods == '':
             yield '--methods: empty; leave it out for the recipe'
