@@ -121,6 +121,26 @@ def test_flips_move_pixels_and_regions_alike():
     assert image is example[0]
 
 
+def test_quarter_turns_move_pixels_and_regions_alike():
+    example = painted(200, 120, QUAD)  # its box is 50, 40, 130, 100
+    boxes = {'clockwise': (20, 50, 80, 130), 'back': (40, 70, 100, 150)}  # 120 - 100 .. 120 - 40; 200 - 130 .. 200 - 50
+    seen = set()
+    for seed in range(8):
+        image, annotations = augment.random_turn(generator(seed), example, 1)
+        assert image.shape == (200, 120, 3)
+        seen |= {name for name, box in boxes.items() if np.allclose(annotations.boxes()[0], box)}
+        np.testing.assert_allclose(extents(image), annotations.boxes()[0], atol=1)
+    assert seen == set(boxes)
+
+
+def test_quarter_turns_are_as_frequent_as_asked_and_draw_nothing_where_they_are_not():
+    example, rng = painted(200, 120, QUAD), generator()
+    turned = [augment.random_turn(rng, example, 0.2)[0] is not example[0] for _ in range(2000)]
+    assert 0.17 < np.mean(turned) < 0.23
+    state = rng.bit_generator.state
+    assert augment.random_turn(rng, example, 0)[0] is example[0] and rng.bit_generator.state == state
+
+
 def test_a_cut_target_becomes_dont_care_and_not_background():
     square = np.array([(0, 0), (100, 0), (100, 100), (0, 100)], float)
     for visible, dont_care in ((0.5, False), (0.21, False), (0.19, True), (0.001, True)):

@@ -24,6 +24,7 @@ MOVES = (
     'mixup',
     'fliplr',
     'flipud',
+    'turn',
 )
 STILL = DEFAULTS | dict.fromkeys((*MOVES, 'hsv_h', 'hsv_s', 'hsv_v'), 0.0)
 
@@ -66,6 +67,11 @@ def test_flips_and_colours_go_by_their_own_names(tmp_path):
     plain = TextDataset(data, 'train', 128)
     down = TextDataset(data, 'train', 128, STILL | {'flipud': 1.0}, augment=True)
     assert torch.equal(down[0, 0].image, plain[0, 0].image.flip(1))
+    turned = TextDataset(data, 'train', 128, STILL | {'turn': 1.0}, augment=True)
+    quarters = [torch.rot90(plain[0, 0].image, side, (1, 2)) for side in (1, -1)]
+    assert any(torch.equal(turned[0, 0].image, each) for each in quarters)
+    rect = TextDataset(data, 'train', 128, STILL | {'turn': 1.0}, augment=True, rect=True)
+    assert torch.equal(rect[0, 0].image, TextDataset(data, 'train', 128, STILL, augment=True, rect=True)[0, 0].image)
     bright = TextDataset(data, 'train', 128, STILL | {'hsv_v': 0.9}, augment=True)
     assert abs(int(bright[0, 1].image[0, 5, 5]) - 90) > 3
 

@@ -217,6 +217,19 @@ def random_flips(rng: np.random.Generator, example: Example, upside_down: float,
     return image, annotations
 
 
+def random_turn(rng: np.random.Generator, example: Example, probability: float) -> Example:
+    """Turn a picture by a quarter, to either side, with the probability. Where that is 0, nothing is drawn."""
+    if not probability or rng.random() >= probability:
+        return example
+    image, annotations = example
+    height, width = image.shape[:2]
+    if rng.random() < 0.5:
+        clockwise = np.array([[0, -1, height], [1, 0, 0], [0, 0, 1]], float)
+        return cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE), annotations.projected(clockwise)
+    back = np.array([[0, 1, 0], [-1, 0, width], [0, 0, 1]], float)
+    return cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE), annotations.projected(back)
+
+
 def blend(rng: np.random.Generator, first: Example, second: Example) -> Example:
     """MixUp (Zhang 2018): a weighted mean of two pictures of one size, with the regions of both."""
     fraction = rng.beta(32.0, 32.0)

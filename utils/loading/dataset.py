@@ -255,7 +255,8 @@ class TextDataset(Dataset):
         if not self.rect and rng.random() < hyp['mixup']:
             example = augment.blend(rng, example, self._composed(rng, int(self._others(rng, index, 1)[0])))
         image = augment.jitter_hsv(rng, example[0], hyp['hsv_h'], hyp['hsv_s'], hyp['hsv_v'])
-        image, annotations = augment.random_flips(rng, (image, example[1]), hyp['flipud'], hyp['fliplr'])
+        example = augment.random_flips(rng, (image, example[1]), hyp['flipud'], hyp['fliplr'])
+        image, annotations = example if self.rect else augment.random_turn(rng, example, hyp['turn'])
         return degraded(rng, image, hyp), annotations  # last: what it draws moves nothing else
 
     def _others(self, rng: np.random.Generator, index: int, count: int) -> list[int]:
