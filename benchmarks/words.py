@@ -1,4 +1,4 @@
-"""Which words detectors find: recall by size, angle and contrast of ICDAR2015's words, beside one another.
+"""Which words detectors find: recall by size, shape, angle and contrast of ICDAR2015's words, beside one another.
 
     python benchmarks/words.py --weights control.pt student.pt --names control student --task test
 
@@ -22,6 +22,7 @@ from utils.runtime.cli import positive, run_command
 # Name, unit, and the borders between the groups of words.
 GROUPS = {
     'height': ('pixels at 640', (8, 11, 16, 24)),
+    'shape': ('width over height', (0.7, 1.2, 2, 3)),
     'angle': ('degrees from level', (3, 8, 15)),
     'contrast': ('levels of 255', (40, 80, 120)),
 }
@@ -51,16 +52,22 @@ def measure_word(quad: np.ndarray, grey: np.ndarray) -> dict[str, float]:
 
     Returns:
         height: mean of the left and right side, in pixels where the picture's longer side has 640;
+        shape: mean of the upper and lower side, over that of the left and right one; under 1: text runs up or down;
         angle: of the upper side, 0 to 90 degrees; contrast: between the darkest and the brightest tenth of its box.
     """
-    sides = np.linalg.norm(quad[[3, 2]] - quad[[0, 1]], axis=1)
+    height = np.linalg.norm(quad[[3, 2]] - quad[[0, 1]], axis=1).mean()
+    width = np.linalg.norm(quad[[1, 2]] - quad[[0, 3]], axis=1).mean()
     across = quad[1] - quad[0]
     angle = abs(np.degrees(np.arctan2(across[1], across[0])))
     (x1, y1), (x2, y2) = quad.min(0).clip(0), quad.max(0) + 1
     crop = grey[y1:y2, x1:x2]
     low, high = np.percentile(crop, (10, 90)) if crop.size else (0, 0)
-    height = sides.mean() * LONG_SIDE / max(grey.shape)
-    return {'height': float(height), 'angle': float(min(angle, 180 - angle)), 'contrast': float(high - low)}
+    return {
+        'height': float(height * LONG_SIDE / max(grey.shape)),
+        'shape': float(width / max(height, 1e-12)),
+        'angle': float(min(angle, 180 - angle)),
+        'contrast': float(high - low),
+    }
 
 
 def groups_of(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -152,7 +159,7 @@ def draw(words: Words, file: Path) -> None:
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    figure, (curves, *panels) = plt.subplots(1, 1 + len(GROUPS), figsize=(16, 3.6), layout='constrained')
+    figure, (curves, *panels) = plt.subplots(1, 1 + len(GROUPS), figsize=(20, 3.6), layout='constrained')
     for name, (recall, precision) in words.curves.items():
         curves.plot(recall, precision, label=f'{name}: {np.trapezoid(precision, recall):.3f}')
     curves.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1))

@@ -15,10 +15,10 @@ def test_measures_by_hand():
     grey = np.full((720, 1280), 200, np.uint8)
     grey[100:121, 100:121] = 50  # the left half of the word's 41 columns is dark
     level = np.array([[100, 100], [140, 100], [140, 120], [100, 120]])
-    assert words.measure_word(level, grey) == {'height': 10.0, 'angle': 0.0, 'contrast': 150.0}
+    assert words.measure_word(level, grey) == {'height': 10.0, 'shape': 2.0, 'angle': 0.0, 'contrast': 150.0}
     steep = np.array([[200, 300], [300, 200], [310, 210], [210, 310]])
     found = words.measure_word(steep, grey)
-    assert found['angle'] == pytest.approx(45) and found['contrast'] == 0
+    assert found['shape'] == pytest.approx(10) and found['angle'] == pytest.approx(45) and found['contrast'] == 0
     upside_down = words.measure_word(level[[2, 3, 0, 1]], grey)
     assert upside_down['angle'] == pytest.approx(0)
 
@@ -31,7 +31,12 @@ def test_every_word_is_in_one_group():
 
 
 def test_table():
-    measures = {'height': np.array([5.0, 30]), 'angle': np.array([0.0, 20]), 'contrast': np.array([10.0, 200])}
+    measures = {
+        'height': np.array([5.0, 30]),
+        'shape': np.array([0.5, 4]),
+        'angle': np.array([0.0, 20]),
+        'contrast': np.array([10.0, 200]),
+    }
     found = {'a': np.array([False, True]), 'b': np.array([True, True])}
     counts = {'a': np.array([[1, 4, 2]]), 'b': np.array([[2, 2, 2]])}  # of one picture
     rows = words.table(words.Words(measures, found, counts, {})).splitlines()

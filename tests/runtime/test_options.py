@@ -211,6 +211,8 @@ def test_settings_that_runs_of_a_comparison_must_share():
     }
     assert first_difference({'imgsz': 64}, {'imgsz': 64, 'quads': False}) is None  # a version that had no --quads
     assert first_difference({'imgsz': 64}, {'imgsz': 64, 'quads': True}) == 'quads was False, now it is True'
+    assert first_difference({'imgsz': 64}, {'imgsz': 64, 'hyp.turn': 0.0}) is None
+    assert first_difference({'imgsz': 64}, {'imgsz': 64, 'hyp.turn': 0.1}) == 'hyp.turn was 0.0, now it is 0.1'
 
 
 @pytest.mark.parametrize('cls', [TrainOptions, DistillOptions])

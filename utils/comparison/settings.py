@@ -17,6 +17,7 @@ from utils.loading.config import load_data_config
 from utils.loading.labels import find_companion
 from utils.loading.listing import digest, length, list_images
 from utils.runtime.device import describe, find_device, has_bfloat16, processor_name
+from utils.runtime.hyp import DEFAULTS
 from utils.runtime.options import options_of
 from utils.training.options import TrainingOptions
 
@@ -27,7 +28,9 @@ FREE = options_of(TrainingOptions).keys() - AGREED
 # Rules of training that have changed. Earlier versions did without telling: rates that fell from epoch to epoch.
 RULES = {'fall of learning rates': 'from batch to batch'}
 UNKNOWN = 'unknown'  # content of a file that is not there any more
-SPLITS = {f'pictures of {split}': split for split in ('train', 'val', 'test')}  # earlier versions did not tell them
+SPLITS = {f'pictures of {split}': split for split in ('train', 'val', 'test')}
+# What a version meant that did not tell a setting.
+EARLIER = AGREED | {f'hyp.{name}': value for name, value in DEFAULTS.items()} | dict.fromkeys(SPLITS, UNKNOWN)
 
 
 def fingerprint(file: str) -> str:
@@ -113,7 +116,7 @@ def first_difference(then: dict, now: dict) -> str | None:
     for key in dict.fromkeys((*now, *then)):
         if key in FREE:  # an earlier version told it
             continue
-        values = then.get(key, UNKNOWN if key in SPLITS else AGREED.get(key)), now.get(key)
+        values = then.get(key, EARLIER.get(key)), now.get(key)
         if values[0] != values[1] and UNKNOWN not in values:
             return f'{key} was {values[0]!r}, now it is {values[1]!r}'
     return None
