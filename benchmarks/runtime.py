@@ -14,6 +14,7 @@ six, and PYTHONPATH=rapid.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -96,6 +97,9 @@ def quantise(source: Path, target: Path, data: str) -> Path:
     quantised = onnx.load(target)
     del quantised.metadata_props[:]  # the quantiser has added its own
     quantised.metadata_props.extend(model.metadata_props)
+    for entry in quantised.metadata_props:
+        if entry.key == 'precision':
+            entry.value = json.dumps('int8')
     onnx.save(quantised, target)
     return target
 

@@ -97,6 +97,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 def _validate(checkpoint: Checkpoint) -> None:
     """Refuse content of another form than any detector's. Raises UserError."""
+    problem = _problem_of_weights(checkpoint) or _problem_of_entries(checkpoint.meta)
+    if problem:
+        raise UserError(f'{checkpoint.path} cannot be used: {problem}')
+
+
+def _problem_of_weights(checkpoint: Checkpoint) -> str:
     problem, state = '', checkpoint.state
     if not state or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
         problem = 'its weights are no state dict'
@@ -110,19 +116,31 @@ def _validate(checkpoint: Checkpoint) -> None:
         problem = 'its model yaml is none'
     elif sorted(checkpoint.names) != list(range(len(checkpoint.names))):
         problem = f'its classes are numbered {sorted(checkpoint.names)}'
-    elif checkpoint.meta.get('version', VERSION) != VERSION:
-        problem = f'it is of version {checkpoint.meta["version"]}, this program reads version {VERSION}'
-    else:
-        if not is_threshold(threshold := checkpoint.meta.get('conf_threshold')):
-            problem = f'its confidence threshold is {threshold!r}'
-        elif not is_scale(checkpoint.meta.get('word_scale')):
-            problem = f'its word scale is {checkpoint.meta["word_scale"]!r}'
-        try:
-            from_plain(checkpoint.meta.get('points'))
-        except ValueError as error:
-            problem = str(error)
-    if problem:
-        raise UserError(f'{checkpoint.path} cannot be used: {problem}')
+    return problem
+
+
+def _problem_of_entries(meta: dict[str, Any]) -> str:
+    problem = ''
+    if meta.get('version', VERSION) != VERSION:
+        return f'it is of version {meta["version"]}, this program reads version {VERSION}'
+    if not is_threshold(threshold := meta.get('conf_threshold')):
+        problem = f'its confidence threshold is {threshold!r}'
+    elif not is_scale(meta.get('word_scale')):
+        problem = f'its word scale is {meta["word_scale"]!r}'
+    elif not isinstance(meta.get('options') or {}, dict):
+        problem = 'its training options are no table'
+    elif not _is_scores(meta.get('metrics') or {}):
+        problem = 'its metrics are no table of numbers'
+    try:
+        from_plain(meta.get('points'))
+    except ValueError as error:
+        problem = str(error)
+    return problem
+
+
+def _is_scores(metrics: Any) -> bool:
+    """Whether they are numbers by name; NaN is that of an epoch without validation."""
+    return isinstance(metrics, dict) and all(isinstance(value, int | float) for value in metrics.values())
 
 
 def _load_restricted(path: Path) -> Any:

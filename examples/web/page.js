@@ -130,17 +130,27 @@ function download() {
 }
 
 async function fetchModel() {
-  const bytes = await fetch('model.onnx').then((answer) => (answer.ok ? answer.arrayBuffer() : null), () => null);
-  if (bytes) await useModel(new Uint8Array(bytes), 'model.onnx');
-  else say('There is no model.onnx beside this page. Choose an ONNX file of export.py as model.', true);
+  const answer = await fetch('model.onnx').catch(() => null);
+  if (answer?.ok) {
+    keep(answer.clone()).catch(() => {}); // without it the page works with a network alone
+    await useModel(new Uint8Array(await answer.arrayBuffer()), 'model.onnx');
+  } else say('There is no model.onnx beside this page. Choose an ONNX file of export.py as model.', true);
 }
 
+const useModelFile = async (file) => useModel(new Uint8Array(await file.arrayBuffer()), file.name);
+
 async function useFile(file) {
-  if (file.name?.endsWith('.onnx')) await useModel(new Uint8Array(await file.arrayBuffer()), file.name);
+  if (file.name?.toLowerCase().endsWith('.onnx')) await useModelFile(file);
   else await usePicture(file);
 }
 
-const takeFile = (file) => file && inTurn(() => useFile(file));
+const takeFile = (file, use = useFile) => file && inTurn(() => use(file));
+
+// For sw.js, which did not see the first load.
+async function keep(model) {
+  if (!navigator.serviceWorker) return; // nor is there a store then
+  await (await caches.open('ocrdistill')).put('./model.onnx', model);
+}
 
 // What the page has loaded so far, unpacked.
 function showSize() {
@@ -166,7 +176,7 @@ async function useExample() {
 
 $('example').addEventListener('click', () => inTurn(useExample));
 $('picture').addEventListener('change', (event) => takeFile(event.target.files[0]));
-$('model').addEventListener('change', (event) => takeFile(event.target.files[0]));
+$('model').addEventListener('change', (event) => takeFile(event.target.files[0], useModelFile));
 $('download').addEventListener('click', download);
 $('confidence').addEventListener('input', () => {
   state.confidence = Number($('confidence').value);

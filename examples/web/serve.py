@@ -34,6 +34,10 @@ class Handler(SimpleHTTPRequestHandler):
     def _is_model(self, path: str) -> bool:
         return self.model is not None and path.split('?', maxsplit=1)[0] == '/model.onnx'
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # a browser that does not want the rest
+            super().handle()
+
     def log_message(self, *_args) -> None:
         pass
 

@@ -1,6 +1,7 @@
 """export.py's files against PyTorch: outputs, metadata, NMS; detect.py and val.py on them; what is refused."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def save_weights(file: Path, cfg, names: dict[int, str], quads: bool = True, **m
     for conv in model.head.quad if quads else ():
         conv.bias.data.normal_()
     options = {'data': 'data/some.yaml', 'weights': '/home/someone/start.pt', 'epochs': 3, 'imgsz': 96}
-    metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': 0.6, 'icdar_hmean': 0.3456}
+    metrics = {'map50': 0.4321, 'map50_95': 0.2, 'precision': 0.5, 'recall': math.nan, 'icdar_hmean': 0.3456}
     entries = {'conf_threshold': 0.4, 'word_scale': [0.9, 0.8], 'options': options, 'metrics': metrics, 'epoch': 2}
     save_checkpoint(file, model, model.state_dict(), **entries, **more)
     return file
@@ -166,7 +167,7 @@ def test_onnx_file_says_what_it_is(dynamic_onnx):
     assert (entries['stride'], entries['imgsz'], entries['dynamic']) == (32, [640, 640], True)
     assert entries['conf_threshold'] == 0.4 and entries['precision'] == 'float32'
     assert entries['preprocessing']['colours'] == 'RGB' and '114' in entries['preprocessing']['letterbox']
-    assert entries['source']['metrics']['map50'] == 0.4321
+    assert entries['source']['metrics']['map50'] == 0.4321 and 'recall' not in entries['source']['metrics']
     assert entries['source']['options']['weights'] == 'start.pt', 'no folders of the machine that trained it'
     assert 'Apache-2.0' in entries['license'] and entries['versions']['torch']
     for trace in (str(ROOT), 'layers.py', '/home/someone'):
@@ -321,6 +322,8 @@ def test_card_says_what_val_chose(tmp_path):
     assert 'Of the weights that the training began with' in told and 'This split chose the epoch.' in told
     told = ' '.join(card._training({'source': plain | entries | {'chosen_on': 'vals.yaml'}}))
     assert 'This split chose the epoch. Val of `vals.yaml` chose the threshold.' in told
+    told = ' '.join(card._training({'source': plain | entries | {'conf_threshold': None}}))
+    assert 'This split chose no threshold.' in told
     scored = plain | {'options': {'data': 'd.yaml'}, 'epoch': 2, 'metrics': {'icdar_hmean': 0.5}}
     told = ' '.join(card._training({'source': scored | {'word_scale': [0.9, 0.8]}, 'quads': False}))
     assert 'at the threshold 0.4, of boxes times 0.9 x 0.8 (width, height) about their centres' in told

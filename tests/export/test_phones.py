@@ -75,7 +75,7 @@ def test_ncnn_files(ncnn_file):
     assert about['imgsz'] == [64, 128] and about['quads'] and about['names'] == {'0': 'text', '1': 'sign'}
     card = ncnn_file.with_name('q.ncnn.param.card.md').read_text()
     assert '| format | ncnn, float32 |' in card and 'largest difference from PyTorch' in card
-    assert '(B, M, 11)' in card and 'the four edges of a quad' in card
+    assert '`images` (3, H, W)' in card and '`boxes` (M, 11)' in card and 'the four edges of a quad' in card
 
 
 def test_ncnn_half(ncnn_file, quad_weights):

@@ -281,6 +281,8 @@ def test_damaged_weights_are_refused(tmp_path, change, message):
         *(({'word_scale': [1.0, value]}, 'word scale') for value in (math.nan, math.inf, 0.0, 3.0, True)),
         ({'word_scale': [1.0]}, 'word scale'),
         ({'version': 99}, 'version 99'),
+        *(({'options': value}, 'training options') for value in ('x', 1.5, [[]])),
+        *(({'metrics': value}, 'metrics') for value in ([0.5], {'map50': 'high'})),
         ({'yaml': '/etc/passwd'}, 'model yaml is none'),
     ],
 )

@@ -38,7 +38,7 @@ def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
         '',
         '## Input and output',
         '',
-        *_contract(metadata),
+        *_contract(metadata, 'B, ' if file.suffix != '.param' else ''),
         '',
     ]
     return '\n'.join([*lines, '## Licence', '', metadata['license'], ''])
@@ -81,6 +81,8 @@ def _training(metadata: dict) -> list[str]:
         other = source.get('chosen_on') not in (None, options.get('data'))
         if kept or other:
             chosen = 'nothing' if last else 'the epoch'
+        if threshold is None:  # of a training that goes on
+            chosen = 'no threshold'
         elsewhere = f'Val of `{source["chosen_on"]}` chose the threshold. ' if other and not kept else ''
         scores = ', '.join(f'{name} {value:.4f}' for name, value in metrics.items())
         lines += [
@@ -93,16 +95,18 @@ def _training(metadata: dict) -> list[str]:
     return lines
 
 
-def _contract(metadata: dict) -> list[str]:
+def _contract(metadata: dict, batch: str) -> list[str]:
+    """The lines of input and output; batch: the first dimension of both, '' for ncnn's tensors of one picture."""
     nms = metadata['nms']
     classes = len(metadata['names'])
     lines = [
-        '- `images` (B, 3, H, W) float32, RGB, 0..1. The picture is '
+        f'- `images` ({batch}3, H, W) float32, RGB, 0..1. The picture is '
         + (
             'resized to any long side, then centred on grey 114; H and W are the least multiples of 32 that leave 16 '
             'pixels of grey in all (640 x 480 becomes 672 x 512).'
             if metadata['dynamic']
-            else 'scaled by the smaller of H / height and W / width, then centred on grey 114. B is 1.'
+            else 'scaled by the smaller of H / height and W / width, then centred on grey 114.'
+            f'{" B is 1." if batch else ""}'
         )
     ]
     if nms:
@@ -116,7 +120,7 @@ def _contract(metadata: dict) -> list[str]:
     edges = ', and the four edges of a quad (docs/quads.md)' if metadata['quads'] else ''
     return [
         *lines,
-        f'- `boxes` (B, M, {5 + classes + 4 * metadata["quads"]}) float32: centre x and y, width, height in pixels of '
-        f'the input, objectness, class scores{edges}. Confidence is objectness times class score; NMS is yours to do '
-        f'(detect.py: IoU {usual_iou(metadata["quads"])}).',
+        f'- `boxes` ({batch}M, {5 + classes + 4 * metadata["quads"]}) float32: centre x and y, width, height in pixels '
+        f'of the input, objectness, class scores{edges}. Confidence is objectness times class score; NMS is yours to '
+        f'do (detect.py: IoU {usual_iou(metadata["quads"])}).',
     ]

@@ -1,5 +1,6 @@
 """What an exported file says of itself: how to use it, and where it comes from."""
 
+import math
 from pathlib import Path
 
 from models.checkpoint import Checkpoint
@@ -38,7 +39,7 @@ def describe(
     """
     own = checkpoint.meta.get('format') == FORMAT
     threshold, scale = model.point_at(max(size))
-    options = checkpoint.meta.get('options') or {}
+    options, metrics = checkpoint.meta.get('options') or {}, checkpoint.meta.get('metrics') or {}
     return {
         'format': FORMAT,
         'version': VERSION,
@@ -68,7 +69,8 @@ def describe(
             'file': Path(checkpoint.path).name,
             'options': {name: _told(options[name]) for name in TOLD if options.get(name) not in (None, '')},
             'epoch': checkpoint.meta.get('epoch'),
-            'metrics': checkpoint.meta.get('metrics') or {},
+            # Without NaN, the score of an epoch that was not validated: JSON has no such number.
+            'metrics': {name: value for name, value in metrics.items() if math.isfinite(value)},
             'conf_threshold': checkpoint.meta.get('conf_threshold'),  # of the metrics
             'word_scale': list(checkpoint.meta.get('word_scale') or UNSCALED),
             'chosen_on': _told(checkpoint.meta.get('chosen_on')),  # None: on val of the training's data
