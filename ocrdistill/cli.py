@@ -61,8 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and end the process: 0; 1 after a mistake, with one line on standard error; 2 for bad flags; 130,
-    143 and 129 after Ctrl-C, SIGTERM and SIGHUP, with what was found so far written."""
+    """Run the command and end the process: 0; 1 after a mistake, with one line on standard error; 2 for flags that are
+    unknown or contradict each other; 130, 143 and 129 after Ctrl-C, SIGTERM and SIGHUP, with what was found so far
+    written."""
     parser = build_parser()
     options = parser.parse_args(arguments)
     if options.scores and not options.draw:

@@ -75,6 +75,9 @@ def _end(main: Callable[[], None], say: Callable[[str], None]) -> None:
     except UserError as error:
         say(f'error: {" ".join(str(error).split())}')
         sys.exit(1)
+    except MemoryError:
+        say('error: there is not enough memory')
+        sys.exit(1)
     except KeyboardInterrupt as error:
         say('interrupted')
         sys.exit(128 + getattr(error, 'signal', signal.SIGINT))

@@ -147,8 +147,9 @@ def _broken(error: Exception) -> Unreadable:
 def upright_rgb(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image. Raises Unreadable."""
     deep = is_deep(image)  # before it is decoded
-    pixels = _to_rgb(_values(image, deep), Path(getattr(image, 'filename', '') or 'an image'))
-    return np.ascontiguousarray(UPRIGHT.get(orientation_of(image), np.asarray)(pixels))
+    pixels, orientation = _decoded(image, deep)
+    pixels = _to_rgb(pixels, Path(getattr(image, 'filename', '') or 'an image'))
+    return np.ascontiguousarray(UPRIGHT.get(orientation, np.asarray)(pixels))
 
 
 def pages(path: str | Path) -> list[int]:
@@ -204,14 +205,26 @@ def unfit(path: Path) -> str:
 
 def orientation_of(image: Image.Image) -> int:
     """1 to 8: what EXIF says, or else XMP; 1 where neither says anything that is known."""
-    value: Any = None
-    with contextlib.suppress(Exception):  # a broken EXIF spoils no pixels, and Pillow raises what it likes at it
-        value = image.getexif().get(ORIENTATION)  # Pillow itself looks at XMP, but not at all forms of it
-    if value in range(1, 9):
-        return int(value)
+    if known := _known_to_pillow(image):
+        return known
     xmp = image.info.get('XML:com.adobe.xmp') or image.info.get('xmp') or b''
     match = XMP_ORIENTATION.search(xmp.encode() if isinstance(xmp, str) else xmp)
     return int(match[1]) if match else 1
+
+
+def _known_to_pillow(image: Image.Image) -> int:
+    """1 to 8: what EXIF says, or XMP in a form that Pillow knows; 0 for nothing."""
+    value: Any = None
+    with contextlib.suppress(Exception):  # a broken EXIF spoils no pixels, and Pillow raises what it likes at it
+        value = image.getexif().get(ORIENTATION)
+    return int(value) if value in range(1, 9) else 0
+
+
+def _decoded(image: Image.Image, deep: bool) -> tuple[np.ndarray, int]:
+    """What Pillow decodes, and the orientation that is left: it turns a TIFF itself, as far as it knows."""
+    orientation, known = orientation_of(image), _known_to_pillow(image)
+    image.load()
+    return _values(image, deep), 1 if image.format == 'TIFF' and known else orientation
 
 
 def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) -> np.ndarray:
@@ -220,14 +233,12 @@ def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) ->
     orientation, pixels = orientation_of(image), None
     if deep and decode:
         pixels = decode(path, page, 'deep')
-        if image.format == 'TIFF':
-            orientation = 1  # OpenCV has turned it
+        if image.format == 'TIFF' and image.tag_v2.get(ORIENTATION) in UPRIGHT:  # type: ignore[attr-defined]
+            orientation = 1  # OpenCV has turned it; XMP it does not know
     elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(path).endswith(FILE_ENDS['JPEG']):
         pixels = decode(path, page, 'JPEG')
     if pixels is None:
-        image.load()
-        orientation = orientation_of(image)  # of a TIFF it is 1 now: Pillow has turned it
-        pixels = _values(image, deep)
+        pixels, orientation = _decoded(image, deep)
     upright = UPRIGHT.get(orientation, np.asarray)(_to_rgb(pixels, path))
     return np.ascontiguousarray(upright)
 

@@ -58,7 +58,14 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
 
 
 def without_drawn(files: list[Path], source: Path, outputs: Sequence[Path]) -> tuple[list[Path], int]:
-    """The files below a folder without those in folders below it that are written to, and how many these are."""
+    """The files below a folder without those in folders below it that are written to, and how many these are.
+
+    Raises:
+        UserError: the folder itself is written to.
+    """
+    for folder in outputs:
+        if os.path.realpath(folder) == os.path.realpath(source):
+            raise UserError(f'{folder} is the source itself: what is written there would be read the next time')
     below = [folder for folder in outputs if lies_in(folder, source)]
     kept = [file for file in files if not any(lies_in(file, folder) for folder in below)]
     return kept, len(files) - len(kept)

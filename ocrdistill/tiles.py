@@ -114,7 +114,8 @@ def merge_views(found: list[np.ndarray], views: list[View]) -> np.ndarray:
             rows[0, :4] = _around(rows[0, :4], rows[part, :4])
             if has_quads(rows):
                 corners = _quad_around(corners_of(rows[[0, part]]))
-                rows[0, BOX_ROW:] = corners.clip(views[0][:2], views[0][2:]).ravel()  # as all others, in the picture
+                corners = corners.clip(views[0][:2], views[0][2:]).round(2)  # as all others, in the picture
+                rows[0, BOX_ROW:], rows[0, :4] = corners.ravel(), np.concatenate((corners.min(-2), corners.max(-2)))
             sight[0] = _around(sight[0], sight[part])
             rows, sight, incomplete = (np.delete(values, part, 0) for values in (rows, sight, incomplete))
             continue

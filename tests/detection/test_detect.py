@@ -78,9 +78,9 @@ def save(file: Path, pixels: np.ndarray, **options) -> Path:
     return file
 
 
-def save_video(file: Path, frames: int) -> Path:
+def save_video(file: Path, frames: int, fps: float = 10, codec: str = 'mp4v') -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), 10, (96, 64))
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*codec), fps, (96, 64))
     assert writer.isOpened()
     for number in range(frames):
         writer.write(np.full((64, 96, 3), number * 20 % 256, np.uint8))
@@ -328,13 +328,28 @@ def test_a_video_of_another_form_in_a_folder(run, tmp_path):
     assert message is None and (folder / 'below/clip.avi.mp4').is_file()
 
 
+@pytest.mark.parametrize('fps', [119.987, 900.0])
+def test_videos_of_unusual_rates(run, tmp_path, fps):
+    source = save_video(tmp_path / 'clip.avi', frames=2, fps=fps, codec='MJPG')
+    folder, message = run(source)
+    assert message is None and (folder / 'clip.avi.mp4').is_file()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='names of files are UTF-8 elsewhere')
+def test_a_video_whose_name_is_not_utf8(run, tmp_path):
+    source = save_video(tmp_path / 'clip.mp4', frames=2).rename(os.fsdecode(os.fsencode(tmp_path) + b'/in\xe9.mp4'))
+    assert 'must be UTF-8' in run(source)[1]
+
+
 def test_no_source_is_replaced(run, tmp_path, noise):
     """The copy of p/a.jpg would be p/x/a.jpg, which is another source."""
     save(tmp_path / 'p/a.jpg', noise(40, 60))
     other = save(tmp_path / 'p/x/a.jpg', noise(40, 60))
     before = other.read_bytes()
-    _, message = run(tmp_path / 'p', '--project', tmp_path / 'p', '--name', 'x', '--exist-ok')
+    _, message = run(tmp_path / 'p/**/*.jpg', '--project', tmp_path / 'p', '--name', 'x', '--exist-ok')
     assert 'is a source' in message and other.read_bytes() == before
+    _, message = run(tmp_path / 'p', '--project', tmp_path / 'p', '--name', 'y')
+    assert 'p is the source itself' in message and not (tmp_path / 'p/y').exists()
 
 
 def test_runs_below_the_source_are_no_sources(run, tmp_path, noise, capsys):
@@ -443,6 +458,7 @@ def test_user_errors(run, tmp_path, noise, monkeypatch):
     assert 'no such source' in run(tmp_path / 'nowhere')[1]
     assert 'no images' in run(tmp_path / 'empty')[1]
     assert 'no such source' in run('')[1]
+    assert 'no such source' in run('20240131123456')[1]  # no webcam has such a number
     assert '--vid-stride' in run(image, '--vid-stride', 2)[1]
     assert not (tmp_path / 'runs').exists()  # nothing is made before all is known to be there
     assert 'bad.mp4' in run(tmp_path / 'bad.mp4')[1]

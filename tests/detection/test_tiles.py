@@ -132,3 +132,5 @@ def test_quads_of_leaning_parts_stay_in_the_picture():
     (merged,) = merge_views([np.zeros((0, 14)), *parts], [whole, left, right])
     corners = merged[6:].reshape(4, 2)
     assert (corners >= 0).all() and (corners <= (1100, 400)).all() and np.ptp(corners[:, 0]) > 1000
+    np.testing.assert_array_equal(merged[:4], (*corners.min(0), *corners.max(0)))
+    np.testing.assert_array_equal(merged, merged.round(2))

@@ -2,9 +2,11 @@
 
 import os
 import re
+import struct
 import unicodedata
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +15,7 @@ from models.errors import UserError
 from ocrdistill import files, images
 from ocrdistill.errors import Unreadable
 from ocrdistill.files import left_out, walk
-from ocrdistill.images import pages, read_all
+from ocrdistill.images import pages, read_all, upright_rgb
 from ocrdistill.inputs import to_image
 from tests import inputs
 from tests.support import run_script
@@ -363,6 +365,38 @@ def test_exif_comes_before_xmp_and_a_block_without_one_does_not_count(tmp_path):
     exif[0x0112] = 3
     file = inputs.picture(tmp_path / 'b.jpg', exif=exif, xmp=inputs.xmp(6, 'attribute'))
     assert inputs.red_quarter(read_image(file)) == 'bottom right' and probe_image(file) == (60, 40)
+
+
+def test_a_tiff_is_turned_once(tmp_path):
+    """Pillow turns it as its tag says and leaves forms of XMP that it does not know."""
+    file = inputs.picture(tmp_path / 'a.tif', tiffinfo={274: 6, 700: inputs.xmp(6, 'quoted')})
+    assert inputs.red_quarter(read_image(file)) == 'top right' and probe_image(file) == (40, 60)
+    with Image.open(file) as image:
+        assert inputs.red_quarter(upright_rgb(image)) == 'top right'
+
+
+@pytest.mark.parametrize('tags', [{274: 6}, {700: inputs.xmp(6, 'attribute')}, {274: 6, 700: inputs.xmp(6, 'quoted')}])
+def test_a_tiff_of_16_bit_colours_is_turned_once(tmp_path, tags):
+    file = tmp_path / 'a.tif'
+    cv2.imwrite(str(file), inputs.pixels()[..., ::-1].astype(np.uint16) * 257)
+    file.write_bytes(with_tags(file.read_bytes(), tags))
+    assert inputs.red_quarter(read_image(file)) == 'top right' and probe_image(file) == (40, 60)
+
+
+def with_tags(tiff: bytes, tags: dict[int, int | bytes]) -> bytes:
+    """A TIFF of one page (little-endian) with more tags: a new directory at its end."""
+    (start,) = struct.unpack('<I', tiff[4:8])
+    (count,) = struct.unpack('<H', tiff[start : start + 2])
+    entries = [tiff[start + 2 + 12 * number :][:12] for number in range(count)]
+    for tag, value in tags.items():
+        if isinstance(value, bytes):
+            entries.append(struct.pack('<HHII', tag, 1, len(value), len(tiff)))
+            tiff += value
+        else:
+            entries.append(struct.pack('<HHII', tag, 3, 1, value))
+    entries.sort(key=lambda entry: struct.unpack('<H', entry[:2]))
+    directory = struct.pack('<H', len(entries)) + b''.join(entries) + bytes(4)
+    return tiff[:4] + struct.pack('<I', len(tiff)) + tiff[8:] + directory
 
 
 def test_training_sees_what_the_reader_sees(tmp_path):

@@ -136,6 +136,8 @@ def test_mistakes_are_one_line(run, photos, arguments, words, capsys):
 
 def test_drawings_do_not_replace_sources(run, photos):
     status, _, err = run('detect', photos, '--draw', photos)
+    assert status == 1 and 'is the source itself' in err
+    status, _, err = run('detect', photos / 'a.jpg', '--draw', photos)
     assert status == 1 and 'is a source itself' in err and Image.open(photos / 'a.jpg').getpixel((80, 48)) == (255,) * 3
 
 

@@ -20,6 +20,8 @@ from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list
 
 VIDEOS = frozenset(['.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm', '.wmv'])
+COUNTED = frozenset(['.avi', '.m4v', '.mov', '.mp4'])  # of these, whose headers tell how many frames they have
+WEBCAM_DIGITS = 9  # of the number of a webcam at most; a longer one is the name of something that is missing
 DEFAULT_FPS = 30.0  # of webcams and videos that do not tell
 GROUP_PIXELS = 50_000_000  # a group of images that is larger takes no more: memory is finite
 
@@ -59,7 +61,7 @@ def find_sources(source: str, project: str = '') -> tuple[list[Source], str]:
         UserError: there is no such source, or it holds no images.
     """
     path = Path(source)
-    if source.isdecimal() and not os.path.exists(path):
+    if source.isdecimal() and len(source) <= WEBCAM_DIGITS and not os.path.exists(path):
         return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))], ''
     if source and os.path.isdir(path):  # an empty text, of a shell variable that is not set, is not the current folder
         files, drawn = without_drawn(walk(path), path, [Path(project)] if project else [])
@@ -185,14 +187,20 @@ class Video:
     def __init__(self, source: Source, stride: int = 1):
         if source.path is not None and not os.path.isfile(source.path):
             raise Unreadable('No such file or directory')
+        try:
+            str(source.path).encode()
+        except UnicodeEncodeError:  # of surrogates: OpenCV takes UTF-8 alone, and may crash
+            raise Unreadable('the name of a video must be UTF-8: rename it') from None
         self.stride = stride
         self.capture = cv2.VideoCapture(source.webcam if source.path is None else str(source.path))
         if not self.capture.isOpened():
             raise Unreadable('the webcam cannot be opened' if source.path is None else 'no video, or a broken one')
         fps = self.capture.get(cv2.CAP_PROP_FPS)
         self.fps = (fps if 0 < fps < 1000 else DEFAULT_FPS) / stride
-        self.expected = 0 if source.path is None else max(int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        self.count = -(-self.expected // stride) or None
+        frames = 0 if source.path is None else max(int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        # Of other kinds OpenCV makes up a count from the duration, which may be that of the sound.
+        self.expected = frames if source.path is not None and source.path.suffix.lower() in COUNTED else 0
+        self.count = -(-frames // stride) or None
         self.passed = 0
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:

@@ -20,6 +20,7 @@ from utils.loading.labels import label_row
 from utils.runtime.run_folder import make_folder, make_run_folder, write_bytes, write_yaml
 
 QUALITY = 95  # of JPEG and WebP files, 0..100
+FINE_FPS = 600  # MPEG-4 takes up to 65,535 units of time a second: hundredths of a frame up to here
 COLOURED = frozenset(['.bmp', '.dib', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 
 
@@ -116,7 +117,8 @@ class Writer:
                 name = name.with_name(name.name + '.mp4')
             file = self._annotated_file(name)
             make_folder(file.parent)
-            self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), fps, (width, height))
+            rate = max(round(fps, 2 if fps < FINE_FPS else 0), 0.01)
+            self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
             if not self.video.isOpened():
                 raise UserError(f'cannot write the video {file}')
         self.video.write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
