@@ -24,6 +24,7 @@ class EvidenceOptions(Options):
 
     plan: Path = option(help='the plan', flags=('plan',), metavar='YAML')
     list: bool = option(False, 'run nothing: show the steps, what is done, and the hours that the rest should take')
+    step: int | None = option(None, 'run this step alone, by its number in --list', metavar='N', min=1)
     jobs: int = option(1, 'runs at once, each with its part of the cores ({default})', metavar='N', min=1)
     other_processor: bool = option(False, 'begin the plan anew on another kind of processor than that of the csv')
 
@@ -41,7 +42,7 @@ def main() -> None:
     if not options.other_processor:
         evidence.refuse_other_processor()
     with sole_writer(make_folder(evidence.place)):
-        failed = evidence.run()
+        failed = evidence.run(options.step)
     print(f'results: {evidence.file}')
     if failed:
         raise UserError(f'{len(failed)} failed: {", ".join(failed)}; see the logs in {evidence.place}')

@@ -365,6 +365,9 @@ def test_runs_wait_for_their_teacher(plan_file, monkeypatch, capsys):
     assert evidence.run() == [teacher.name, *taught]
     assert asked == [[teacher.name], ['control-seed0', 'control-seed1'], ['control_4-seed0']]
     assert capsys.readouterr().out.count('the weights of teacher-seed0, which is not over') == 3
+    assert evidence.run(1) == [teacher.name] and asked[3:] == [[teacher.name]]
+    with pytest.raises(UserError, match=r'--step 4: .* has steps 1 to 3'):
+        evidence.run(4)
 
     (run,) = evidence.runs(evidence.plan.steps[1])[1:2]
     before = run.settings['teacher_weights']

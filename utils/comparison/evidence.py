@@ -55,11 +55,17 @@ class Evidence:
                 'must be of one kind of processor. --other-processor begins the plan anew on this one'
             )
 
-    def run(self) -> list[str]:
-        """Run what the csv lacks, step by step; returns the names of runs that failed."""
-        failed = []
+    def run(self, only: int | None = None) -> list[str]:
+        """Run what the csv lacks, step by step; returns the names of runs that failed.
+
+        Args:
+            only: the number of the one step to run, from 1. Raises UserError where the plan has no such step.
+        """
+        failed, steps = [], list(enumerate(self.plan.steps, 1))
+        if only is not None and not 1 <= only <= len(steps):
+            raise UserError(f'--step {only}: {self.plan.file} has steps 1 to {len(steps)}')
         self.collect()
-        for number, step in enumerate(self.plan.steps, 1):
+        for number, step in steps if only is None else steps[only - 1 : only]:
             runs, done = self.runs(step), self.done()
             left = [run for run in runs if (run.entry.label, run.seed) not in done]
             before = len(runs) - len(left)
