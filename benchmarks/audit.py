@@ -11,6 +11,7 @@ from models.errors import UserError
 from utils.runtime.cli import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ('requirements.lock', 'requirements-dev.lock')
 OPTIONS = ('--format', 'json', '--progress-spinner', 'off', '--disable-pip', '--require-hashes', '--timeout', '20')
 
 
@@ -30,12 +31,17 @@ def audit(lock: Path) -> tuple[list[dict], list[str]]:
 
 
 def main() -> None:
-    known, unknown = audit(ROOT / 'requirements-dev.lock')
-    found = [(p['name'], p['version'], v) for p in known for v in p['vulns']]
+    packages, unknown = {}, set()
+    for lock in LOCKS:  # some of their versions differ
+        known, others = audit(ROOT / lock)
+        packages |= {(package['name'], package['version']): package['vulns'] for package in known}
+        unknown |= set(others)
+    found = [(name, version, each) for (name, version), of_one in packages.items() for each in of_one]
     for name, version, vulnerability in found:
         fixed = ', '.join(vulnerability['fix_versions']) or 'no version'
         print(f'{name} {version}: {vulnerability["id"]}, fixed in {fixed}')
-    print(f'{len(known)} packages audited' + (f'; the database does not know {", ".join(unknown)}' if unknown else ''))
+    rest = f'; the database does not know {", ".join(sorted(unknown))}' if unknown else ''
+    print(f'{len(packages)} packages audited{rest}')
     if found:
         raise UserError(f'{len(found)} known vulnerabilities')
 

@@ -22,6 +22,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.reading import timed
+from models.errors import UserError
 from utils.runtime.cli import positive, run_command
 
 HEAD = ('detector', 'parameters, M', 'file, MB', 'precision', 'recall', 'hmean', 'more than the first', 'ms a picture')
@@ -57,7 +58,10 @@ def rapidocr(threads: int) -> Detector:
     from ocrdistill.network import import_onnxruntime
 
     import_onnxruntime()
-    import rapidocr as package
+    try:
+        import rapidocr as package
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error}: pip install rapidocr') from None
 
     params = {'Global.log_level': 'critical', 'EngineConfig.onnxruntime.intra_op_num_threads': threads}
     engine = package.RapidOCR(params=params)
@@ -173,7 +177,8 @@ def main() -> None:
     if options.craft:
         makers['craft'] = lambda: craft(options.craft, options.craft_cache)
         names.append('craft')
-    results = {name: measure(makers[name](), files, options.timed, name) for name in names}
+    detectors = {name: makers[name]() for name in names}  # all, before the first looks at hundreds of pictures
+    results = {name: measure(detectors[name], files, options.timed, name) for name in names}
     count = min(options.timed, len(files))
     print(f'{len(files)} pictures of {options.task}, {count} of them timed; {machine(options.threads)}')
     print('\n'.join(table(results)))

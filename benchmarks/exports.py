@@ -52,7 +52,8 @@ def export_all(options: argparse.Namespace) -> dict[str, dict[str, Path]]:
     for name, (suffix, flags) in FORMATS.items():
         files[name] = {}
         for kind in ('dynamic', 'fixed'):
-            file = options.out / f'{kind}_{of}{suffix}'
+            data = f'_{Path(options.data).stem}' if '--int8' in flags else ''  # it shows the ranges of values
+            file = options.out / f'{kind}_{of}{data}{suffix}'
             files[name][kind] = file
             if not file.exists():
                 print(f'exporting {file}', flush=True)

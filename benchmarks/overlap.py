@@ -29,12 +29,15 @@ def measure(weights: str, data: str, task: str, imgsz: int):
     """(overlap, threshold, hmean) of each of OVERLAPS."""
     from tqdm import tqdm
 
+    from models.exported import is_exported
     from utils.detection.detector import Detector
     from utils.evaluation.evaluate import read_truths
     from utils.evaluation.icdar import LOWEST_THRESHOLD, ICDARMetrics
     from utils.evaluation.split import EvaluationSplit
     from utils.loading.config import load_data_config
 
+    if is_exported(weights):
+        raise UserError(f'{weights} is an exported file: this measures checkpoints')
     detector = Detector(weights, imgsz=imgsz, conf_thres=LOWEST_THRESHOLD, iou_thres=1.0, max_det=10_000, amp=False)
     if not detector.model.quads:
         raise UserError(f'{weights} predicts no quads')

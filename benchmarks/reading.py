@@ -108,7 +108,10 @@ def rapidocr() -> Callable[[Path], Reading]:
     from ocrdistill.network import import_onnxruntime
 
     import_onnxruntime()
-    from rapidocr import RapidOCR
+    try:
+        from rapidocr import RapidOCR
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error}: pip install rapidocr') from None
 
     engine = RapidOCR(params={'Global.log_level': 'critical'})
 
@@ -123,7 +126,10 @@ def rapidocr() -> Callable[[Path], Reading]:
 
 def easyocr() -> Callable[[Path], Reading]:
     """EasyOCR as its package has it, for English."""
-    import easyocr as package
+    try:
+        import easyocr as package
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error}: pip install easyocr') from None
 
     engine = package.Reader(['en'], gpu=False, verbose=False)
 

@@ -131,8 +131,10 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument('--workers', type=int, metavar='N', help="loading processes (train.py's default)")
     parser.add_argument('--rounds', type=positive, metavar='N', help='timed rounds of every stage (2 to 10, by stage)')
-    parser.add_argument('--out', type=Path, default=ROOT / 'runs/bench', metavar='DIR', help='(runs/bench)')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='(runs/bench, with --only runs/bench_only)')
     options = parser.parse_args()
+    if options.out is None:  # a part does not replace the whole
+        options.out = ROOT / ('runs/bench_only' if options.only else 'runs/bench')
     if options.workers is not None and options.workers < 0:
         parser.error('--workers: 0 or more')
     if options.imgsz < 64 or options.imgsz % 32:

@@ -112,9 +112,9 @@ def main() -> None:
         render(Path(folder), 64)
         shared = len(os.listdir('/dev/shm'))
         notes, finished = soak(Path(folder), options.minutes, random.Random(options.seed))
+        print(table(notes, options.minutes), flush=True)
         time.sleep(10)  # loading processes of the killed notice within 5 s
         left = subprocess.run(['pgrep', '-f', folder], capture_output=True, text=True, check=False).stdout.split()
-    print(table(notes, options.minutes))
     print(
         f'{len(notes)} kills, {finished} runs ended as the undisturbed one; left over: {len(left)} processes, '
         f'{len(os.listdir("/dev/shm")) - shared} files in shared memory'

@@ -4,7 +4,8 @@
 
 A word is found as ICDAR2015's task 4.1 has it, at each checkpoint's own threshold and word scale (chosen on val).
 The last row has the difference of hmean to the first detector, with the 95 % interval of the paired bootstrap over
-pictures. Writes words.md and words.png (--out), with the curves of precision over recall that mAP50 is the area of.
+pictures. Writes words_TASK_PIXELS.md and .png into --out, with the curves of precision over recall that mAP50 is the
+area of.
 """
 
 import argparse
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
 from utils.runtime.cli import positive, run_command
+from utils.runtime.run_folder import make_folder
 
 # Name, unit, and the borders between the groups of words.
 GROUPS = {
@@ -192,12 +194,12 @@ def main() -> None:
     names = options.names or options.weights
     if len(names) != len(options.weights) or len(set(names)) < len(names):
         parser.error('--names: a different one for each of --weights')
+    file = make_folder(options.out) / f'words_{options.task}_{options.imgsz}.md'
     words = look(options, names)
-    options.out.mkdir(parents=True, exist_ok=True)
     text = table(words)
-    (options.out / 'words.md').write_text(text + '\n', encoding='utf-8')
-    draw(words, options.out / 'words.png')
-    print(f'{text}\nwritten: {options.out}/words.md, {options.out}/words.png')
+    file.write_text(text + '\n', encoding='utf-8')
+    draw(words, file.with_suffix('.png'))
+    print(f'{text}\nwritten: {file}, {file.with_suffix(".png")}')
 
 
 if __name__ == '__main__':

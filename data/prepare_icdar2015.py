@@ -313,6 +313,13 @@ def refuse_larger(out: Path, lasts: dict[str, int]) -> None:
                 )
 
 
+def refuse_foreign(out: Path) -> None:
+    """Raise UserError where `out` is a data set that this program did not make."""
+    ours = (out / MARKER).is_file() or (out / 'gt').is_dir()
+    if (out / 'synthtext.json').is_file() or ((out / 'images').exists() and not ours):
+        raise UserError(f'{out} holds another data set: use another --out')
+
+
 def prepare(source: Path, out: Path, limit: int | None = None) -> str:
     """Prepare the data set and return the summary.
 
@@ -328,6 +335,7 @@ def prepare(source: Path, out: Path, limit: int | None = None) -> str:
         return f'{out} is complete already\n{summary}'
     lasts = {split: min(limit or count, count) for split, count in EXPECTED.items()}
     try:
+        refuse_foreign(out)
         refuse_larger(out, lasts)
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).unlink(missing_ok=True)

@@ -61,8 +61,9 @@ def main() -> None:
         raise UserError(f'{options.files[0]} has no results on {options.split}')
     print('\n'.join(tables(every)))
     folder = make_folder(options.out or options.files[0].parent)
+    name = options.files[0].stem + ('' if options.split == 'test' else f'_{options.split}')
     for over, (_, end) in CURVES.items():
-        print(draw(every, over, folder / f'{options.files[0].stem}_{end}.png', options.split))
+        print(draw(every, over, folder / f'{name}_{end}.png', options.split))
 
 
 if __name__ == '__main__':

@@ -18,7 +18,10 @@ def vocabulary(files: tuple[str, ...] = ()) -> list[str]:
             content = Path(file).read_text(encoding='utf-8')
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f'{file}: cannot be read as text ({error})') from None
-        words += [word for word in content.split() if word.isascii() and word.isalpha() and 2 <= len(word) <= 14]
+        usable = [word for word in content.split() if word.isascii() and word.isalpha() and 2 <= len(word) <= 14]
+        if not usable:
+            raise UserError(f'{file}: no word of 2 to 14 letters a to z in it')
+        words += usable
     return common * max(1, len(words) // (2 * len(common))) + words
 
 

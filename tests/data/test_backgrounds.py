@@ -102,6 +102,10 @@ def test_words_of_a_dictionary(tmp_path):
     assert set(vocabulary()) < set(words)
     with pytest.raises(UserError, match='cannot be read'):
         vocabulary((str(tmp_path / 'none'),))
+    other = tmp_path / 'other'
+    other.write_text('мир a x1', encoding='utf-8')
+    with pytest.raises(UserError, match='no word of 2 to 14 letters'):
+        vocabulary((str(other),))
 
 
 @pytest.mark.parametrize(('content', 'message'), [(None, 'no photographs'), (b'\xff\xd8broken', 'cannot be read')])

@@ -218,6 +218,16 @@ def test_limit(tmp_path):
     assert tree(out) == before
 
 
+@pytest.mark.parametrize('place', ['images/train/a.jpg', 'synthtext.json'])
+def test_another_data_set_is_not_overwritten(tmp_path, place):
+    file = tmp_path / 'out' / place
+    file.parent.mkdir(parents=True)
+    file.write_text('{}')
+    with pytest.raises(UserError, match='holds another data set'):
+        prepare(write_zips(tmp_path / 'zips', published_files()), tmp_path / 'out')
+    assert list(tree(tmp_path / 'out')) == [place]
+
+
 def test_broken_picture_is_skipped_and_named(tmp_path):
     files = published_files()
     files[TRAIN]['img_10.jpg'] = files[TRAIN]['img_10.jpg'][:400]

@@ -65,8 +65,8 @@ def test_command(tiny_data, tmp_path, monkeypatch, capsys):
     command = ['words.py', '--weights', *weights, '--names', 'S', 'N', '--data', str(tiny_data), '--task', 'test']
     monkeypatch.setattr(sys, 'argv', [*command, '--imgsz', '320', '--device', 'cpu', '--out', str(tmp_path)])
     words.main()
-    rows = (tmp_path / 'words.md').read_text().splitlines()
-    assert (tmp_path / 'words.png').stat().st_size > 5000
+    rows = (tmp_path / 'words_test_320.md').read_text().splitlines()
+    assert (tmp_path / 'words_test_320.png').stat().st_size > 5000
     all_words = [cell.strip() for cell in rows[2].split('|')[1:-1]]
     assert all_words[0] == 'all' and int(all_words[1]) > 5
     assert float(all_words[2]) > 0.3, capsys.readouterr().out
