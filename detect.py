@@ -23,7 +23,7 @@ def main() -> None:
     from utils.detection.sources import find_sources
     from utils.detection.writer import Writer
 
-    sources, left_out = find_sources(options.source, options.project)
+    sources, left_out = find_sources(options.source, options.project, not options.nosave or options.save_crop)
     if left_out:
         print(left_out)
     session.check_sources(sources, options)

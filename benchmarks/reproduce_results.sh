@@ -21,8 +21,8 @@ fine_tuning="--hyp data/hyps/finetune.yaml --nominal-batch 16 --optimizer AdamW 
 # What is finished is used again, so it must be of the same settings.
 settings="EPOCHS=$EPOCHS PICTURES=$PICTURES PRETRAIN=$PRETRAIN IMGSZ=$IMGSZ FLAGS='$FLAGS'"
 record=runs/reproduce_results.txt
-made='runs/train/pretrained_[lxn] runs/train/teacher_[lx] runs/train/teacher_[lx]_published'
-if ls -d $made >/dev/null 2>&1 && [ "$(cat $record 2>/dev/null)" != "$settings" ]; then
+made=$(compgen -G 'runs/train/pretrained_[lxn]'; compgen -G 'runs/train/teacher_[lx]*') || true
+if [ -n "$made" ] && [ "$(cat $record 2>/dev/null)" != "$settings" ]; then
     echo "runs/ has runs of $(cat $record 2>/dev/null || echo 'other settings'), and these are $settings: move it away" >&2
     exit 1
 fi

@@ -315,8 +315,9 @@ def refuse_larger(out: Path, lasts: dict[str, int]) -> None:
 
 def refuse_foreign(out: Path) -> None:
     """Raise UserError where `out` is a data set that this program did not make."""
-    ours = (out / MARKER).is_file() or (out / 'gt').is_dir()
-    if (out / 'synthtext.json').is_file() or ((out / 'images').exists() and not ours):
+    ours = (out / MARKER).is_file() or (out / 'gt/train_icdar').is_dir()
+    of_others = any((out / name).is_file() for name in ('synthtext.json', 'data.yaml'))  # which have such a gt/, too
+    if of_others or ((out / 'images').exists() and not ours):
         raise UserError(f'{out} holds another data set: use another --out')
 
 

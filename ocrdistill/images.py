@@ -222,23 +222,25 @@ def _known_to_pillow(image: Image.Image) -> int:
 
 def _decoded(image: Image.Image, deep: bool) -> tuple[np.ndarray, int]:
     """What Pillow decodes, and the orientation that is left: it turns a TIFF itself, as far as it knows."""
-    orientation, known = orientation_of(image), _known_to_pillow(image)
+    turned = image.format == 'TIFF' and _known_to_pillow(image)  # asked before it forgets
     image.load()
-    return _values(image, deep), 1 if image.format == 'TIFF' and known else orientation
+    return _values(image, deep), 1 if turned else orientation_of(image)
 
 
 def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright, of an open image."""
     deep = is_deep(image)  # before the orientation, for which Pillow decodes a PNG
-    orientation, pixels = orientation_of(image), None
+    pixels = None
     if deep and decode:
         pixels = decode(path, page, 'deep')
-        if image.format == 'TIFF' and image.tag_v2.get(ORIENTATION) in UPRIGHT:  # type: ignore[attr-defined]
-            orientation = 1  # OpenCV has turned it; XMP it does not know
     elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(path).endswith(FILE_ENDS['JPEG']):
         pixels = decode(path, page, 'JPEG')
     if pixels is None:
         pixels, orientation = _decoded(image, deep)
+    elif image.format == 'TIFF' and image.tag_v2.get(ORIENTATION) in range(1, 9):  # type: ignore[attr-defined]
+        orientation = 1  # OpenCV has turned it; XMP it does not know
+    else:
+        orientation = orientation_of(image)
     upright = UPRIGHT.get(orientation, np.asarray)(_to_rgb(pixels, path))
     return np.ascontiguousarray(upright)
 

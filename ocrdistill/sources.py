@@ -27,7 +27,7 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
         and is left out, '' for nothing.
 
     Raises:
-        UserError: there is no such source, or they hold no images.
+        UserError: there is no such source, they hold no images, or one is written to.
     """
     files, roots, rest, drawn = [], [], [], 0
     for given in sources:
@@ -40,6 +40,7 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
             files.append(source)
             roots.append(os.path.abspath(source.parent))
             continue
+        refuse_output(source, outputs)
         found, count = without_drawn(walk(source), source, outputs)
         drawn += count
         files += sorted((file for file in found if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
@@ -58,17 +59,17 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
 
 
 def without_drawn(files: list[Path], source: Path, outputs: Sequence[Path]) -> tuple[list[Path], int]:
-    """The files below a folder without those in folders below it that are written to, and how many these are.
-
-    Raises:
-        UserError: the folder itself is written to.
-    """
-    for folder in outputs:
-        if os.path.realpath(folder) == os.path.realpath(source):
-            raise UserError(f'{folder} is the source itself: what is written there would be read the next time')
+    """The files below a folder without those in folders below it that are written to, and how many these are."""
     below = [folder for folder in outputs if lies_in(folder, source)]
     kept = [file for file in files if not any(lies_in(file, folder) for folder in below)]
     return kept, len(files) - len(kept)
+
+
+def refuse_output(source: Path, outputs: Sequence[Path]) -> None:
+    """Raise a UserError where a folder of sources is also one that pictures are written to."""
+    for folder in outputs:
+        if os.path.realpath(folder) == os.path.realpath(source):
+            raise UserError(f'{folder} is the source itself: what is written there would be read the next time')
 
 
 def lies_in(path: Path, folder: Path) -> bool:

@@ -129,10 +129,13 @@ function download() {
   URL.revokeObjectURL(link.href);
 }
 
+let kept = Promise.resolve(); // once the network is stored
+
 async function fetchModel() {
   const answer = await fetch('model.onnx').catch(() => null);
   if (answer?.ok) {
-    keep(answer.clone()).catch(() => {}); // without it the page works with a network alone
+    kept = keep(answer.clone());
+    kept.catch(() => {}); // keepForOffline hears of it
     await useModel(new Uint8Array(await answer.arrayBuffer()), 'model.onnx');
   } else say('There is no model.onnx beside this page. Choose an ONNX file of export.py as model.', true);
 }
@@ -161,10 +164,12 @@ function showSize() {
   $('size').textContent = `Loaded: ${mega(sum(() => true))} (runtime ${mega(runtime)}, network ${mega(network)}).`;
 }
 
-async function keepForOffline() {
+async function keepForOffline(fetched) {
   if (!navigator.serviceWorker) return; // over http browsers have them on this machine only
   await navigator.serviceWorker.register('sw.js');
   await navigator.serviceWorker.ready;
+  await fetched;
+  await kept;
   $('offline').textContent = 'From now on the page works without a network.';
 }
 
@@ -191,5 +196,4 @@ for (const kind of ['dragover', 'dragleave', 'drop']) {
     if (kind === 'drop') takeFile(event.dataTransfer.files[0]);
   });
 }
-inTurn(fetchModel);
-keepForOffline().catch(() => {}); // it works as before, with a network
+keepForOffline(inTurn(fetchModel)).catch(() => {}); // it works as before, with a network

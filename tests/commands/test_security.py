@@ -326,16 +326,17 @@ def test_lock_files(name):
     [
         (None, 'cannot be reached .no connection'),
         ([{'name': 'a', 'skip_reason': 'not found'}], 'knows no package'),
-        ([{'name': 'a', 'version': '1', 'vulns': [{'id': 'X-1', 'fix_versions': []}]}], '1 known vulnerabilities'),
+        ([{'name': 'a', 'version': '1', 'vulns': [{'id': 'X-1', 'fix_versions': []}]}], '2 known vulnerabilities'),
         ([{'name': 'a', 'version': '1', 'vulns': []}], ''),
     ],
 )
 def test_audit(tmp_path, monkeypatch, capsys, packages, words):
     answer = "import sys; sys.exit('no connection')"
     if packages:
-        answer = f'print({json.dumps({"dependencies": packages})!r})'
+        of_lock = "json.dumps(DATA).replace('\"a\"', '\"of dev\"') if 'dev' in sys.argv[-1] else json.dumps(DATA)"
+        answer = f'import json, sys\nDATA = { ({"dependencies": packages})!r}\nprint({of_lock})'
     (tmp_path / 'pip_audit.py').write_text(answer)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
     with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
         audit.main()
-    assert words or capsys.readouterr().out == '1 packages audited\n'
+    assert words or capsys.readouterr().out == '2 packages audited\n'

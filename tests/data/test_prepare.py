@@ -218,7 +218,7 @@ def test_limit(tmp_path):
     assert tree(out) == before
 
 
-@pytest.mark.parametrize('place', ['images/train/a.jpg', 'synthtext.json'])
+@pytest.mark.parametrize('place', ['images/train/a.jpg', 'synthtext.json', 'data.yaml'])
 def test_another_data_set_is_not_overwritten(tmp_path, place):
     file = tmp_path / 'out' / place
     file.parent.mkdir(parents=True)

@@ -328,7 +328,7 @@ def test_a_video_of_another_form_in_a_folder(run, tmp_path):
     assert message is None and (folder / 'below/clip.avi.mp4').is_file()
 
 
-@pytest.mark.parametrize('fps', [119.987, 900.0])
+@pytest.mark.parametrize('fps', [119.987, 899.913])
 def test_videos_of_unusual_rates(run, tmp_path, fps):
     source = save_video(tmp_path / 'clip.avi', frames=2, fps=fps, codec='MJPG')
     folder, message = run(source)
@@ -350,6 +350,7 @@ def test_no_source_is_replaced(run, tmp_path, noise):
     assert 'is a source' in message and other.read_bytes() == before
     _, message = run(tmp_path / 'p', '--project', tmp_path / 'p', '--name', 'y')
     assert 'p is the source itself' in message and not (tmp_path / 'p/y').exists()
+    assert run(tmp_path / 'p', '--project', tmp_path / 'p', '--name', 'y', '--nosave')[1] is None
 
 
 def test_runs_below_the_source_are_no_sources(run, tmp_path, noise, capsys):

@@ -4,6 +4,7 @@ import os
 import re
 import struct
 import unicodedata
+import zlib
 from pathlib import Path
 
 import cv2
@@ -373,6 +374,30 @@ def test_a_tiff_is_turned_once(tmp_path):
     assert inputs.red_quarter(read_image(file)) == 'top right' and probe_image(file) == (40, 60)
     with Image.open(file) as image:
         assert inputs.red_quarter(upright_rgb(image)) == 'top right'
+
+
+def test_a_png_with_broken_pixels_is_refused_in_every_form(tmp_path):
+    file = inputs.picture(tmp_path / 'a.png', (600, 400))
+    content = bytearray(file.read_bytes())
+    at = content.index(b'IDAT') + 60
+    content[at : at + 400] = b'\xff' * 400
+    file.write_bytes(content)
+    for image in (file, bytes(content), Image.open(file)):
+        with pytest.raises(UserError):
+            to_image(image)
+    with pytest.raises(Unreadable):
+        read_image(file)
+
+
+def test_xmp_behind_the_pixels_of_a_png(tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = 'a description'
+    file = inputs.picture(tmp_path / 'a.png', exif=exif)
+    text = b'XML:com.adobe.xmp\0\0\0\0\0' + inputs.xmp(6, 'attribute')
+    chunk = struct.pack('>I', len(text)) + b'iTXt' + text + struct.pack('>I', zlib.crc32(b'iTXt' + text))
+    content = file.read_bytes()
+    file.write_bytes(content.replace(content[-12:], chunk + content[-12:]))
+    assert inputs.red_quarter(read_image(file)) == inputs.red_quarter(to_image(file.read_bytes())) == 'top right'
 
 
 @pytest.mark.parametrize('tags', [{274: 6}, {700: inputs.xmp(6, 'attribute')}, {274: 6, 700: inputs.xmp(6, 'quoted')}])

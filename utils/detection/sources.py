@@ -14,7 +14,7 @@ import numpy as np
 from models.errors import UserError
 from ocrdistill.errors import Unreadable
 from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
-from ocrdistill.sources import DRAWN, natural_key, read_pages, without_drawn
+from ocrdistill.sources import DRAWN, natural_key, read_pages, refuse_output, without_drawn
 from utils.loading.images import decode_with_opencv
 from utils.loading.listing import image_of_row
 from utils.loading.rows import read_list
@@ -44,7 +44,7 @@ class Source(NamedTuple):
         return self.webcam is not None or self.path.suffix.lower() in VIDEOS
 
 
-def find_sources(source: str, project: str = '') -> tuple[list[Source], str]:
+def find_sources(source: str, project: str = '', draws: bool = False) -> tuple[list[Source], str]:
     """Find what a --source means: an image, video, folder (recursive), glob, list file (*.txt) or webcam number.
 
     Of a folder hidden parts are left out, and links are followed. A row of a list file is relative to the list file.
@@ -53,17 +53,19 @@ def find_sources(source: str, project: str = '') -> tuple[list[Source], str]:
     Args:
         source: it.
         project: folder of runs. What lies in it is left out where it lies below a folder that is the source.
+        draws: pictures will be written there.
 
     Returns:
         The sources, and a line on what lies among them and is left out, '' for nothing.
 
     Raises:
-        UserError: there is no such source, or it holds no images.
+        UserError: there is no such source, it holds no images, or it is the folder that pictures are written to.
     """
     path = Path(source)
     if source.isdecimal() and len(source) <= WEBCAM_DIGITS and not os.path.exists(path):
         return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))], ''
     if source and os.path.isdir(path):  # an empty text, of a shell variable that is not set, is not the current folder
+        refuse_output(path, [Path(project)] if project and draws else [])
         files, drawn = without_drawn(walk(path), path, [Path(project)] if project else [])
         files, rest = _divide(files)
         rest = '; '.join(filter(None, [rest, DRAWN.format(drawn) if drawn else '']))

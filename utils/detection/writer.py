@@ -20,7 +20,7 @@ from utils.loading.labels import label_row
 from utils.runtime.run_folder import make_folder, make_run_folder, write_bytes, write_yaml
 
 QUALITY = 95  # of JPEG and WebP files, 0..100
-FINE_FPS = 600  # MPEG-4 takes up to 65,535 units of time a second: hundredths of a frame up to here
+MOST_TICKS = 65_535  # that a second of MPEG-4 may have: the frame rate, in thousandths where that fits
 COLOURED = frozenset(['.bmp', '.dib', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'])
 
 
@@ -117,7 +117,8 @@ class Writer:
                 name = name.with_name(name.name + '.mp4')
             file = self._annotated_file(name)
             make_folder(file.parent)
-            rate = max(round(fps, 2 if fps < FINE_FPS else 0), 0.01)
+            digits = next((digits for digits in (3, 2, 1) if fps * 10**digits <= MOST_TICKS), 0)
+            rate = max(round(fps, digits), 0.001)
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
             if not self.video.isOpened():
                 raise UserError(f'cannot write the video {file}')
