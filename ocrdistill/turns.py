@@ -1,5 +1,8 @@
 """Text that is turned by 90, 180 or 270 degrees: an image is looked at as it is and on its side.
 
+The turn with more words, by the sum of their scores, is the way the image lies. Of the other one only words count that
+are clearly wider than high in it, as its text would be: a network sees words in more things on their side.
+
 Upside-down text looks to the networks as upright text does: their scores are a coin toss between the two. So half turns
 are not looked at, and what reads from left to right or from top to bottom is taken for the way the text runs.
 """
@@ -12,6 +15,7 @@ from ocrdistill.nms import class_nms, quad_nms
 from ocrdistill.rows import BOX_ROW, corners_of, has_quads
 
 TURNS = 2  # quarter turns that are looked at
+WIDE = 1.5  # times as wide as high, by its upright box, is a word that counts in the turn with fewer words
 
 
 def detect_turned(
@@ -31,8 +35,10 @@ def detect_turned(
     """
     height, width = image.shape[:2]
     views = [np.ascontiguousarray(np.rot90(image, turn)) for turn in range(TURNS)]
-    found = [turned_back(rows, turn, width, height) for turn, rows in enumerate(detect(views))]
-    rows = np.concatenate(found)
+    found = detect(views)
+    main = int(np.argmax([rows[:, 4].sum() for rows in found]))
+    kept = [rows if turn == main else rows[_are_wide(rows)] for turn, rows in enumerate(found)]
+    rows = np.concatenate([turned_back(rows, turn, width, height) for turn, rows in enumerate(kept)])
     rows = rows[np.argsort(-rows[:, 4], kind='stable')]
     if not len(rows):
         return rows
@@ -41,6 +47,12 @@ def detect_turned(
     else:
         keep = class_nms(rows[:, :4], rows[:, 5], iou_thres)
     return rows[keep][:max_det]
+
+
+def _are_wide(rows: np.ndarray) -> np.ndarray:
+    """(n,) whether each box is WIDE times as wide as high."""
+    width, height = (rows[:, 2:4] - rows[:, :2]).T
+    return width >= WIDE * height
 
 
 def turned_back(rows: np.ndarray, turn: int, width: int, height: int) -> np.ndarray:

@@ -132,6 +132,17 @@ def test_of_two_turns_the_surer_stays():
     assert empty.shape == (0, 14)
 
 
+def test_words_of_the_turn_with_fewer_count_where_they_are_wide():
+    """Upright two words, a high one among them; on their side a wide and a high one."""
+    upright = np.array([[0, 0, 40, 10, 0.8, 0], [60, 0, 70, 40, 0.7, 0]], float)
+    on_side = np.array([[10, 20, 25, 30, 0.9, 0], [40, 70, 54, 80, 0.5, 0]], float)  # 15 and 14 by 10
+    rows = detect_turned(np.zeros((60, 100, 3), np.uint8), lambda _: [upright, on_side], 0.45, 10)
+    assert rows[:, 4].tolist() == [0.9, 0.8, 0.7] and rows[0, :4].tolist() == [70, 10, 80, 25]
+    on_side[1, 4] = 0.7  # now its words outweigh those of the picture as it is
+    rows = detect_turned(np.zeros((60, 100, 3), np.uint8), lambda _: [upright, on_side], 0.45, 10)
+    assert rows[:, 4].tolist() == [0.9, 0.8, 0.7] and rows[2, :2].tolist() == [20, 40]
+
+
 def test_tiles_merge_by_quads():
     """Two leaning lines side by side, each seen by two views: two words, none of them lost to the other's box."""
     words = [turned_quad(150, 140, 160, 18, 40), turned_quad(132, 161, 160, 18, 40)]
