@@ -29,6 +29,7 @@ GROUPS = {
     'contrast': ('levels of 255', (40, 80, 120)),
 }
 LONG_SIDE = 640
+COLUMNS = 3  # of panels
 
 
 @dataclass
@@ -161,7 +162,11 @@ def draw(words: Words, file: Path) -> None:
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    figure, (curves, *panels) = plt.subplots(1, 1 + len(GROUPS), figsize=(20, 3.6), layout='constrained')
+    rows = -(-(1 + len(GROUPS)) // COLUMNS)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(12, 3.6 * rows), layout='constrained')
+    (curves, *panels), rest = axes.flat[: 1 + len(GROUPS)], axes.flat[1 + len(GROUPS) :]
+    for axis in rest:
+        axis.set_axis_off()
     for name, (recall, precision) in words.curves.items():
         curves.plot(recall, precision, label=f'{name}: {np.trapezoid(precision, recall):.3f}')
     curves.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1))
