@@ -21,12 +21,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.reading import timed
-from models.errors import UserError
+from benchmarks.reading import installed, timed
 from utils.runtime.cli import positive, run_command
 
 HEAD = ('detector', 'parameters, M', 'file, MB', 'precision', 'recall', 'hmean', 'more than the first', 'ms a picture')
-OURS = ('fast', 'balanced', 'best', 'multiscale')  # the last one is best with several sizes
+OURS = ('fast', 'balanced', 'best', 'multiscale', 'rotate')
+WAYS = ('multiscale', 'rotate')  # of these: best, and this flag
 Find = Callable[[Path], np.ndarray]  # from a file to quads (n, 4, 2) in pixels, best first
 
 
@@ -43,8 +43,8 @@ def ours(size: str, model: str, threads: int) -> Detector:
     from ocrdistill import TextDetector
     from ocrdistill.detector import network_file
 
-    several = size == 'multiscale'
-    detector = TextDetector(model, size='best' if several else size, multiscale=several, threads=threads)
+    flags = {way: True for way in WAYS if way == size}
+    detector = TextDetector(model, size='best' if flags else size, threads=threads, **flags)
 
     def find(file: Path) -> np.ndarray:
         words = sorted(detector(file), key=lambda word: -word.score)
@@ -58,11 +58,7 @@ def rapidocr(threads: int) -> Detector:
     from ocrdistill.network import import_onnxruntime
 
     import_onnxruntime()
-    try:
-        import rapidocr as package
-    except ModuleNotFoundError as error:
-        raise UserError(f'{error}: pip install rapidocr') from None
-
+    package = installed('rapidocr')
     params = {'Global.log_level': 'critical', 'EngineConfig.onnxruntime.intra_op_num_threads': threads}
     engine = package.RapidOCR(params=params)
 

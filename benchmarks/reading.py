@@ -14,6 +14,7 @@ EASYOCR_MODULE_PATH=MODULES.
 """
 
 import argparse
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -103,17 +104,20 @@ def ocrdistill(size: str, model: str, recogniser: str) -> Callable[[Path], Readi
     return read
 
 
+def installed(package: str) -> Any:
+    """A package that is compared with ours. Raises UserError where it is missing."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise UserError(f'{error}: pip install {package}') from None
+
+
 def rapidocr() -> Callable[[Path], Reading]:
     """RapidOCR as its package has it."""
     from ocrdistill.network import import_onnxruntime
 
     import_onnxruntime()
-    try:
-        from rapidocr import RapidOCR
-    except ModuleNotFoundError as error:
-        raise UserError(f'{error}: pip install rapidocr') from None
-
-    engine = RapidOCR(params={'Global.log_level': 'critical'})
+    engine = installed('rapidocr').RapidOCR(params={'Global.log_level': 'critical'})
 
     def read(file: Path) -> Reading:
         found = engine(str(file))
@@ -126,12 +130,7 @@ def rapidocr() -> Callable[[Path], Reading]:
 
 def easyocr() -> Callable[[Path], Reading]:
     """EasyOCR as its package has it, for English."""
-    try:
-        import easyocr as package
-    except ModuleNotFoundError as error:
-        raise UserError(f'{error}: pip install easyocr') from None
-
-    engine = package.Reader(['en'], gpu=False, verbose=False)
+    engine = installed('easyocr').Reader(['en'], gpu=False, verbose=False)
 
     def read(file: Path) -> Reading:
         found = engine.readtext(str(file))

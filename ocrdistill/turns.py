@@ -1,7 +1,7 @@
 """Text that is turned by 90, 180 or 270 degrees: an image is looked at as it is and on its side.
 
-The turn with more words, by the sum of their scores, is the way the image lies. Of the other one only words count that
-are clearly wider than high in it, as its text would be: a network sees words in more things on their side.
+The turn with more words, by the sum of their scores, is the way the image lies. In the other one the network takes many
+things for words. So of its words only those count that are clearly wider than high in it, as real ones mostly are.
 
 Upside-down text looks to the networks as upright text does: their scores are a coin toss between the two. So half turns
 are not looked at, and what reads from left to right or from top to bottom is taken for the way the text runs.

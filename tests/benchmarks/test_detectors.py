@@ -5,6 +5,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from benchmarks import detectors
+from benchmarks.reading import installed
+from models.errors import UserError
 from ocrdistill.detector import network_file
 from tests.support import run_here
 from tests.teacher.craft_world import publish, tiny_craft
@@ -52,3 +54,8 @@ def test_crafts_quick_way_gives_the_same(tmp_path, monkeypatch):
     found = detector.find(file)
     np.testing.assert_allclose(detector.quick(file), found.clip(0, (160, 96)))
     assert found.shape[1:] == (4, 2)
+
+
+def test_a_package_that_is_missing_is_one_line():
+    with pytest.raises(UserError, match='no_such_package.*: pip install no_such_package'):
+        installed('no_such_package')
