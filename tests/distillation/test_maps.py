@@ -188,6 +188,20 @@ def test_a_training(world, tmp_path, kept, monkeypatch):
     assert rows_of(whole) == rows_of(tmp_path / 'cut')
 
 
+@pytest.mark.usefixtures('one_thread')
+def test_alone_they_need_no_teacher(world, tmp_path, kept, monkeypatch):
+    """The recipe's teacher does not run; with pictures without labels beside them, too."""
+    ran, raw_maps = set(), DetectionModel.raw_maps
+    monkeypatch.setattr(DetectionModel, 'raw_maps', lambda *a: (ran.add(a[0].channels[17]), raw_maps(*a))[1])
+    for file in world.unlabelled.iterdir():
+        kept.write(file, np.zeros((2, *(side // 2 for side in load_image(file).shape[:2])), np.uint8))
+    folder = run(world, tmp_path / 'run', kept, '--methods', 'maps', '--epochs', 1, '--unlabelled', world.unlabelled)
+    assert all(float(row['train/maps']) > 0 for row in rows_of(folder))
+    assert (
+        ran == {DetectionModel(world.student, nc=1).channels[17]} != {DetectionModel(world.teacher, nc=1).channels[17]}
+    )
+
+
 def test_pictures_without_maps(world, tmp_path, mistake, kept):
     models = ('--cfg_teacher', world.teacher, '--teacher_weights', world.teacher_pt, '--cfg_student', world.student)
     flags = (*SMALL, *models, '--methods', 'maps', '--data', world.data, *place(tmp_path / 'run'), '--epochs', 1)

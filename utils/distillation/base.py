@@ -38,6 +38,7 @@ class Signals:
         targets: (N, 6) image, class, x, y, w, h (0..1).
         ignore: (K, 6), the same form: don't-care regions.
         student_maps, teacher_maps: raw maps, one a level, (B, 3, h, w, 5 + nc).
+            The teacher's are empty where no method reads them.
         student_features, teacher_features: {layer of that model: (B, C, h, w)}.
         head: the student's head, for anchors and strides, which the teacher shares.
         anchor_t: largest factor between the sides of a target and of an anchor that answers for it.
@@ -131,6 +132,7 @@ class Method(nn.Module):
         TEACHES_HEAD: whether it also teaches the head's predictions, beside its layers.
         ADAPTS: whether it brings the student's features to the teacher's channels by 1x1 convolutions.
         NEEDS_MAPS: whether it reads the signals' maps.
+        READS_TEACHER: whether it reads what the teacher says; where no method does, the teacher does not run.
 
     Args:
         student, teacher: the two models; only their real channel counts and the heads' inputs are read.
@@ -154,6 +156,7 @@ class Method(nn.Module):
     TEACHES_HEAD = False
     ADAPTS = True
     NEEDS_MAPS = False
+    READS_TEACHER = True
 
     def __init__(
         self,

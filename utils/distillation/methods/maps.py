@@ -25,6 +25,7 @@ class Maps(Method):
     LAYERS = (17,)
     ADAPTS = False
     NEEDS_MAPS = True
+    READS_TEACHER = False
 
     def build(self, student: DetectionModel, teacher: DetectionModel, generator: torch.Generator) -> None:
         self.teacher_layer = {}  # nothing is read of the recipe's teacher
