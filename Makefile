@@ -25,7 +25,8 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
 
 networks: .venv/installed-dev
-	$(BIN)/python export.py --weights weights/ocrdistill-n.pt --dynamic --float16-weights --out ocrdistill/networks/n.onnx
+	$(BIN)/python export.py --weights weights/ocrdistill-n.pt --dynamic --float16-weights --out ocrdistill/networks/n.onnx \
+		--license 'Program: Apache-2.0. Weights: Apache-2.0 as far as they are ours; weights/README.md has the data.'
 
 audit: .venv/bin/pip-audit
 	$(BIN)/python benchmarks/audit.py

@@ -8,7 +8,7 @@ import sys
 from models.errors import UserError
 from utils.runtime.cli import run_command
 from utils.runtime.options import parse
-from utils.training.options import TrainOptions
+from utils.training.options import FROM_SCRATCH, TrainOptions
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def build_model(options: TrainOptions, nc: int, resumed):
     if resumed is not None:
         return DetectionModel(resumed.yaml, nc=nc, anchors=anchors_of(resumed))
     if not options.weights:
-        return DetectionModel(options.cfg or 'models/yolov5n.yaml', nc=nc, quads=options.quads or None)
+        return DetectionModel(options.cfg or FROM_SCRATCH, nc=nc, quads=options.quads or None)
     checkpoint = read_checkpoint(options.weights)
     model = DetectionModel(
         options.cfg or checkpoint.yaml,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError, first_line
+from models.yamls import near_program
 from models.yolo import OLD, DetectionModel
 from ocrdistill.points import from_plain, is_scale, is_threshold
 from ocrdistill.whole_files import replacing
@@ -79,7 +80,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         UserError: no such file, no checkpoint, of an unsupported version, or one that would have to run code.
     """
-    path = Path(path)
+    path = near_program(path)
     if not path.is_file():
         raise UserError(f'no such checkpoint: {path}')
     content = _load_restricted(path)

@@ -31,7 +31,11 @@ def build_parser() -> argparse.ArgumentParser:
     read = commands.add_parser('read', help='find words and read them', description='Find words and read them.')
     for command in (detect, read):
         command.add_argument('sources', nargs='+', metavar='FILE|FOLDER', help='pictures; folders with all below them')
-        command.add_argument('--model', default='n', help='n, or a .onnx file of export.py (default n)')
+        command.add_argument(
+            '--model',
+            default='n',
+            help='n, s where docs/python.md was followed, or a .onnx file of export.py (default n)',
+        )
         size = f'{", ".join(SIZES)} or pixels of the long side (default: balanced; a .onnx file: that of its export)'
         command.add_argument('--size', type=_size, metavar='SIZE', help=size)
         command.add_argument(
@@ -48,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument('--threads', type=int, metavar='N', help='threads of the processor (default: all cores)')
         where = "ONNX Runtime's, such as CUDAExecutionProvider,CPUExecutionProvider (default: the processor)"
-        command.add_argument('--providers', type=lambda text: text.split(','), metavar='LIST', help=where)
+        command.add_argument('--providers', type=_names, metavar='LIST', help=where)
         command.add_argument('--draw', type=Path, metavar='DIR', help='write pictures with the words outlined')
         command.add_argument('--scores', action='store_true', help='with --draw: write the scores beside the words')
         command.add_argument('--crops', type=Path, metavar='DIR', help='write each word, levelled, in reading order')
@@ -271,6 +275,10 @@ def counted(count: int, noun: str) -> str:
 
 def _size(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(',')]
 
 
 def _tile(text: str) -> int:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ocrdistill.errors import UserError
 from ocrdistill.finder import Finder
-from ocrdistill.inputs import to_image
+from ocrdistill.inputs import ImageLike, to_image
 from ocrdistill.metadata import Metadata
 from ocrdistill.network import OnnxNetwork, Providers
 from ocrdistill.points import MAX_SIDE
@@ -129,6 +129,10 @@ class TextDetector:
         """Copies and other processes get a detector that opens the network anew."""
         return partial(TextDetector, **self._arguments), ()
 
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[list[Word]]: ...
+    @overload
+    def __call__(self, images: ImageLike) -> list[Word]: ...
     def __call__(self, images: Any) -> Any:
         """The words of an image, or of each of a list of them, in reading order.
 

@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from ocrdistill.errors import Unreadable, UserError, first_line
 from ocrdistill.images import Decode, go_to, open_image, pages, pages_of, read_image, unreadable, upright_rgb, what_is
 
+ImageLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 ROUNDING = 1e-3  # by which floats may leave 0..1: resizing by cubic curves takes them that far
 TAKEN = (
     "give a path, a file's bytes, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4), RGB, of uint8 or of floats "
@@ -32,6 +33,8 @@ def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
     Raises:
         UserError: it is something else, has no pixels, or is a file that cannot be read or holds several images.
     """
+    if isinstance(image, str) and '://' in image and not os.path.exists(image):
+        raise UserError(f'{image}: addresses are not read')
     if isinstance(image, (str, os.PathLike)):
         return _read(Path(image), decode)
     if isinstance(image, (bytes, bytearray, memoryview)):

@@ -1,13 +1,14 @@
 """Words of pictures with what they say: TextReader."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ocrdistill.detector import TextDetector, Word
 from ocrdistill.errors import UserError
-from ocrdistill.reading.recognisers import make_recogniser
+from ocrdistill.inputs import ImageLike
+from ocrdistill.reading.recognisers import UPRIGHT, make_recogniser
 from ocrdistill.reading_order import reading_order
 from ocrdistill.rows import levelled_boxes
 
@@ -19,8 +20,8 @@ class TextReader:
         recogniser: 'rapidocr' or 'tesseract'; or any callable that takes a list of crops (h, w, 3) uint8 RGB and
             returns (text, score 0..1) of each.
         language: of tesseract, such as 'eng' or 'deu+fra'; rapidocr has one network for all of its languages.
-        detector: options of TextDetector. With `rotate` every word is read upside down, too, and the surer text tells
-            where it begins.
+        detector: options of TextDetector. With `rotate` every word is read upside down, too, one that is high and
+            narrow in both quarter turns, and the surest text tells where it begins.
 
     Raises:
         UserError: a value that is none of these, or what the recogniser needs is not installed; in a call: what a
@@ -35,6 +36,10 @@ class TextReader:
             raise UserError(f'language {language!r} is for tesseract; a recogniser of your own knows its own')
         self.recognise = recogniser if callable(recogniser) else make_recogniser(recogniser, language, threads)
 
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[list[Word]]: ...
+    @overload
+    def __call__(self, images: ImageLike) -> list[Word]: ...
     def __call__(self, images: Any) -> Any:
         """The words of an image, or of each of a list of them, in reading order, with `text` and `text_score`.
 
@@ -54,16 +59,23 @@ class TextReader:
     def read(self, words: list[Word]) -> list[Word]:
         """Words that were found, read."""
         crops = [word.crop() for word in words]
-        read = self._read(crops)
-        if not self.both_ways:
-            return [_with_text(word, *text) for word, text in zip(words, read, strict=True)]
-        turned = self._read([np.ascontiguousarray(np.rot90(crop, 2)) for crop in crops])
+        turns = [self._turns(crop) for crop in crops]
+        views = [np.rot90(crop, turn) for crop, all_of_it in zip(crops, turns, strict=True) for turn in all_of_it]
+        texts = iter(self._read([np.ascontiguousarray(view) for view in views]))
         found = [
-            _with_text(word, *text) if text[1] >= other[1] else _with_text(_turned(word), *other)
-            for word, text, other in zip(words, read, turned, strict=True)
+            _surest(word, [(turn, *next(texts)) for turn in all_of_it])
+            for word, all_of_it in zip(words, turns, strict=True)
         ]
+        if not self.both_ways:
+            return found
         lines = reading_order(levelled_boxes(np.array([word.quad for word in found]).reshape(-1, 4, 2)))
         return [replace(found[word], line=number) for number, line in enumerate(lines) for word in line]
+
+    def _turns(self, crop: np.ndarray) -> tuple[int, ...]:
+        """Quarter turns, anticlockwise, in which a crop is read."""
+        if not self.both_ways:
+            return (0,)
+        return (1, 3, 0) if crop.shape[0] >= UPRIGHT * crop.shape[1] else (0, 2)
 
     def _read(self, crops: list[np.ndarray]) -> list[tuple[str, float]]:
         """Text and score of each crop. Raises UserError: the recogniser returns something else."""
@@ -76,13 +88,11 @@ class TextReader:
         if not good:
             what = f'(text, score 0..1) of each of {len(crops)} crops'
             raise UserError(f'the recogniser must return {what}, not {repr(texts):.200}')
-        return [(text, min(max(score, 0.0), 1.0)) for text, score in pairs]  # a sum of float32 may be 1.0000001
+        return [(text.strip(), min(max(score, 0.0), 1.0)) for text, score in pairs]  # a sum of float32 may be 1.0000001
 
 
-def _with_text(word: Word, text: str, score: float) -> Word:
-    return replace(word, text=text, text_score=round(score, 5))
-
-
-def _turned(word: Word) -> Word:
-    """A word that begins at its other end."""
-    return replace(word, quad=np.roll(word.quad, 2, 0))
+def _surest(word: Word, texts: list[tuple[int, str, float]]) -> Word:
+    """The word with the surest of (turn, text, score), its first corner where reading begins. Of texts that are equally
+    sure the first one counts: recognisers turn high and narrow crops by themselves, too."""
+    turn, text, score = max(texts, key=lambda one: round(one[2], 3))
+    return replace(word, quad=np.roll(word.quad, -turn, 0), text=text, text_score=round(score, 5))

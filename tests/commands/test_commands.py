@@ -972,3 +972,4 @@ def test_files_of_the_program_are_found_from_elsewhere(tmp_path, monkeypatch):
     (tmp_path / 'models/yolov5n.yaml').write_text('mine: 1')
     monkeypatch.chdir(tmp_path)
     assert read_yaml('models/yolov5n.yaml') == {'mine': 1} and 'nc' in read_yaml('models/yolov5s.yaml')
+    assert load_model('weights/ocrdistill-n.pt', torch.device('cpu')).quads

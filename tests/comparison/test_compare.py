@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -27,10 +28,12 @@ from utils.comparison.options import CompareOptions, seed_list, training_flags
 from utils.comparison.rows import add_rows, choose, read_choice
 from utils.comparison.runner import Runner, last_error, threads_of
 from utils.comparison.runs import Job, unlike
-from utils.comparison.settings import RULES, fingerprint, first_difference, pictures
+from utils.comparison.settings import RULES, fingerprint, first_difference, pictures, unlabelled_pictures
 from utils.comparison.statistics import mean_sd, paired_difference
 from utils.comparison.table import difference_cell, nothing_learned, summarise, table_lines
+from utils.distillation.craft import MapCache
 from utils.loading.config import load_data_config
+from utils.loading.listing import list_images
 from utils.runtime.options import parse
 from utils.runtime.run_folder import sole_writer
 
@@ -284,6 +287,22 @@ def test_what_a_recipe_would_refuse_is_refused_before_the_control(place, more, w
         place.plan(*more)
 
 
+def test_maps_that_lack_for_a_part_of_the_pictures_are_missed_before_the_control(place):
+    """Those of the training pictures are there; of the others one has none, and one is broken and needs none."""
+    cache, more = MapCache(place.folder / 'craft'), place.folder / 'others'
+    files = list_images(load_data_config(place.data), 'train')
+    more.mkdir()
+    cv2.imwrite(str(more / 'a.jpg'), cv2.flip(cv2.imread(str(files[0])), 1))
+    (more / 'b.jpg').write_bytes(b'broken')
+    for file in files:
+        cache.write(file, np.zeros((2, 8, 8), np.uint8))
+    flags = ('--recipes', 'maps', '--maps', cache.folder, '--unlabelled', more)
+    with pytest.raises(UserError, match=r'^maps: 1 of \d+ training pictures have no maps of CRAFT .*a\.jpg'):
+        place.plan(*flags)
+    cache.write(more / 'a.jpg', np.zeros((2, 8, 8), np.uint8))
+    assert len(place.plan(*flags).entries) == 2
+
+
 def test_a_student_of_another_network_than_its_weights(place):
     with pytest.raises(UserError, match='another network'):
         place.plan('--student_weights', place.weights)
@@ -426,6 +445,31 @@ def test_pictures_and_labels_are_compared_by_content(place, kind):
     content['settings'] = {key: value for key, value in content['settings'].items() if not key.startswith('pictures')}
     record.write_text(json.dumps(content))
     assert unlike(place.plan('--data', data).runs[0]) is None, 'an earlier version did not tell them'
+
+
+def test_pictures_without_labels_are_compared_by_content(place):
+    source = Path(yaml.safe_load(place.data.read_text())['path'])
+    more = place.folder / 'more'
+    more.mkdir()
+    for number, file in enumerate(sorted((source / 'images').rglob('*.jpg'))[:3]):
+        cv2.imwrite(str(more / f'{number}.jpg'), cv2.flip(cv2.imread(str(file)), 1))
+    (last := more / '2.jpg').rename(place.folder / '2.jpg')
+    flags = ('--recipes', 'control,cwd', '--unlabelled', more)
+    for run in place.plan(*flags).runs:
+        fabricate(run, 0.4, 0.3)
+    (place.folder / '2.jpg').rename(last)
+    unlabelled_pictures.cache_clear()
+    assert "pictures without labels was '2, sha256 " in unlike(place.plan(*flags).runs[1])
+
+
+def test_a_table_of_runs_of_another_kind_of_device(place):
+    for run in place.plan().runs:
+        fabricate(run, 0.4, 0.3)
+        content = json.loads(run.record.read_text())
+        content['settings']['device type'] = 'cuda'
+        run.record.write_text(json.dumps(content))
+    assert "device type was 'cuda', now it is 'cpu'" in unlike(place.plan().runs[0])
+    assert [unlike(run) for run in place.plan('--table').runs] == [None] * 4
 
 
 def test_finished_runs_that_a_table_leaves_out_are_named(place):

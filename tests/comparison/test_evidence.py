@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -230,6 +231,12 @@ def plan_file(world, tmp_path, monkeypatch):
     return file
 
 
+def of_other_networks(content):
+    """All from scratch: the control an N, the recipe's student the small one."""
+    content['flags']['control'] = '--cfg models/yolov5n.yaml'
+    content['flags']['recipe'] += " --student_weights ''"
+
+
 @pytest.mark.parametrize(
     'change, words',
     [
@@ -256,6 +263,10 @@ def plan_file(world, tmp_path, monkeypatch):
         (lambda c: c['rows'].update({640: c['rows']['mix']}), 'row 640: its name is 640, expected text'),
         (lambda c: c['rows']['mix'].update(flags="--name it's"), 'row mix: No closing quotation in its flags'),
         (lambda c: c['ms'].update(control='100 ms'), "ms has '100 ms', expected milliseconds"),
+        (lambda c: c.update(steps=5), 'steps is 5, expected a list'),
+        (lambda c: c['steps'][0].update(rows=[['control']]), 'step 1: rows and seeds must be lists'),
+        (lambda c: c.update(sizes=[64, 64]), 'which has one twice'),
+        (of_other_networks, 'control and mix train other networks'),
     ],
 )
 def test_mistakes_in_a_plan(plan_file, change, words):
@@ -389,12 +400,31 @@ def test_a_row_whose_flags_changed_is_not_taken_for_done(plan_file):
     content['flags']['all'] += ' --lr0 0.01 --workers 2'  # the default, and what changes no figure
     plan_file.write_text(yaml.safe_dump(content))
     assert {name: row.settings for name, row in read_plan(plan_file).rows.items()} == before
+    found = set(before.values())
+    maps = content['flags']['recipe'].replace('--recipe recipes/sn_quad_mask.yaml', '--methods maps')
+    for part, flags in (
+        ('teacher', f'{content["flags"]["all"]} --cfg models/yolov5n.yaml'),
+        ('recipe', f'{content["flags"]["recipe"]} --teacher_imgsz 128'),
+        ('recipe', maps),
+        ('recipe', f'{maps} --maps elsewhere'),
+    ):
+        rows = content['rows'] | {'teacher': {'kind': 'teacher', 'flags': '--epochs 1'}}
+        changed = content | {'flags': content['flags'] | {part: flags}, 'rows': rows}
+        plan_file.write_text(yaml.safe_dump(changed))
+        settings = read_plan(plan_file).rows['mix' if part == 'recipe' else part].settings
+        assert settings not in found, flags
+        found.add(settings)
     content['flags']['all'] += ' --lr0 0.003'
     plan_file.write_text(yaml.safe_dump(content))
     write_ledger(evidence.file, [control(0, 0.4, settings=before['control'], **more)])
     assert evidence.done() == set()
     with pytest.raises(UserError, match='control ran with other options, data, recipe or rules than now'):
         Evidence(read_plan(plan_file)).done()
+
+
+def test_a_plan_of_the_program_is_found_from_elsewhere_with_its_csv(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Evidence(read_plan(Path('docs/evidence/start.yaml'))).lines
 
 
 @pytest.mark.parametrize('file', sorted((ROOT / 'docs/evidence').glob('*.yaml')), ids=lambda file: file.stem)

@@ -97,6 +97,8 @@ def test_a_key_that_stands_twice_in_a_yaml_is_an_error(tmp_path):
             r'of mask must be a list of numbers, one .* \[17, 20\]',
         ),
         ({'mask': {'layers': [17], 'teacher_layers': 20}}, 'teacher_layers of mask must be a list'),
+        ({'mask': {'layers': [17], 'teacher_layers': ['17']}}, 'teacher_layers of mask must be a list'),
+        ({'mask': {'layers': ['17 20 23']}}, r"layers of mask is \['17 20 23'\], expected a list of layer numbers"),
     ],
 )
 def test_mistakes_in_options(use, message):
@@ -299,6 +301,7 @@ def test_teachers_size_by_hand():
         with pytest.raises(UserError, match=f'teacher_scale {scale} makes {imgsz * scale:g} pixels'):
             recipe_of({'mask': {}}, teacher_scale=scale).teacher_imgsz(imgsz)
     assert recipe_of({'mask': {}}, teacher_scale=1.5).teacher_imgsz(640, crop=64) == 960
+    assert recipe_of({'mask': {}}, teacher_scale=2.2).teacher_imgsz(800, crop=800) == 1760  # 800 * 2.2 is a bit more
     with pytest.raises(UserError, match=r'teacher_scale 1\.5 makes 144 pixels of --crop 96'):
         recipe_of({'mask': {}}, teacher_scale=1.5).teacher_imgsz(640, crop=96)
 

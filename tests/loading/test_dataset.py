@@ -544,6 +544,7 @@ def test_epoch_batches_of_several_processes(start):
     for batches in (whole, *parts):
         batches.epoch, batches.start = 5, start
     assert [sum(fractions, []) for fractions in zip(*parts, strict=True)] == list(whole)
+    assert [[part.share(number) for part in parts] for number in (0, 3)] == [[2, 2, 2], [2, 2, 1]]
     assert max(len(fraction) for fraction in parts[0]) == 2 and {len(part) for part in parts} == {4}
     fixed = [list(EpochBatches(23, 6, shuffle=False, part=(rank, 3))) for rank in range(3)]
     assert (

@@ -89,7 +89,7 @@ def test_limits_providers_and_scores(run, photos, tmp_path):
     plain, scored = tmp_path / 'plain', tmp_path / 'scored'
     source = photos / 'below/b.png'
     assert run('detect', source, '--draw', plain)[1] == 'b.png: 2 words\n'
-    status, said, err = run('detect', source, '--max-words', 1, '--providers', 'CPUExecutionProvider')
+    status, said, err = run('detect', source, '--max-words', 1, '--providers', ' CPUExecutionProvider')
     assert (status, said) == (0, 'b.png: 1 word\n') and 'as many words as max_words, 1, allows' in err
     assert 'no Other here' in run('detect', source, '--providers', 'Other,CPUExecutionProvider')[2]
     assert run('detect', source, '--draw', scored, '--scores')[0] == 0

@@ -195,7 +195,14 @@ def test_no_program_runs_for_a_picture(network, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('image', 'words'), [(b'text', '4 bytes'), (None, 'NoneType'), ('no.jpg', 'no.jpg'), (np.zeros(3), 'no image')]
+    ('image', 'words'),
+    [
+        (b'text', '4 bytes'),
+        (None, 'NoneType'),
+        ('no.jpg', 'no.jpg'),
+        ('http://a/b.jpg', 'http://a/b.jpg: addresses'),
+        (np.zeros(3), 'no image'),
+    ],
 )
 def test_what_is_no_image_is_one_line(network, image, words):
     with pytest.raises(UserError, match=words) as error:
@@ -231,6 +238,9 @@ def test_what_is_no_network_is_one_line(tmp_path, content):
     with pytest.raises(UserError, match='cannot be read as an exported model') as error:
         TextDetector(tmp_path / 'a.onnx')
     assert len(str(error.value).splitlines()) == 1
+    (tmp_path / 'a.onnx').rename(tmp_path / 'a.pt')
+    with pytest.raises(UserError, match=r'export.py makes .onnx files of checkpoints$'):
+        TextDetector(tmp_path / 'a.pt')
 
 
 @pytest.mark.parametrize(

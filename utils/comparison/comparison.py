@@ -11,7 +11,7 @@ from utils.comparison.jobs import training_job
 from utils.comparison.options import CompareOptions, training_flags
 from utils.comparison.runner import threads_of
 from utils.comparison.runs import Entry, Job, Run, Teacher, column, read_json, read_metrics, unlike
-from utils.comparison.settings import AGREED, UNKNOWN, fingerprint, machine, settings_of
+from utils.comparison.settings import AGREED, DEVICE_TYPE, UNKNOWN, fingerprint, machine, settings_of
 from utils.comparison.statistics import METRICS
 from utils.comparison.table import (
     NOTHING_LEARNED,
@@ -81,6 +81,8 @@ class Comparison:
 
     def run(self, entry: Entry, seed: int) -> Run:
         settings = settings_of(self.options.as_dict() | {'seed': seed} | entry.opt, self.hyp)
+        if self.options.table:  # of runs of any machine
+            settings[DEVICE_TYPE] = UNKNOWN
         return Run(entry, seed, self.place, settings, self.options.task)
 
     def refuse_other_settings(self) -> None:

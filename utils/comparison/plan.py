@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from models.errors import UserError
-from models.yamls import read_yaml
+from models.yamls import near_program, read_yaml
 from utils.comparison.ledger import KINDS
 from utils.comparison.settings import AGREED, RULES
 from utils.distillation.recipe import read_recipe
 from utils.loading.config import listed, load_data_config, place_below
 from utils.runtime.hyp import DEFAULTS, check_keys, hyp_of
 from utils.runtime.options import MAX_SIDE, parse
-from utils.training.options import DistillOptions, TrainOptions
+from utils.training.options import FROM_SCRATCH, DistillOptions, TrainOptions
 
 KEYS = ('flags', 'ms', 'sizes', 'comparison', 'rows', 'steps')
 ROW_KEYS = ('kind', 'comparison', 'method', 'flags')
@@ -66,12 +66,16 @@ class Row:
             name: getattr(options, name) for name, default in AGREED.items() if getattr(options, name) != default
         }
         content |= {name: value for name, value in hyp_of(options).items() if value != DEFAULTS[name]}
+        if isinstance(options, TrainOptions) and options.cfg:
+            content['cfg'] = options.cfg
         data = read_yaml(options.data)
         content['data'] = {name: value for name, value in data.items() if name not in ('path', 'prepare')}
         if isinstance(options, DistillOptions):
-            recipe = read_recipe(options.recipe, options.methods, options).as_dict()
-            content['recipe'] = {name: value for name, value in recipe.items() if value not in (None, '')}
+            recipe = read_recipe(options.recipe, options.methods, options)
+            content['recipe'] = {name: value for name, value in recipe.as_dict().items() if value not in (None, '')}
             content['unlabelled'] = options.unlabelled
+            content |= {'teacher_imgsz': options.teacher_imgsz} if options.teacher_imgsz else {}
+            content |= {'maps': options.maps} if recipe.needs_maps else {}
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -96,6 +100,7 @@ class Plan:
 
 def read_plan(file: Path) -> Plan:
     """Read a plan. Raises UserError: no such file, an unknown key, row or flag, a value of the wrong form."""
+    file = near_program(file)  # its csv lies beside it
     content = _mapping(read_yaml(file), KEYS, str(file))
     if missing := [name for name in ('sizes', 'comparison', 'rows', 'steps') if not content.get(name)]:
         raise UserError(f'{file}: {missing[0]} is missing or empty')
@@ -107,10 +112,14 @@ def read_plan(file: Path) -> Plan:
     for label, row in _mapping(content['rows'], None, f'{file}: rows').items():
         rows[label] = _read_row(label, row, flags, ms, str(content['comparison']), file)
     _refuse_unlike(list(rows.values()), file)
+    if not isinstance(content['steps'], list):
+        raise UserError(f'{file}: steps is {content["steps"]!r}, expected a list')
     steps = [_read_step(step, rows, f'{file}: step {number}') for number, step in enumerate(content['steps'], 1)]
     sizes = content['sizes']
     if not _numbers(sizes) or not all(MULTIPLE <= size <= MAX_SIDE and size % MULTIPLE == 0 for size in sizes):
         raise UserError(f'{file}: sizes is {sizes!r}, expected a list of pixels, multiples of {MULTIPLE}')
+    if len(set(sizes)) < len(sizes):
+        raise UserError(f'{file}: sizes is {sizes!r}, which has one twice')
     return Plan(file, sorted(content['sizes']), rows, steps)
 
 
@@ -157,6 +166,8 @@ def _refuse_unlike(rows: list[Row], file: Path) -> None:
             values = [_start(each) if name == START else getattr(each.options, name) for each in (control, row)]
             if values[0] != values[1]:
                 raise UserError(f'{file}: {name} is {values[0]!r} in {control.label} and {values[1]!r} in {row.label}')
+        if not _start(control) and _network(control) != _network(row):
+            raise UserError(f'{file}: {control.label} and {row.label} train other networks')
         if hyp_of(control.options) != hyp_of(row.options):
             raise UserError(f'{file}: {control.label} and {row.label} have other hyperparameters (--hyp, --lr0)')
 
@@ -181,9 +192,17 @@ def _start(row: Row) -> str:
     return Path(weights).as_posix() if weights else ''
 
 
+def _network(row: Row) -> dict[str, Any]:
+    """What the student's yaml holds, for a training from scratch."""
+    options = row.options
+    if isinstance(options, DistillOptions):
+        return read_yaml(read_recipe(options.recipe, options.methods, options).student)
+    return read_yaml(options.cfg or FROM_SCRATCH)
+
+
 def _read_step(step: Any, rows: dict[str, Row], place: str) -> Step:
     named, seeds = (_mapping(step, STEP_KEYS, place).get(name) for name in ('rows', 'seeds'))
-    if not named or not isinstance(named, list) or not _numbers(seeds):
+    if not named or not isinstance(named, list) or not all(isinstance(n, str) for n in named) or not _numbers(seeds):
         raise UserError(f'{place}: rows and seeds must be lists of names and of numbers')
     if unknown := [label for label in named if label not in rows]:
         raise UserError(f'{place} names the row {unknown[0]!r}, which is not in rows')

@@ -10,6 +10,7 @@ from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_ancho
 from models.errors import UserError
 from models.yamls import near_program, read_yaml
 from models.yolo import DetectionModel
+from ocrdistill.errors import Unreadable
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, method_flags
 from utils.distillation.craft import MapCache
@@ -23,6 +24,7 @@ from utils.distillation.models import (
     take_own_yaml,
 )
 from utils.distillation.recipe import Recipe, read_recipe
+from utils.loading.images import probe_image
 from utils.loading.listing import list_images, new_images
 from utils.runtime.run_folder import write_yaml
 from utils.training.options import DEFAULT_RECIPE
@@ -58,7 +60,7 @@ def add_rows(comparison: Comparison) -> None:
         raise UserError(f'--recipes: {twice[0]} stands there twice')
     recipes = [read_choice(choice, options) for choice in choices]
     for recipe in recipes if options.table else []:
-        if not Path(recipe.teacher_weights).is_file():  # deleted since: of the size that it had
+        if not near_program(recipe.teacher_weights).is_file():  # deleted since: of the size that it had
             recipe.teacher = comparison.saved.get('teacher_yamls', {}).get(recipe.teacher_weights, recipe.teacher)
     add_control(comparison, recipes)
     for label, cfg in baselines.items():
@@ -96,7 +98,7 @@ def add_control(comparison: Comparison, recipes: list[Recipe]) -> None:
     options = comparison.options
     student, weights = common_student(recipes or [read_recipe(DEFAULT_RECIPE, None, options)])
     if weights:
-        if not options.table or Path(weights).is_file():
+        if not options.table or near_program(weights).is_file():
             check_network(student, weights, comparison.data.nc, options.quads)
         comparison.add(CONTROL, 'control', ['--weights', weights], cfg='', weights=weights)
         return
@@ -132,7 +134,7 @@ def take_anchors(student: str, teachers: list[str], comparison: Comparison) -> s
     Raises:
         UserError: the teachers have different anchors.
     """
-    if not all(Path(teacher).is_file() for teacher in teachers):  # --table alone gets here without them
+    if not all(near_program(teacher).is_file() for teacher in teachers):  # --table alone gets here without them
         flags = comparison.saved.get('rows', {}).get(CONTROL, {}).get('flags') or ['--cfg', student]
         return flags[1]
     own = DetectionModel(student, nc=comparison.data.nc).yaml['anchors']
@@ -175,7 +177,16 @@ def try_recipe(comparison: Comparison, label: str, recipe: Recipe, teacher_imgsz
             if recipe.needs_maps:
                 more = new_images(Path(options.unlabelled), data)[0] if options.unlabelled else []
                 files = [file for file in list_images(data, 'train') + more if file.is_file()]
-                if not any(map(MapCache(options.maps).has, files)):  # broken pictures never have any
-                    require_maps(files, options)
+                has = MapCache(options.maps).has
+                require_maps([file for file in files if has(file) or is_readable(file)], options)
     except UserError as error:
         raise UserError(f'{label}: {error}') from None
+
+
+def is_readable(file: Path) -> bool:
+    """Whether a training reads a picture; broken ones are left out, and have no maps."""
+    try:
+        probe_image(file)
+    except Unreadable:
+        return False
+    return True

@@ -15,11 +15,11 @@ from models.yamls import near_program, read_yaml
 from utils.distillation.recipe import parse_recipe
 from utils.loading.config import load_data_config
 from utils.loading.labels import find_companion
-from utils.loading.listing import digest, length, list_images
+from utils.loading.listing import digest, length, list_images, new_images
 from utils.runtime.device import describe, find_device, has_bfloat16, processor_name
 from utils.runtime.hyp import DEFAULTS
 from utils.runtime.options import options_of
-from utils.training.options import TrainingOptions
+from utils.training.options import FROM_SCRATCH, TrainingOptions
 
 # Training options that must be the same in every run, with their defaults; the others change no metric, or are compared
 # by content (hyp, lr0 and label_smoothing as hyp.*; device as its type).
@@ -27,10 +27,14 @@ AGREED = {name: each.default for name, each in options_of(TrainingOptions).items
 FREE = options_of(TrainingOptions).keys() - AGREED
 # Rules of training that have changed. Earlier versions did without telling: rates that fell from epoch to epoch.
 RULES = {'fall of learning rates': 'from batch to batch'}
+DEVICE_TYPE = 'device type'
 UNKNOWN = 'unknown'  # content of a file that is not there any more
+UNLABELLED = 'pictures without labels'
 SPLITS = {f'pictures of {split}': split for split in ('train', 'val', 'test')}
 # What a version meant that did not tell a setting.
-EARLIER = AGREED | {f'hyp.{name}': value for name, value in DEFAULTS.items()} | dict.fromkeys(SPLITS, UNKNOWN)
+EARLIER = (
+    AGREED | {f'hyp.{name}': value for name, value in DEFAULTS.items()} | dict.fromkeys((*SPLITS, UNLABELLED), UNKNOWN)
+)
 
 
 def fingerprint(file: str) -> str:
@@ -60,12 +64,27 @@ def pictures(data: str, split: str) -> str:
         files = list_images(load_data_config(data), split)
     except UserError:
         return UNKNOWN
+    return content_of(files, ('labels', 'ignore'))
+
+
+@cache
+def unlabelled_pictures(place: str, data: str) -> str:
+    """The same of pictures without labels (--unlabelled)."""
+    try:
+        files, _ = new_images(Path(place), load_data_config(data))
+    except UserError:
+        return UNKNOWN
+    return content_of(files)
+
+
+def content_of(files: list[Path], companions: tuple[str, ...] = ()) -> str:
+    """Names, sizes in bytes and companions of pictures, in short; UNKNOWN if one is not there any more."""
     content = sha256()
     for file in files:
         if not (size := length(file)):
-            return UNKNOWN  # it is not there any more
+            return UNKNOWN
         content.update(f'{file.name} {size}'.encode(errors='surrogateescape'))
-        for kind in ('labels', 'ignore'):
+        for kind in companions:
             companion = find_companion(file, kind)
             content.update(digest(companion).encode() if companion else b'-')
     return f'{len(files)}, sha256 {content.hexdigest()[:16]}'
@@ -88,11 +107,11 @@ def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
         hyp: all hyperparameters.
     """
     found = {key: opt.get(key, default) for key, default in sorted(AGREED.items())}
-    found |= {'data': os.path.normpath(opt['data']), 'device type': device_type(opt['device'])} | RULES
+    found |= {'data': os.path.normpath(opt['data']), DEVICE_TYPE: device_type(opt['device'])} | RULES
     found |= {name: pictures(opt['data'], split) for name, split in SPLITS.items()}
     found |= {**dict(flatten(hyp, 'hyp')), **dict(flatten(read_yaml(opt['data']), 'data'))}
     if 'recipe_content' not in opt:
-        cfg = opt['cfg'] or ('' if opt['weights'] else 'models/yolov5n.yaml')
+        cfg = opt['cfg'] or ('' if opt['weights'] else FROM_SCRATCH)
         return found | {'cfg': fingerprint(cfg), 'weights': fingerprint(opt['weights'])}
     known = parse_recipe(opt['recipe_content'], 'opt.yaml')
     recipe = known.as_dict()
@@ -101,6 +120,8 @@ def settings_of(opt: dict, hyp: dict) -> dict[str, object]:
     del recipe['teacher_scale']  # teacher_imgsz tells it
     of_maps = ('maps',) if known.needs_maps else ()
     more = {key: opt.get(key) for key in ('teacher_imgsz', 'unlabelled', *of_maps)}
+    if opt.get('unlabelled'):
+        more[UNLABELLED] = unlabelled_pictures(opt['unlabelled'], opt['data'])
     return found | more | dict(flatten(recipe, 'recipe'))
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from models.checkpoint import Checkpoint, anchors_of, has_quads, read_checkpoint, same_anchors, transfer
 from models.errors import UserError
-from models.yamls import ROOT, read_yaml
+from models.yamls import ROOT, near_program, read_yaml
 from models.yolo import DetectionModel
 from utils.distillation.craft import MapCache
 from utils.distillation.recipe import Recipe, parse_recipe, read_recipe
@@ -32,7 +32,7 @@ def require_teacher(recipe: Recipe, data: str) -> None:
     Raises:
         UserError: the teacher's weights are not there.
     """
-    if recipe.teacher_weights and Path(recipe.teacher_weights).is_file():
+    if recipe.teacher_weights and near_program(recipe.teacher_weights).is_file():
         return
     size = Path(recipe.teacher).stem.removeprefix('yolov5')
     config = load_data_config(data)
@@ -41,7 +41,8 @@ def require_teacher(recipe: Recipe, data: str) -> None:
         prepare = ''
     except UserError:
         prepare = f'prepare the data with "{config.prepare}", then '
-    fetch = f'fetch a teacher with "python teacher/download.py icdar-{size}" or ' if size in 'nsmlx' else ''
+    published = size in 'nsmlx' and recipe.teacher_weights in ('', f'teacher/{size}/weights/best.pt')
+    fetch = f'fetch a teacher with "python teacher/download.py icdar-{size}" or ' if published else ''
     raise UserError(
         f'there are no teacher weights at {recipe.teacher_weights or "(none given)"}: {prepare}{fetch}'
         f'train one with "python train.py --cfg {recipe.teacher} '
@@ -51,7 +52,7 @@ def require_teacher(recipe: Recipe, data: str) -> None:
 
 def take_own_yaml(recipe: Recipe, options: TeacherOptions) -> None:
     """Without --cfg_teacher the teacher's yaml becomes that of its weights, where they are of another of our sizes."""
-    if options.cfg_teacher is not None or not Path(recipe.teacher_weights).is_file():
+    if options.cfg_teacher is not None or not near_program(recipe.teacher_weights).is_file():
         return
     own = yaml_of(read_checkpoint(recipe.teacher_weights).yaml or {})
     if own and own != yaml_of(read_yaml(recipe.teacher)):
@@ -195,7 +196,7 @@ def resolve_teacher(run: TrainingRun, teacher: DetectionModel, weights: str) -> 
     Raises:
         UserError: a run would be resumed with another teacher.
     """
-    options, digest = run.options, file_sha256(weights)
+    options, digest = run.options, file_sha256(near_program(weights))
     if run.checkpoint is not None:
         if options.teacher_sha256 not in ('', digest):  # an earlier version kept none
             raise UserError(f'{weights} is not the teacher that the run began with: its content is another')

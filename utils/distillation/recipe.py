@@ -76,13 +76,13 @@ class Recipe:
         """
         if self.teacher_scale == 1:
             return None
-        size = imgsz * self.teacher_scale
+        size = round(imgsz * self.teacher_scale, 6)  # 800 times 2.2 is 1760.0000000000002
         if size < 64 or size % 32:
             raise UserError(
                 f"teacher_scale {self.teacher_scale:g} makes {size:g} pixels of the student's {imgsz}, "
                 f'expected a multiple of 32, at least 64'
             )
-        if crop and crop * self.teacher_scale % 32:
+        if crop and round(crop * self.teacher_scale, 6) % 32:
             raise UserError(
                 f'teacher_scale {self.teacher_scale:g} makes {crop * self.teacher_scale:g} pixels of --crop {crop}, '
                 f'expected a multiple of 32'
@@ -247,12 +247,15 @@ def _read_use(name: str, use: dict[str, Any], file: str | Path) -> MethodUse:
     for key, value in options.items():
         _check_option(f'{file}: {key} of {name}', value, method.OPTIONS[key])
     layers = use.get('layers', list(method.LAYERS))
-    if not isinstance(layers, list):
-        raise UserError(f'{file}: layers of {name} must be a list of layer numbers')
+    if not isinstance(layers, list) or any(type(layer) is not int for layer in layers):
+        raise UserError(
+            f'{file}: layers of {name} is {layers!r}, expected a list of layer numbers, such as [17, 20, 23]'
+        )
     theirs = use.get('teacher_layers')
     if (layers or theirs is not None) and not method.LAYERS:
         raise UserError(f"{file}: {name} looks at the heads' maps, it takes no layers")
-    if theirs is not None and (not isinstance(theirs, list) or len(theirs) != len(layers)):
+    numbers = isinstance(theirs, list) and all(type(layer) is int for layer in theirs)
+    if theirs is not None and (not numbers or len(theirs) != len(layers)):
         raise UserError(
             f'{file}: teacher_layers of {name} must be a list of numbers, one for each of its layers {layers}'
         )

@@ -95,6 +95,10 @@ class EpochBatches(Sampler):
         """Pictures of a batch in all processes."""
         return min(self.batch_size, self.n - number * self.batch_size)
 
+    def share(self, number: int) -> int:
+        """Pictures of a shuffled batch in this process."""
+        return self.size(number) // self.world + (self.rank < self.size(number) % self.world)
+
     def __iter__(self):
         order = (
             np.random.default_rng((self.seed, self.epoch)).permutation(self.n) if self.shuffle else np.arange(self.n)

@@ -37,19 +37,18 @@ class ModelAndCriterion(nn.Module):
     """Both as one module: what processes exchange gradients of, adapters included.
 
     Args:
-        translate: have torch.compile translate the network. The last batch of an epoch, if it is smaller, is not worth
-            a second translation: it runs as it is.
+        translate: torch.compile translates the network for batches of so many pictures; 0: not at all. The last batch
+            of an epoch, if it is smaller, is not worth a second translation: it runs as it is.
     """
 
-    def __init__(self, model: DetectionModel, criterion: DetectionCriterion, translate: bool):
+    def __init__(self, model: DetectionModel, criterion: DetectionCriterion, translate: int = 0):
         super().__init__()
         self.model, self.criterion = model, criterion
         self.translated = torch.compile(model) if translate else model  # the same weights
-        self.largest = 0  # batch so far
+        self.translate = translate
 
     def forward(self, images: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-        self.largest = max(self.largest, len(images))
-        network = self.translated if len(images) == self.largest else self.model
+        network = self.translated if len(images) == self.translate else self.model
         return self.criterion(network, images, batch)
 
 
@@ -95,7 +94,8 @@ class Trainer:
         self.clipped = [p for p in (list(model.parameters()), list(criterion.parameters())) if p]
         self.score_names = SCORES + QUAD_SCORES if model.quads else SCORES
         self.frozen = freeze(model, options['freeze'])
-        self.forward = distributed.wrap(ModelAndCriterion(model, criterion, bool(options.get('compile'))))
+        full = self.loader.batch_sampler.share(0) if options.get('compile') else 0
+        self.forward = distributed.wrap(ModelAndCriterion(model, criterion, full))
         self.stop, self.saved_at = StopRequest(), time.monotonic()
         (folder / 'weights').mkdir(exist_ok=True)
 

@@ -10,6 +10,7 @@ from utils.runtime.cores import usual_workers
 from utils.runtime.options import MAX_SIDE, Options, option, options_of
 
 DECAYS = ('constant', 'linear', 'cosine')  # of distillation weights
+FROM_SCRATCH = 'models/yolov5n.yaml'
 OPTIMIZERS = ('SGD', 'AdamW')
 MAX_SEED = 2**63 - 1  # of torch's generators
 WORKERS = usual_workers()
@@ -181,7 +182,7 @@ class TrainOptions(TrainingOptions, RunOptions):
     kind: str = 'train'
 
     cfg: str = option(
-        '', "model yaml (default: the weights' own, without weights models/yolov5n.yaml)", group='model', metavar='YAML'
+        '', f"model yaml (default: the weights' own, without weights {FROM_SCRATCH})", group='model', metavar='YAML'
     )
     weights: str = option(
         '', 'checkpoint to start from, ours or a public YOLOv5 .pt (default: from scratch)', group='model', metavar='PT'

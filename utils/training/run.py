@@ -127,7 +127,7 @@ class TrainingRun:
             criterion: on the device.
         """
         options = self.options
-        given = self.checkpoint is not None or all(norm.num_batches_tracked for norm in norms(model))
+        given = self.checkpoint is not None or all((norm.running_var != 1).any() for norm in norms(model))
         if options.freeze_bn == 0 and not given:
             raise UserError('--freeze-bn 0: the network has no statistics yet; give weights, or a larger number')
         if model.quads:
