@@ -50,7 +50,7 @@ def main(recipe: str | None = None) -> None:
     seed_everything(run.options.seed)
     student = build_student(content, teacher, run.data.nc, run.checkpoint, run.options.quads)
     student = run.name_classes(student)
-    resolve_teacher(run, teacher, content.teacher_weights)
+    resolve_teacher(run, teacher, content)
     settings = DistillerSettings(
         hyp=run.hyp,
         imgsz=run.input_size,

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from models.yamls import near_program
 from utils.export.options import SUFFIXES, ExportOptions
 from utils.runtime.cli import run_command
 from utils.runtime.options import parse
@@ -23,7 +24,7 @@ def target_file(options: ExportOptions) -> Path:
     """--out, or best.onnx, best_half.onnx, best_nms.onnx, best_int8.xml ... beside best.pt."""
     if options.out:
         return options.out
-    weights = Path(options.weights)
+    weights = near_program(options.weights)
     marks = {'half': options.float16, 'small': options.small, 'int8': options.int8, 'nms': options.nms}
     return weights.with_name(
         '_'.join([weights.stem, *(mark for mark, given in marks.items() if given)]) + SUFFIXES[options.format]

@@ -46,9 +46,11 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
 
 
 def near_program(file: Path | str) -> Path:
-    """A file as it is named, below the current folder; where there is none, the program's own of that name."""
+    """A file as it is named, below the current folder; where there is none, the program's own of that name. What lies
+    in runs/ is nobody's own: another run of that name would be taken for the one that is meant."""
     own = ROOT / file  # an absolute file is itself
-    return own if own.is_file() and not os.path.lexists(file) else Path(file)
+    of_runs = Path(file).parts[:1] == ('runs',)
+    return own if own.is_file() and not of_runs and not os.path.lexists(file) else Path(file)
 
 
 def read_yaml(file: Path | str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,8 +34,8 @@ def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
     Raises:
         UserError: it is something else, has no pixels, or is a file that cannot be read or holds several images.
     """
-    if isinstance(image, str) and '://' in image and not os.path.exists(image):
-        raise UserError(f'{image}: addresses are not read')
+    if isinstance(image, str) and re.match(r'[A-Za-z][\w+.-]+://', image) and not os.path.exists(image):
+        raise UserError(f'{image}: addresses are not read; give the file, or its bytes')
     if isinstance(image, (str, os.PathLike)):
         return _read(Path(image), decode)
     if isinstance(image, (bytes, bytearray, memoryview)):

@@ -55,7 +55,7 @@ def open_onnx(file: Path, threads: int | None = None, providers: Providers | Non
         entries = session.get_modelmeta().custom_metadata_map
         metadata = {key: json.loads(value) for key, value in entries.items()} if 'format' in entries else {}
     except Exception as error:  # ONNX Runtime has many, of many lines
-        why = first_line(error) if file.suffix == '.onnx' else 'export.py makes .onnx files of checkpoints'
+        why = first_line(error) if file.suffix.lower() == '.onnx' else 'export.py makes .onnx files of checkpoints'
         raise UserError(f'{file} cannot be read as an exported model: {why}') from None
 
     if names[0] not in session.get_providers():  # ONNX Runtime falls back, whatever is missing

@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models.errors import UserError
+from models.yamls import near_program
 from utils.runtime.cli import run_command
 from utils.runtime.options import MAX_SIDE, Options, option, parse
 
@@ -73,7 +74,8 @@ def main() -> None:
     from utils.runtime.run_folder import make_folder
     from utils.runtime.words import megabytes
 
-    if options.target.is_dir() or (options.target.exists() and options.target.samefile(options.source)):
+    source = near_program(options.source)
+    if options.target.is_dir() or (options.target.exists() and source.exists() and options.target.samefile(source)):
         raise UserError(
             f'{options.target} is {"a folder" if options.target.is_dir() else "the source"}: name a new file'
         )

@@ -12,6 +12,8 @@ from ocrdistill.reading.recognisers import UPRIGHT, make_recogniser
 from ocrdistill.reading_order import reading_order
 from ocrdistill.rows import levelled_boxes
 
+SAME = 0.05  # by which scores of one text, read twice in the same turn, may differ
+
 
 class TextReader:
     """Finds the words of images and reads them. May be called from several threads at once.
@@ -75,7 +77,7 @@ class TextReader:
         """Quarter turns, anticlockwise, in which a crop is read."""
         if not self.both_ways:
             return (0,)
-        return (1, 3, 0) if crop.shape[0] >= UPRIGHT * crop.shape[1] else (0, 2)
+        return (1, 3, 0, 2) if crop.shape[0] >= UPRIGHT * crop.shape[1] else (0, 2)
 
     def _read(self, crops: list[np.ndarray]) -> list[tuple[str, float]]:
         """Text and score of each crop. Raises UserError: the recogniser returns something else."""
@@ -92,7 +94,8 @@ class TextReader:
 
 
 def _surest(word: Word, texts: list[tuple[int, str, float]]) -> Word:
-    """The word with the surest of (turn, text, score), its first corner where reading begins. Of texts that are equally
-    sure the first one counts: recognisers turn high and narrow crops by themselves, too."""
-    turn, text, score = max(texts, key=lambda one: round(one[2], 3))
+    """The word with the surest of (turn, text, score), its first corner where reading begins. Recognisers turn high and
+    narrow crops by themselves, too, and may then be a little surer: so the first turn that has a text counts."""
+    best = max(texts, key=lambda one: one[2])
+    turn, text, score = next(one for one in texts if one[1] == best[1] and one[2] > best[2] - SAME)
     return replace(word, quad=np.roll(word.quad, -turn, 0), text=text, text_score=round(score, 5))

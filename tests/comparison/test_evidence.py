@@ -266,7 +266,7 @@ def of_other_networks(content):
         (lambda c: c.update(steps=5), 'steps is 5, expected a list'),
         (lambda c: c['steps'][0].update(rows=[['control']]), 'step 1: rows and seeds must be lists'),
         (lambda c: c.update(sizes=[64, 64]), 'which has one twice'),
-        (of_other_networks, 'control and mix train other networks'),
+        (of_other_networks, 'control and mix train different networks'),
     ],
 )
 def test_mistakes_in_a_plan(plan_file, change, words):

@@ -167,7 +167,7 @@ def _refuse_unlike(rows: list[Row], file: Path) -> None:
             if values[0] != values[1]:
                 raise UserError(f'{file}: {name} is {values[0]!r} in {control.label} and {values[1]!r} in {row.label}')
         if not _start(control) and _network(control) != _network(row):
-            raise UserError(f'{file}: {control.label} and {row.label} train other networks')
+            raise UserError(f'{file}: {control.label} and {row.label} train different networks')
         if hyp_of(control.options) != hyp_of(row.options):
             raise UserError(f'{file}: {control.label} and {row.label} have other hyperparameters (--hyp, --lr0)')
 
@@ -193,11 +193,13 @@ def _start(row: Row) -> str:
 
 
 def _network(row: Row) -> dict[str, Any]:
-    """What the student's yaml holds, for a training from scratch."""
+    """What the student's yaml holds, for a training from scratch; without its anchors, as the teacher gives those."""
     options = row.options
     if isinstance(options, DistillOptions):
-        return read_yaml(read_recipe(options.recipe, options.methods, options).student)
-    return read_yaml(options.cfg or FROM_SCRATCH)
+        file = read_recipe(options.recipe, options.methods, options).student
+    else:
+        file = options.cfg or FROM_SCRATCH
+    return {name: value for name, value in read_yaml(file).items() if name != 'anchors'}
 
 
 def _read_step(step: Any, rows: dict[str, Row], place: str) -> Step:

@@ -10,7 +10,6 @@ from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_ancho
 from models.errors import UserError
 from models.yamls import near_program, read_yaml
 from models.yolo import DetectionModel
-from ocrdistill.errors import Unreadable
 from utils.comparison.comparison import Comparison
 from utils.comparison.options import CompareOptions, method_flags
 from utils.distillation.craft import MapCache
@@ -24,8 +23,9 @@ from utils.distillation.models import (
     take_own_yaml,
 )
 from utils.distillation.recipe import Recipe, read_recipe
-from utils.loading.images import probe_image
+from utils.loading.config import DataConfig
 from utils.loading.listing import list_images, new_images
+from utils.loading.scan import examine, measure
 from utils.runtime.run_folder import write_yaml
 from utils.training.options import DEFAULT_RECIPE
 
@@ -175,18 +175,16 @@ def try_recipe(comparison: Comparison, label: str, recipe: Recipe, teacher_imgsz
             Distiller(student, freeze_teacher(teacher), recipe, settings)
             refuse_frozen(recipe, options.freeze)
             if recipe.needs_maps:
-                more = new_images(Path(options.unlabelled), data)[0] if options.unlabelled else []
-                files = [file for file in list_images(data, 'train') + more if file.is_file()]
-                has = MapCache(options.maps).has
-                require_maps([file for file in files if has(file) or is_readable(file)], options)
+                require_maps(pictures_with_maps(options, data), options)
     except UserError as error:
         raise UserError(f'{label}: {error}') from None
 
 
-def is_readable(file: Path) -> bool:
-    """Whether a training reads a picture; broken ones are left out, and have no maps."""
-    try:
-        probe_image(file)
-    except Unreadable:
-        return False
-    return True
+def pictures_with_maps(options: CompareOptions, data: DataConfig) -> list[Path]:
+    """The pictures of a training that need maps: broken ones, which it leaves out, have none."""
+    has = MapCache(options.maps).has
+    more = new_images(Path(options.unlabelled), data)[0] if options.unlabelled else []
+    labelled = list_images(data, 'train')
+    return [file for file in labelled if has(file) or not examine(file, data.nc, data.dont_care).problem] + [
+        file for file in more if has(file) or not measure(file).problem
+    ]

@@ -87,7 +87,6 @@ class Distiller(DetectionCriterion):
         self.register_buffer('auto_weights', torch.full((len(self.auto),), math.nan) if self.auto else None)
         self.told = False
         self.taps = sorted({layer for method in self.used.values() for layer in method.layers})
-        self.reads_teacher = any(method.READS_TEACHER for method in self.used.values())
         self.teacher_taps = sorted({i for method in self.used.values() for i in method.teacher_layer.values()})
         if self.amp and has_bfloat16(device):
             teacher.to_bfloat16()  # its weights never change: cast once, not in every step
@@ -155,7 +154,7 @@ class Distiller(DetectionCriterion):
         larger = max(self.imgsz, self.teacher_imgsz)
         seen = shrink(images, self.teacher_imgsz / larger)
         teacher_maps, teacher_features = list[Tensor](), dict[int, Tensor]()
-        if self.reads_teacher:
+        if self.recipe.reads_teacher:
             with torch.no_grad():
                 teacher_maps, teacher_features = self.teacher.raw_maps(seen.to(self.teacher_dtype), self.teacher_taps)
         own = shrink(images, self.imgsz / larger)

@@ -13,6 +13,7 @@ import shapely
 from tqdm import tqdm
 
 from models.errors import UserError
+from models.yamls import near_program
 from ocrdistill.errors import Unreadable
 from ocrdistill.rows import corners_of
 from utils.detection.detector import Detector
@@ -96,7 +97,7 @@ def make_teacher(options: TeacherSettings) -> Teacher:
 
 def _digest_of(detector: Detector, teacher: str) -> str:
     """What tells one network from another: the SHA-256 of its file, with its weights where they lie beside it."""
-    file = Path(getattr(detector.model, 'file', teacher))  # an export in a folder knows its own
+    file = near_program(getattr(detector.model, 'file', teacher))  # an export in a folder knows its own
     weights = file.with_suffix('.bin')
     if file.suffix in ('.xml', '.param') and weights.is_file():
         return f'{file_sha256(file)} {file_sha256(weights)}'

@@ -190,17 +190,19 @@ def refuse_frozen(recipe: Recipe, count: int) -> None:
             raise UserError(f'--freeze {count}: {name} teaches layers {layers}, and none of them would train')
 
 
-def resolve_teacher(run: TrainingRun, teacher: DetectionModel, weights: str) -> None:
-    """Keep in the run's options what its teacher was: the file's SHA-256, and its scores on val before the first epoch.
+def resolve_teacher(run: TrainingRun, teacher: DetectionModel, recipe: Recipe) -> None:
+    """Keep in the run's options what its teacher was: the file's SHA-256, and its scores on val before the first epoch
+    (none if no method reads what it says).
 
     Raises:
         UserError: a run would be resumed with another teacher.
     """
-    options, digest = run.options, file_sha256(near_program(weights))
+    options, weights = run.options, recipe.teacher_weights
+    digest = file_sha256(near_program(weights))
     if run.checkpoint is not None:
         if options.teacher_sha256 not in ('', digest):  # an earlier version kept none
             raise UserError(f'{weights} is not the teacher that the run began with: its content is another')
-    else:
+    elif recipe.reads_teacher:
         scores = run.evaluate_val(teacher, 'evaluating the teacher', run.teacher_imgsz).scores
         print(f'teacher on val: mAP50 {scores["map50"]:.4f}, mAP50-95 {scores["map50_95"]:.4f}')
         options.teacher_scores = scores

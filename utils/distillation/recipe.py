@@ -94,6 +94,11 @@ class Recipe:
         """Whether a method reads CRAFT's maps."""
         return any(use.method.NEEDS_MAPS for use in self.methods.values())
 
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a method reads what the teacher says."""
+        return any(use.method.READS_TEACHER for use in self.methods.values())
+
     def override(self, flag: str, method: str, value: float) -> None:
         """Set a method's weight from a command's flag: its first term gets the value, the others keep their ratio.
 
