@@ -104,7 +104,7 @@ def _check_icdar(options: ValOptions, files: list) -> None:
 
 def write(options: ValOptions, folder: Path, model, report, device) -> None:
     """Write the run's folder and print what a person wants to know of it."""
-    from utils.evaluation.report import choose_point, print_scores
+    from utils.evaluation.report import CHOSEN, choose_point, print_scores
     from utils.runtime.device import describe
     from utils.runtime.run_folder import command_line, write_yaml
 
@@ -121,6 +121,7 @@ def write(options: ValOptions, folder: Path, model, report, device) -> None:
         'command': command_line(),
     }
     best = choose_point(evaluation) if options.task == 'val' and evaluation.truths is not None else None
+    best = best if best and best.origin == CHOSEN else None  # else nothing was found
     if best:
         context |= {'best_word_scale': best.scale, 'best_conf_threshold': best.threshold}
     metrics = report.metrics(**context)

@@ -123,6 +123,8 @@ def write_lists(out: Path, count: int) -> None:
         rows['train.txt' if number % 10 else 'val.txt'].append(f'./images/{SPLITS["train"]}/img_{number}.jpg\n')
     for name, lines in rows.items():
         (out / name).write_text(''.join(lines), encoding='utf-8')
+    if count and not rows['val.txt']:
+        print('val.txt is empty: every tenth picture is for val')
 
 
 def read_manifest(out: Path) -> dict | None:

@@ -29,7 +29,7 @@ class PackOptions(Options):
     target: Path = option(help='file to write', flags=('target',), metavar='PT')
     sizes: list[int] | None = option(
         None,
-        'choose a threshold for each of these longer sides (default: only the size of the training has one)',
+        'choose a threshold for each of these longer sides (default: that of the training alone has one, and keeps it)',
         metavar='PX',
         nargs='+',
         min=32,
@@ -86,12 +86,14 @@ def main() -> None:
     if options.sizes:
         # Of the rounded weights, which are those that will be used.
         points, origins = choose_points(copy.deepcopy(model).float(), options)
+        trained_at = (entries.get('options') or {}).get('imgsz')
+        own = Point(entries.get('conf_threshold'), tuple(entries.get('word_scale') or (1.0, 1.0)))
+        if own.conf_threshold is None or trained_at in points:  # None: as of a last.pt
+            threshold, scale = nearest(points, trained_at or max(points), Point())
+            entries |= {'conf_threshold': threshold, 'word_scale': list(scale), 'conf_threshold_from': None} | origins
+        elif trained_at:
+            points[trained_at] = own
         entries |= {'points': to_plain(points), 'chosen_on': options.data}
-        if entries.get('conf_threshold') is None:  # as of a last.pt
-            trained_at = (entries.get('options') or {}).get('imgsz') or max(points)
-            threshold, scale = nearest(points, trained_at, Point())
-            entries |= {'conf_threshold': threshold, 'word_scale': list(scale), 'conf_threshold_from': None}
-        entries |= origins
     save_checkpoint(options.target, model, model.state_dict(), **entries)
     print(f'{options.target}: {megabytes(options.target.stat().st_size)}')
 

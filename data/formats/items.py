@@ -50,7 +50,8 @@ class Item:
 class Unread:
     """Which regions become don't-care: those with one of the labels, those lower than min_height.
 
-    min_height: pixels of the picture when its longer side has LONG_SIDE.
+    min_height: pixels of the picture when its longer side has LONG_SIDE; of a box its height, of other regions the
+        shorter side, as their text may run up or down.
     """
 
     labels: set[str]
@@ -59,7 +60,8 @@ class Unread:
     def __call__(self, region: Region, size: tuple[int, int]) -> bool:
         if not self.labels.isdisjoint(region.labels):
             return True
-        return self.min_height > 0 and height_of(region.polygon) * LONG_SIDE / max(size) < self.min_height
+        height = np.ptp(region.polygon[:, 1]) if region.is_box else height_of(region.polygon)
+        return self.min_height > 0 and height * LONG_SIDE / max(size) < self.min_height
 
 
 def height_of(polygon: np.ndarray) -> float:
@@ -199,12 +201,12 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> 
         drawn, region.polygon = region.polygon, uncrossed(region.polygon)
         if region.polygon is not drawn:
             page.notes.append(f'{page.name}, {region.word[:60]!a}: {CROSSING}')
-        if len(region.polygon) == QUAD and (region.polygon == np.roll(region.polygon, 1, 0)).all(1).any():
-            page.notes.append(f'{page.name}, {region.word[:60]!a}: {REPEATED}')
         if polygon_areas(clip_polygons(region.polygon[None], *size))[0] < MIN_AREA * size[0] * size[1]:
             page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: no area inside the picture')
-        else:
-            kept.append(region)
+            continue
+        if len(region.polygon) == QUAD and (region.polygon == np.roll(region.polygon, 1, 0)).all(1).any():
+            page.notes.append(f'{page.name}, {region.word[:60]!a}: {REPEATED}')
+        kept.append(region)
     if page.regions and not kept:
         raise BadEntry('no region has an area inside the picture')
     page.regions, item.size = kept, size

@@ -25,7 +25,7 @@ from data.formats.pages import (
 from models.errors import UserError
 from utils.loading.images import probe_image
 from utils.loading.labels import read_label_file
-from utils.loading.rows import split_rows
+from utils.loading.rows import DONT_CARE, split_rows
 
 PADDLE_ILLEGIBLE = '*'  # beside '###'
 CLASSES, MAX_CLASSES = 'classes.txt', 1000  # of YOLO
@@ -227,7 +227,9 @@ def _parse_mat(row) -> Region:
 
 
 def _total_text_region(xs: list, ys: list, word: str) -> Region:
-    """'#' and a missing word say that nobody could read it."""
+    """'#', '###' and a missing word say that nobody could read it."""
     if len(xs) != len(ys):
         raise BadEntry(f'{len(xs)} x but {len(ys)} y')
-    return Region(to_polygon(value for pair in zip(xs, ys, strict=True) for value in pair), word, word in ('', '#'))
+    return Region(
+        to_polygon(value for pair in zip(xs, ys, strict=True) for value in pair), word, word in ('', '#', DONT_CARE)
+    )

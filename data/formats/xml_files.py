@@ -126,10 +126,10 @@ def _image_of(image: ElementTree.Element, files: ImageFiles) -> Path:
 
 
 def _splits_of(subsets: set[str]) -> dict[str, str]:
-    """What subsets of CVAT are for, where there is one for training and another one; without one for validation, --val
-    takes a share of those for training."""
-    kinds = {SUBSETS[name] for name in subsets & SUBSETS.keys()}
-    if 'train' not in kinds or len(kinds) == 1:
+    """What subsets of CVAT are for, where there are several kinds ('': of another name, to be split); without one for
+    validation, --val takes a share of those for training."""
+    kinds = {SUBSETS.get(name, '') for name in subsets}
+    if len(kinds) == 1:
         return {}
     return {name: split for name, split in SUBSETS.items() if split != 'train' or 'val' in kinds}
 

@@ -81,7 +81,7 @@ def icdar2017_mlt(folder: Path) -> Path:
 def total_text(folder: Path) -> Path:
     row = "x: [[{}]], y: [[{}]], ornt: [u'{}'], transcriptions: [u'{}']\n"
     for name in NAMES[:2]:
-        parts = [(WORD_CORNERS, 'h', "caf\\xe9 don\\'t"), (DONT_CARE_CORNERS, '#', '#')]
+        parts = [(WORD_CORNERS, 'h', "caf\\xe9 don\\'t"), (DONT_CARE_CORNERS, '#', '###' if name == NAMES[0] else '#')]
         rows = [row.format(' '.join(map(str, c[::2])), '\n '.join(map(str, c[1::2])), o, t) for c, o, t in parts]
         write(folder / f'poly_gt_{name}.txt', ''.join(rows))
     cells = np.empty((2, 6), object)
@@ -479,6 +479,9 @@ def test_min_height_is_across_the_word(turn, least, unread):
     polygon = np.array([[0.0, 0], [20, 0], [20, 8], [0, 8]]) @ turned + 30
     region = convert.Region(polygon)
     assert convert.Unread(set(), least)(region, (80, 40)) == unread
+    narrow = np.array([[30.0, 10], [34, 10], [34, 18], [30, 18]])  # a letter; without its side we know nothing else
+    assert convert.Unread(set(), least)(convert.Region(narrow, is_box=True), (80, 40)) == (least > 64)
+    assert convert.Unread(set(), least)(convert.Region(narrow), (80, 40))
     assert not convert.Unread(set())(region, (80, 40))
 
 

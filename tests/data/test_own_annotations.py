@@ -212,6 +212,9 @@ def test_subsets_of_cvat_are_splits(run, photos, tmp_path):
     subsets = ('Test',) * 3
     printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
     assert error == '' and 'train: 2 pictures' in printed and 'val: 1 picture' in printed
+    for subsets, folder in ((('Test', '', ''), 'test'), (('Validation', 'default', 'default'), 'val')):
+        printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
+        assert error == '' and (tmp_path / f'out/images/{folder}/a.png').is_file(), subsets
     subsets = ('Train', 'Test', 'Train')
     printed, error = run('cvat', write(tmp_path / 'all.xml', cvat('a.png', 'b.png', 'c.png', subsets=subsets)))
     assert error == '' and 'val: 1 picture' in printed and (tmp_path / 'out/images/test/b.png').is_file()

@@ -126,6 +126,15 @@ def test_confusion(tmp_path, nc):
     assert near(read(tmp_path / 'some.png', (300, 300)), (8, 48, 107), 12).sum() > dark + 200
 
 
+def test_names_that_look_like_formulas(tmp_path):
+    """matplotlib would read '$$' as an empty formula, and its letters have no glyph for a line's end."""
+    matrix, names = ConfusionMatrix(3), {0: '$', 1: '$$', 2: r'$\frac{$'}
+    plots.plot_confusion(matrix.matrix, names, tmp_path / 'a.png')
+    plots.plot_labels([[number, 0.5, 0.5, 0.1, 0.1] for number in names], tmp_path / 'b.png', names)
+    grids.plot_predictions([np.zeros((9, 9, 3), np.uint8)], [Verdict()], ['new\nline.png'], tmp_path / 'c.jpg')
+    assert {file.name for file in tmp_path.iterdir()} == {'a.png', 'b.png', 'c.jpg'}
+
+
 @pytest.mark.parametrize('count', [0, 1, 3000])
 def test_labels(tmp_path, count):
     rng = np.random.default_rng(0)

@@ -57,8 +57,18 @@ def test_a_threshold_that_val_did_not_choose_is_not_said_to_be(world, tmp_path, 
     with monkeypatch.context() as patch:
         patch.setattr('utils.evaluation.report.choose_point', lambda *_: OperatingPoint(0.31, (0.9, 0.8), CHOSEN))
         assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
-    meta = read_checkpoint(target).meta
-    assert {key: meta[key] for key in begun} == begun and meta['points']['64']['conf_threshold'] == 0.31
+        meta = read_checkpoint(target).meta
+        assert {key: meta[key] for key in begun} == begun and meta['points']['64']['conf_threshold'] == 0.31
+        assert '96' not in meta['points']  # where it trained is not known
+        save_checkpoint(untrained, model, model.state_dict(), **begun, options={'data': 'a.yaml', 'imgsz': 96})
+        assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
+        meta = read_checkpoint(target).meta  # its own size keeps its own threshold
+        assert {key: meta[key] for key in begun} == begun and meta['points']['96']['conf_threshold'] == 0.3
+        save_checkpoint(untrained, model, model.state_dict(), **begun, options={'data': 'a.yaml', 'imgsz': 64})
+        assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
+    meta = read_checkpoint(target).meta  # chosen anew
+    assert (meta['conf_threshold'], meta['word_scale'], meta['conf_threshold_from']) == (0.31, [0.9, 0.8], None)
+    assert load_model(target).trained_on == str(world.data)
 
 
 def test_without_sizes_nothing_is_chosen(world, tmp_path):

@@ -108,6 +108,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def _shortened(text: str, width: int) -> str:
     """The text, or its beginning and '…' where it is wider than so many pixels."""
     font = _font(LETTERS)
+    text = ''.join(letter if letter.isprintable() else '\N{REPLACEMENT CHARACTER}' for letter in text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f'{text}…') > width:

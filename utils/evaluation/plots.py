@@ -20,6 +20,11 @@ from utils.evaluation.grids import Names, class_name, save_image
 LINE_COLORS = ('#1f6fb4', '#e07b00', '#0a9a74', '#c03a7a', '#555555', '#56b4e9', '#a0522d')
 
 
+def _name(names: Names, category: int) -> str:
+    """A class's name, in which matplotlib is not to look for formulas."""
+    return class_name(names, category).replace('$', r'\$')
+
+
 def _save_figure(figure: Figure, file: Path, dpi: int = 150) -> None:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(dpi)
@@ -173,7 +178,7 @@ def plot_pr_curve(curves: dict[str, Any], file: Path, names: Names = None, subje
     """
     figure, axis = _unit_axes('recall', 'precision', f'Precision over recall, IoU 0.5\n{subject}')
     ap50 = curves['ap50']
-    labels = [f'{class_name(names, c)}: AP {ap:.3f}' for c, ap in zip(curves['classes'], ap50, strict=True)]
+    labels = [f'{_name(names, c)}: AP {ap:.3f}' for c, ap in zip(curves['classes'], ap50, strict=True)]
     mean = f'{labels[0]}' if len(labels) == 1 else f'all classes: mAP {np.mean(ap50) if len(ap50) else 0:.3f}'
     _plot_class_curves(curves['axis_recall'], curves['pr'], labels, mean, axis)
     _save_figure(figure, file)
@@ -189,7 +194,7 @@ def plot_f1_curve(curves: dict[str, Any], file: Path, names: Names = None, subje
         axis.plot(x, curves['recall'].mean(0), color='#888888', linewidth=1.2, linestyle=':', label='recall')
         axis.plot(x[best], f1.mean(0)[best], 'o', color='#1f4e9c', markersize=5)
     mean = f'F1: {f1.mean(0)[best]:.3f} at {x[best]:.3f}' if len(f1) else ''
-    _plot_class_curves(x, f1, [class_name(names, c) for c in curves['classes']], mean, axis)
+    _plot_class_curves(x, f1, [_name(names, c) for c in curves['classes']], mean, axis)
     _save_figure(figure, file)
 
 
@@ -224,7 +229,7 @@ def plot_confusion(matrix: np.ndarray, names: Names, file: Path) -> None:
     """
     matrix = np.asarray(matrix)
     count = len(matrix)
-    ticks = [class_name(names, c) for c in range(count - 1)] + ['background']
+    ticks = [_name(names, c) for c in range(count - 1)] + ['background']
     share = matrix / np.maximum(matrix.sum(0, keepdims=True), 1)
     share[:, -1] = 0  # how much background there is nobody can count
     side = 2.6 + 0.75 * min(max(count, 2), 14)
@@ -260,9 +265,7 @@ def plot_labels(labels: np.ndarray, file: Path, names: Names = None) -> None:
     counts.bar(
         range(len(classes)), number, width=0.6, color=[np.array(PALETTE[c % len(PALETTE)]) / 255 for c in classes]
     )
-    counts.set_xticks(
-        range(len(classes)), [class_name(names, c) for c in classes], rotation=0 if len(classes) < 6 else 60
-    )
+    counts.set_xticks(range(len(classes)), [_name(names, c) for c in classes], rotation=0 if len(classes) < 6 else 60)
     counts.set_xlim(-0.8, max(len(classes) - 0.2, 0.8))
     counts.set_title(f'{len(labels)} boxes', fontsize=10)
     largest = np.clip(np.quantile(labels[:, 3:], 0.995, axis=0) * 1.1, 0.02, 1) if len(labels) else np.ones(2)
