@@ -202,6 +202,35 @@ class Constant(torch.utils.data.Dataset):
         return torch.zeros(3, IMGSZ, IMGSZ, dtype=torch.uint8)
 
 
+def onnx_runtime(device: torch.device) -> None:
+    """Options of ONNX Runtime for the package's network, one picture after another."""
+    import onnxruntime as ort
+
+    levels = ort.GraphOptimizationLevel
+    ideas = {
+        'as the package opens it (used)': {},
+        'no graph optimisation': {'graph_optimization_level': levels.ORT_DISABLE_ALL},
+        'basic ones': {'graph_optimization_level': levels.ORT_ENABLE_BASIC},
+        'extended ones': {'graph_optimization_level': levels.ORT_ENABLE_EXTENDED},
+        'operators in parallel': {'execution_mode': ort.ExecutionMode.ORT_PARALLEL},
+        'threads that sleep': {'session.intra_op.allow_spinning': '0'},
+        'tiny numbers as zero': {'session.set_denormal_as_zero': '1'},
+    }
+    images = torch.rand(1, 3, *WIDE).numpy()
+    found = {}
+    for name, settings in ideas.items():
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        for key, value in settings.items():
+            options.add_session_config_entry(key, value) if '.' in key else setattr(options, key, value)
+        session = ort.InferenceSession(ROOT / 'ocrdistill/networks/n.onnx', options, ['CPUExecutionProvider'])
+        found[name] = milliseconds(
+            lambda session=session: session.run(None, {'images': images}), torch.device('cpu'), 60
+        )
+    text = ', '.join(f'{name} {value:.1f}' for name, value in found.items())
+    print(f'ONNX Runtime, N, one picture of {WIDE[1]} x {WIDE[0]}, ms: {text}', flush=True)
+
+
 IDEAS = {
     idea.__name__: idea
     for idea in (
@@ -212,6 +241,7 @@ IDEAS = {
         compiled,
         statistics_that_stand_still,
         other_steps,
+        onnx_runtime,
     )
 }
 

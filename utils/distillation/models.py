@@ -41,8 +41,7 @@ def require_teacher(recipe: Recipe, data: str) -> None:
         prepare = ''
     except UserError:
         prepare = f'prepare the data with "{config.prepare}", then '
-    published = size in 'nsmlx' and recipe.teacher_weights in ('', f'teacher/{size}/weights/best.pt')
-    fetch = f'fetch a teacher with "python teacher/download.py icdar-{size}" or ' if published else ''
+    fetch = f'fetch a teacher with "python teacher/download.py icdar-{size}" or ' if size in 'nsmlx' else ''
     raise UserError(
         f'there are no teacher weights at {recipe.teacher_weights or "(none given)"}: {prepare}{fetch}'
         f'train one with "python train.py --cfg {recipe.teacher} '
