@@ -15,7 +15,7 @@ from models.errors import UserError
 from models.yamls import near_program, read_yaml
 from utils.comparison.ledger import KINDS
 from utils.comparison.settings import AGREED, RULES
-from utils.distillation.recipe import read_recipe
+from utils.distillation.recipe import Recipe, read_recipe
 from utils.loading.config import listed, load_data_config, place_below
 from utils.runtime.hyp import DEFAULTS, check_keys, hyp_of
 from utils.runtime.options import MAX_SIDE, parse
@@ -56,6 +56,12 @@ class Row:
     ms: float
 
     @cached_property
+    def recipe(self) -> Recipe | None:
+        """Of a row that is taught."""
+        options = self.options
+        return read_recipe(options.recipe, options.methods, options) if isinstance(options, DistillOptions) else None
+
+    @cached_property
     def settings(self) -> str:
         """A digest of what the plan says of it, but the seed: it tells a row from what it was before a change. Weights
         are told by their names, not by their content."""
@@ -70,12 +76,12 @@ class Row:
             content['cfg'] = options.cfg
         data = read_yaml(options.data)
         content['data'] = {name: value for name, value in data.items() if name not in ('path', 'prepare')}
-        if isinstance(options, DistillOptions):
-            recipe = read_recipe(options.recipe, options.methods, options)
-            content['recipe'] = {name: value for name, value in recipe.as_dict().items() if value not in (None, '')}
+        if isinstance(options, DistillOptions) and self.recipe is not None:
+            recipe = self.recipe.as_dict()
+            content['recipe'] = {name: value for name, value in recipe.items() if value not in (None, '')}
             content['unlabelled'] = options.unlabelled
             content |= {'teacher_imgsz': options.teacher_imgsz} if options.teacher_imgsz else {}
-            content |= {'maps': options.maps} if recipe.needs_maps else {}
+            content |= {'maps': options.maps} if self.recipe.needs_maps else {}
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -184,21 +190,13 @@ def _judged_on(row: Row) -> tuple:
 
 def _start(row: Row) -> str:
     """The weights that the student begins with."""
-    options = row.options
-    if isinstance(options, DistillOptions):
-        weights = read_recipe(options.recipe, options.methods, options).student_weights
-    else:
-        weights = options.weights
+    weights = row.recipe.student_weights if row.recipe else getattr(row.options, 'weights', '')
     return Path(weights).as_posix() if weights else ''
 
 
 def _network(row: Row) -> dict[str, Any]:
     """What the student's yaml holds, for a training from scratch; without its anchors, as the teacher gives those."""
-    options = row.options
-    if isinstance(options, DistillOptions):
-        file = read_recipe(options.recipe, options.methods, options).student
-    else:
-        file = options.cfg or FROM_SCRATCH
+    file = row.recipe.student if row.recipe else getattr(row.options, 'cfg', '') or FROM_SCRATCH
     return {name: value for name, value in read_yaml(file).items() if name != 'anchors'}
 
 
