@@ -15,7 +15,7 @@ from utils.runtime.options import parse
 
 def parse_options() -> ExportOptions:
     options = parse(ExportOptions, __doc__)
-    options.imgsz = tuple(options.imgsz * 2 if len(options.imgsz) == 1 else options.imgsz)
+    options.imgsz = options.imgsz * 2 if len(options.imgsz) == 1 else options.imgsz
     options.data, options.calibration = options.data or 'data/ICDAR.yaml', options.calibration or 300
     return options
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from models.errors import UserError, first_line
 from models.yamls import near_program
-from models.yolo import OLD, DetectionModel
-from ocrdistill.points import from_plain, is_scale, is_threshold
+from models.yolo import OLD, STRIDES, DetectionModel
+from ocrdistill.points import MAX_SIDE, from_plain, is_scale, is_threshold
 from ocrdistill.whole_files import replacing
 
 FORMAT, VERSION = 'ocrdistill', 1
@@ -251,6 +251,9 @@ def restore(checkpoint: Checkpoint) -> DetectionModel:
         raise UserError(f'{checkpoint.path} does not match its own model yaml: {report}, the first {first}')
     model.names = checkpoint.names or model.names
     take_point(model, checkpoint.meta)
+    side = (checkpoint.meta.get('options') or {}).get('imgsz')
+    if type(side) is int and 0 < side <= MAX_SIDE and not side % max(STRIDES) and not model.points:
+        model.long_side = side
     if not checkpoint.meta.get('conf_threshold_from'):  # else that of the weights it began with, or the default
         model.trained_on = checkpoint.meta.get('chosen_on') or (checkpoint.meta.get('options') or {}).get('data')
     return model

@@ -117,14 +117,12 @@ def default_device(path: str | Path) -> str:
 
 
 def long_side(model: DetectionModel | ExportedModel, imgsz: int | None) -> int:
-    """Pixels of the long side of a network's input: imgsz, else what an export takes or was made for, else 640.
+    """Pixels of the long side of a network's input: imgsz, else what it takes, was made for or trained at.
 
     Raises:
         UserError: imgsz is not what the export takes.
     """
-    if not isinstance(model, ExportedModel):
-        return imgsz or 640
-    if model.input_size and imgsz not in (None, max(model.input_size)):
+    if isinstance(model, ExportedModel) and model.input_size and imgsz not in (None, max(model.input_size)):
         size, side = _text(model.input_size), max(model.input_size)
         raise UserError(f'{model.file} takes {size} pixels only: use --imgsz {side}')
     return imgsz or model.long_side

@@ -16,6 +16,7 @@ from models.yamls import read_yaml
 from ocrdistill.points import UNSCALED, Point, Points, nearest
 
 CFG_KEYS = {'nc', 'depth_multiple', 'width_multiple', 'anchors', 'backbone', 'head'}
+USUAL_SIDE = 640  # pixels, as YOLOv5 has it
 OPTIONAL_KEYS = {'quads', 'ch', 'inplace'}  # the last two of public checkpoints, where they mean nothing to us
 STRIDES = [8, 16, 32]
 # A model yaml may come from anybody: no network that it describes may take all memory. YOLOv5-X has 87 million weights.
@@ -59,6 +60,8 @@ class DetectionModel(nn.Module):
             split.
         points: {longer side in pixels: the threshold and word scale that were chosen for images of this size}.
         trained_on: the data yaml whose validation split that was, None where it is not known.
+        long_side: pixels of the longer side that val.py and export.py take unless they are told: those of the
+            training, 640 for weights with `points` and for those that do not say.
         pretrained: training begins with it, and every entry is of trained weights.
         channels: output channels of each layer.
         layer_strides: pixels a cell of each layer's output.
@@ -104,6 +107,7 @@ class DetectionModel(nn.Module):
         self.word_scale: tuple[float, float] = UNSCALED
         self.points: Points = {}
         self.trained_on: str | None = None
+        self.long_side = USUAL_SIDE
         self.pretrained = False
         self._initialise()
         if quads if quads is not None else self.yaml.get('quads', False):

@@ -46,7 +46,7 @@ class LabelOptions(CraftOptions):
     )
     imgsz: int | None = option(
         None,
-        'longer side, pixels (CRAFT 1280, the shipped weights 960, others 640)',
+        'longer side, pixels (CRAFT 1280, the shipped weights 960, others that of their training)',
         metavar='PX',
         min=64,
         max=MAX_SIDE,

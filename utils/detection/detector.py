@@ -13,7 +13,7 @@ class Detector(Finder):
         weights: checkpoint or exported file.
         device: '', 'cpu' or the number of a CUDA device.
         imgsz: pixels of the long side as the network sees it; None takes the middle one of the sizes that the weights
-            have thresholds for (960 for the shipped ones), 640 without any, or what an exported file is for.
+            have thresholds for (960 for the shipped ones), else that of the training, or what an exported file is for.
         conf_thres: lowest confidence; None takes the checkpoint's, else 0.25.
         iou_thres: overlap above which the worse of two boxes of a class goes; None: 0.45, of quads 0.3.
         max_det: boxes kept of a picture at most.

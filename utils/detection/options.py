@@ -29,8 +29,8 @@ class DetectOptions(Options):
     source: str = option(help="image, video, folder (recursive), 'glob', list file (.txt), webcam ('0')")
     imgsz: int | None = option(
         None,
-        'pixels of the long side as the network sees it (960 for the shipped weights, 640 for others, or what an '
-        'export is for)',
+        'pixels of the long side as the network sees it (that of the training; 960 for the shipped weights; or what '
+        'an export is for)',
         metavar='PX',
         min=1,
         max=MAX_SIDE,

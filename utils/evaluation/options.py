@@ -14,7 +14,7 @@ class ValOptions(Options):
     task: str = option('val', 'the split ({default})', choices=('train', 'val', 'test'))
     imgsz: int | None = option(
         None,
-        'longer side, pixels (640; or what an export is for)',
+        'longer side, pixels (that of the training; 640 for the shipped weights; or what an export is for)',
         *('--imgsz', '--img', '--img-size'),
         metavar='PX',
         min=32,

@@ -45,6 +45,7 @@ class ExportJob:
         self.options = options
         checkpoint = read_checkpoint(options.weights)
         self.model = restore(checkpoint).eval().requires_grad_(False).fuse()
+        options.imgsz = options.imgsz or (self.model.long_side,) * 2
         self.network = Decoding(self.model, half=options.float16 and options.format == 'onnx')
         stored = options.float16 or options.small
         self.precision = 'float16' if stored else 'int8' if options.int8 else 'float32'

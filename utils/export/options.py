@@ -22,7 +22,13 @@ class ExportOptions(Options):
     weights: str = option(help='checkpoint, ours or a public YOLOv5 .pt', metavar='PT')
     format: str = option('onnx', '({default})', choices=tuple(SUFFIXES))
     imgsz: tuple[int, ...] = option(
-        (640,), 'side, or height and width, pixels (640)', metavar='PX', nargs='+', min=32, max=MAX_SIDE, multiple=32
+        (),
+        'side, or height and width, pixels (that of the training; 640 for the shipped weights)',
+        metavar='PX',
+        nargs='+',
+        min=32,
+        max=MAX_SIDE,
+        multiple=32,
     )
     dynamic: bool = option(False, 'take any number of images of any size that is a multiple of 32')
     float16: bool = option(
