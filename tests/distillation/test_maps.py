@@ -1,5 +1,6 @@
 """`maps`: CRAFT's maps go through augmentation with their pictures, and the student's features learn to show them."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ import distill
 from models.checkpoint import load_model
 from models.errors import UserError
 from models.yolo import DetectionModel
+from ocrdistill.letterbox import GREY
 from tests.support import small_cfg
 from tests.world import SMALL, assert_equal, call, interrupt_at, load, place, rows_of
 from utils.distillation import find_method
@@ -104,7 +106,7 @@ def test_the_value(models):
     maps = torch.zeros(1, 3, 16, 32, dtype=torch.uint8)
     maps[:, 0, :, :16], maps[:, 1] = 255, 51
     maps[:, 2] = INSIDE
-    maps[:, 2, 12:, ::2] = 114
+    maps[:, :, 12:, ::2] = GREY
     adapter = method.adapters['17']
     with torch.no_grad():
         adapter.weight.zero_()
@@ -117,6 +119,19 @@ def test_the_value(models):
     assert found['maps'].item() == pytest.approx((upper + lower) / 8 / 2)
     found['maps'].backward()
     assert adapter.weight.grad.abs().sum() > 0 and features.grad is not None
+
+
+def test_blended_pictures_have_blended_maps(models):
+    """Also where one of the two is margin: its share of the pixel has no text, the other picture's share keeps it."""
+    method, cells = method_of(models), (20, 20)
+    first, second = (np.full((160, 160, 3), GREY, np.uint8) for _ in range(2))
+    first[:, :80], second[:, 40:120] = (200, 100, INSIDE), (50, 150, INSIDE)
+    maps = cv2.addWeighted(first, 0.4, second, 0.6, 0)
+    tensor = torch.from_numpy(maps.transpose(2, 0, 1)[None].copy())
+    _, found = method._aligned(signals_of(models, tensor, {17: torch.zeros(1, 1, *cells)}), 17)
+    expected = {0: (80, 40), 7: (110, 130), 12: (30, 90), 17: (0, 0)}  # columns: first alone, both, second alone, none
+    for column, (region, affinity) in expected.items():
+        assert found[0, :, 3, column].mul(255).tolist() == pytest.approx([region, affinity], abs=1.1)
 
 
 def test_empty_pictures_count_as_others(models):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.yolo import DetectionModel
+from ocrdistill.letterbox import GREY
 from utils.distillation.base import Method, Signals, make_convolution, mean_of, resize
 from utils.loading.maps import INSIDE
 
@@ -44,5 +45,8 @@ class Maps(Method):
         """The student's features of a layer, and the maps on the same grid, 0..1; 0 where there is no picture."""
         assert signals.maps is not None  # distill.py makes the data set give them
         student = signals.student_features[layer]
-        maps, inside = signals.maps[:, :2].float() / 255, signals.maps[:, 2:] == INSIDE
-        return student, resize(maps * inside, student.shape[2:])
+        maps, inside = signals.maps.float().split([2, 1], 1)
+        # Grey margins lie in all three channels; the third, INSIDE in pictures, says how much of a pixel is margin,
+        # also where a picture and the margin of another were blended.
+        margin = GREY * (INSIDE - inside) / (INSIDE - GREY)
+        return student, resize((maps - margin).clamp(min=0) / 255, student.shape[2:])
