@@ -854,7 +854,7 @@ def test_a_val_that_is_the_test_split_is_told(fitted, world, tmp_path, capsys):
     assert not metrics_of(fitted)['selected_on_test']
     validate(fitted, tmp_path / 'own', world.few)
     assert said not in capsys.readouterr().out
-    data = world.write('same.yaml', yaml.safe_load(world.few.read_text()) | {'test': 'few.txt'})
+    data = world.write('same.yaml', yaml.safe_load(world.few.read_text()) | {'test': ['./few.txt']})
     assert validate(fitted, tmp_path / 'same', data)['selected_on_test']
     assert said in capsys.readouterr().out
 

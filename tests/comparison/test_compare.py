@@ -279,6 +279,7 @@ def test_every_recipe_has_its_teachers_size(place):
             ('--recipes', 'maps+logit', '--maps', 'nowhere'),
             '^maps.logit: .* training pictures have no maps of CRAFT in',
         ),
+        (('--recipes', 'xn_maskdiff', '--maps', 'elsewhere'), '^--maps elsewhere has no use'),
         (('--recipes', 'hint', '--freeze', 10), '^hint: --freeze 10: hint teaches layers 4, 6, 9'),
     ],
 )

@@ -225,3 +225,5 @@ def test_pictures_without_maps(world, tmp_path, mistake, kept):
     assert f'python teacher/craft.py --data {world.data} --task train' in line
     line = mistake(distill.main, 'distill.py', *flags, '--methods', 'logit', '--maps', kept.folder)
     assert 'has no use: no method of the recipe is maps' in line
+    line = mistake(distill.main, 'distill.py', *flags, '--maps', kept.folder, '--teacher_imgsz', 256)
+    assert '--teacher_imgsz 256 has no use' in line

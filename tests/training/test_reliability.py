@@ -360,11 +360,13 @@ def test_one_process_at_a_time_writes_to_a_folder(world, straight, tmp_path):
 def test_a_new_run_in_an_old_folder_cannot_be_taken_for_the_old_one(world, tmp_path, monkeypatch, capsys):
     run = world.train(tmp_path / 'run', '--epochs', 1, *STEADY)
     weights = run / 'weights/best.pt'
+    assert (run / 'results.csv').is_file()
     capsys.readouterr()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, '_judge_start', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         world.train(run, '--cfg', '', '--weights', weights, '--epochs', 2, '--exist-ok', *STEADY)
     assert weights.is_file() and not (run / 'weights/last.pt').exists() and (run / 'weights/last.old.pt').is_file()
+    assert not (run / 'results.csv').exists() and len(list(run.glob('events.out.tfevents.*'))) == 1
     assert 'continue with' not in capsys.readouterr().out
 
 

@@ -22,6 +22,7 @@ from utils.comparison.table import (
     table_lines,
 )
 from utils.loading.config import DataConfig
+from utils.loading.listing import selected_on_test
 from utils.runtime.hyp import hyp_of
 from utils.runtime.run_folder import command_line, versions, write_json, write_rows, write_text, write_yaml
 from utils.runtime.words import counted
@@ -237,7 +238,7 @@ class Comparison:
         best = 'best.pt is of the last epoch' if self.options.noval else 'the epoch of best.pt is chosen on val'
         warning = (
             '; val here is the test split: what is chosen on val is selected on test'
-            if self.data.selected_on_test
+            if selected_on_test(self.data)
             else ''
         )
         return [

@@ -26,6 +26,7 @@ from utils.distillation.recipe import Recipe, read_recipe
 from utils.loading.config import DataConfig
 from utils.loading.listing import list_images, new_images
 from utils.loading.scan import examine, measure
+from utils.runtime.options import options_of
 from utils.runtime.run_folder import write_yaml
 from utils.training.options import DEFAULT_RECIPE
 
@@ -59,6 +60,8 @@ def add_rows(comparison: Comparison) -> None:
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise UserError(f'--recipes: {twice[0]} stands there twice')
     recipes = [read_choice(choice, options) for choice in choices]
+    if options.maps != options_of(CompareOptions)['maps'].default and not any(recipe.needs_maps for recipe in recipes):
+        raise UserError(f'--maps {options.maps} has no use: no method of the recipes is maps')
     for recipe in recipes if options.table else []:
         if not near_program(recipe.teacher_weights).is_file():  # deleted since: of the size that it had
             recipe.teacher = comparison.saved.get('teacher_yamls', {}).get(recipe.teacher_weights, recipe.teacher)

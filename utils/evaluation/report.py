@@ -14,6 +14,7 @@ from utils.evaluation.evaluate import QUAD_SCORES, SCORES, Evaluation, evaluate
 from utils.evaluation.icdar import HEIGHT_SCALES, LOWEST_THRESHOLD, WIDTH_SCALES, write_submission
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.images import load_image
+from utils.loading.listing import selected_on_test
 from utils.runtime.run_folder import write_json
 from utils.runtime.words import counted
 
@@ -80,7 +81,7 @@ class Report:
             'pictures': len(evaluation.images),
             'data': str(data.file),
             'dont_care': data.dont_care,
-            'selected_on_test': data.selected_on_test,
+            'selected_on_test': selected_on_test(data),
             'protocol': evaluation.protocol + (protocol if icdar else ''),
             'speed_ms': {name: round(value, 2) for name, value in evaluation.speed.items()},
             **context,

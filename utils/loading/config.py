@@ -42,11 +42,6 @@ class DataConfig:
     edge_weight: dict[str, float] = field(default_factory=dict)
     take: int | None = None
 
-    @property
-    def selected_on_test(self) -> bool:
-        """Whether val, which chooses epoch and threshold, is the test split, so that its figures are too good."""
-        return self.splits['val'] == self.splits.get('test')
-
 
 def load_data_config(file: Path | str) -> DataConfig:
     """Read a data yaml. The data itself may be missing still: listing its pictures is what asks for it.

@@ -114,6 +114,11 @@ def shared_images(data: DataConfig, trained_on: Iterable[Path]) -> dict[str, int
     return {split: count for split, count in shared.items() if count}
 
 
+def selected_on_test(data: DataConfig) -> bool:
+    """Whether val, which chooses epoch and threshold, has pictures of test, so that figures on test are too good."""
+    return 'test' in data.splits and any(among(real_files(data, 'test'), real_files(data, 'val')))
+
+
 def real_files(data: DataConfig, split: str) -> set[Path]:
     """The files behind a split's images, whatever links lead to them; none where it cannot be listed."""
     with contextlib.suppress(UserError):

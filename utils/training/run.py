@@ -166,14 +166,13 @@ class TrainingRun:
         options, first = self.options, distributed.rank() == 0
         kept = options.as_dict()  # a resumed run keeps its own command
         begun = self.checkpoint.meta['epoch'] + 1 if self.checkpoint else 0  # epochs
+        if self.checkpoint is None and first:
+            put_aside(self.folder)
         reports = (tensorboard(self.folder, begun),) if first else ()
         if self.checkpoint is not None:
             take_point(model, self.checkpoint.meta.get('starting_point') or {})
         trainer = Trainer(self._synchronised(model), criterion, loaders, kept, self.hyp, self.folder, reports)
         if self.checkpoint is None and first:
-            (self.folder / 'metrics.json').unlink(missing_ok=True)  # of an earlier run, with --exist-ok
-            if trainer.last.is_file():  # it is that run's: nobody may resume it for this one
-                trainer.last.replace(trainer.last.with_name('last.old.pt'))
             write_yaml(self.folder / 'opt.yaml', kept)
             write_yaml(self.folder / 'hyp.yaml', self.hyp)
             if not options.noplots:
@@ -252,6 +251,16 @@ def store_metrics(path: Path, metrics: dict) -> None:
     model = DetectionModel(checkpoint.yaml)
     model.names = checkpoint.names
     save_checkpoint(path, model, checkpoint.state, **(checkpoint.meta | checkpoint_entries(metrics)))
+
+
+def put_aside(folder: Path) -> None:
+    """Clear a folder of the results of an earlier run (--exist-ok): nobody may take them for those of this one. Its
+    best.pt stays until this run has its own, as this one may begin with it."""
+    for file in (folder / 'metrics.json', folder / 'results.csv', *folder.glob('events.out.tfevents.*')):
+        file.unlink(missing_ok=True)
+    last = folder / 'weights/last.pt'
+    if last.is_file():  # nobody may resume it for this run
+        last.replace(last.with_name('last.old.pt'))
 
 
 def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:
