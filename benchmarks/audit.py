@@ -1,5 +1,6 @@
 """Known vulnerabilities of the locked packages: make audit. Installs none of them; needs pip-audit and its database."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def audit(lock: Path) -> tuple[list[dict], list[str]]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     packages, unknown = {}, set()
     for lock in LOCKS:  # some of their versions differ
         known, others = audit(ROOT / lock)
