@@ -292,7 +292,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument('--force', action='store_true', help='replace a file that is there already')
     parser.add_argument('--accept-licence', action='store_true', help='agree to the licence without being asked')
     parser.add_argument(
-        '--manifest', type=Path, default=ROOT / 'teacher/weights.yaml', help='list of weights (default: teacher/weights.yaml)'
+        '--manifest',
+        type=Path,
+        default=ROOT / 'teacher/weights.yaml',
+        help='list of weights (default: teacher/weights.yaml)',
     )
     opt = parser.parse_args()
     if bool(opt.name) == opt.list:
