@@ -57,7 +57,8 @@ def export_all(options: argparse.Namespace) -> dict[str, dict[str, Path]]:
             files[name][kind] = file
             if not file.exists():
                 print(f'exporting {file}', flush=True)
-                command = ['export.py', '--weights', Path(options.weights).resolve(), '--out', file.resolve(), *flags]
+                weights = Path(options.weights).resolve()
+                command = ['export.py', '--weights', weights, '--imgsz', 640, '--out', file.resolve(), *flags]
                 command += ['--data', options.data] if '--int8' in flags else []
                 command += ['--dynamic'] if kind == 'dynamic' else []
                 subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True)
