@@ -41,6 +41,7 @@ TOTAL_TEXT_ROW = re.compile(
     re.DOTALL,
 )
 
+FLAGGED = re.compile(r'(?:[^,]*,){8}\s*[01]\s*,\s*".*"\s*')  # RCTW-17: whether a word is difficult, and the word
 MORE_CORNERS = re.compile(r'(?:\s*-?\d+(?:\.\d*)?\s*,){8}(?:\s*-?(?:0|[1-9]\d*)(?:\.\d*)?\s*,){2}')  # before the word
 
 Rows = tuple[Callable[[bytes], list], Callable[..., Region]]  # splits a file's content, parses a row
@@ -153,11 +154,13 @@ def _parse_icdar2013(row: str) -> Region:
 
 
 def _icdar2015_rows(content: bytes) -> list[str]:
-    """Raises BadEntry where all of several rows go on with coordinates, as those of CTW1500 and ArT do. One row alone
-    may be of a word that is a number."""
+    """Raises BadEntry where all of several rows go on with coordinates, as those of CTW1500 and ArT do (one row alone
+    may be of a word that is a number), or all rows with a flag: its don't-care words would count as words."""
     rows = _lines(content)
     if len(rows) > 1 and all(map(MORE_CORNERS.match, rows)):
         raise BadEntry('more than four corners in every row')
+    if rows and all(map(FLAGGED.fullmatch, rows)):
+        raise BadEntry('a flag, 0 or 1, before the word in every row, as RCTW-17 has it: take the flags out')
     return rows
 
 

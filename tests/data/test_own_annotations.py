@@ -157,6 +157,17 @@ def test_rows_of_more_corners_are_refused_as_icdar2015(run, photos, tmp_path):
     assert 'skipped' not in printed and ',1,234,567\n' in next((tmp_path / 'out/gt').rglob('gt_c.txt')).read_text()
 
 
+def test_rows_with_a_flag_are_refused_as_icdar2015(run, photos, tmp_path):
+    """RCTW-17's: its don't-care words would count as words. A word may begin so, where the others do not."""
+    for name in 'ab':
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n{QUAD},1,"quoted"\n')
+    for content in (f'{QUAD},0,"word"\n{QUAD},1,"###"\n', f'{QUAD},1,"###"\n'):
+        write(tmp_path / 'notes/gt_c.txt', content)
+        printed, _ = run('icdar2015', tmp_path / 'notes')
+        assert 'gt_c.txt: a flag, 0 or 1, before the word in every row' in printed
+        assert 'skipped 1 picture and 0 rows' in printed
+
+
 @pytest.mark.parametrize('first', range(6))
 def test_six_corners_are_read_back(run, photos, tmp_path, first):
     """A row of 13 numbers could be a box and its four corners; a curved word stays one, whatever its first corner."""
