@@ -115,7 +115,7 @@ def _strays(file: Path, of_image: dict[str, list], images: Iterable[str]) -> Ite
 
 
 def _parse_coco(annotation, names: dict[str, str]) -> Region:
-    """The polygon where there is one of one part, else the box; a crowd is don't-care."""
+    """The polygon where there is one of one part, else the box; a crowd, and what is to be ignored, is don't-care."""
     annotation = expect(annotation, dict, 'the annotation')
     parts = annotation.get('segmentation')
     whole = isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], list) and len(parts[0]) >= 6
@@ -124,8 +124,8 @@ def _parse_coco(annotation, names: dict[str, str]) -> Region:
     polygon, is_box = (to_polygon(parts[0]), False) if whole else turned_by(_box(annotation), attributes)
     category = str(annotation.get('category_id'))
     labels = (names.get(category, category),)
-    word = word_of(annotation, attributes)
-    return word_region(polygon, word, bool(annotation.get('iscrowd')), labels, is_box=is_box)
+    dont_care = bool(annotation.get('iscrowd')) or annotation.get('ignore') == 1
+    return word_region(polygon, word_of(annotation, attributes), dont_care, labels, is_box=is_box)
 
 
 def _box(annotation: dict) -> np.ndarray:

@@ -59,7 +59,9 @@ def _parse_labelme(shape) -> Region:
     two = is_box and len(points) == 2
     polygon = to_box(*points[0], *points[1]) if two else to_polygon(v for point in points for v in point)
     word, labels = str(shape.get('description') or ''), (str(shape.get('label')),)
-    return word_region(polygon, word, shape.get('difficult') is True, labels, is_box=is_box)  # X-AnyLabeling's flag
+    flags = shape.get('flags')  # LabelMe's own; X-AnyLabeling's stands in the shape
+    difficult = any(source.get('difficult') is True for source in (shape, flags) if isinstance(source, dict))
+    return word_region(polygon, word, difficult, labels, is_box=is_box)
 
 
 def read_label_studio(file: Path, images: ImageFiles) -> Iterator[Page]:

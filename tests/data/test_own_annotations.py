@@ -759,6 +759,7 @@ def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
     annotations = [
         {'image_id': 0, 'category_id': 1, 'bbox': [10, 4, 30, 16], 'segmentation': two},
         {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9, 9], 'iscrowd': 1},
+        {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9, 9], 'ignore': 1},
         {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9]},
         {'image_id': 0, 'category_id': 1, 'bbox': [40, 4, -30, 16]},
         {'image_id': 1, 'category_id': 7, 'bbox': [10, 4, 30, 16], 'caption': '###'},
@@ -773,7 +774,7 @@ def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
         and '1 annotation, but the file lists no such image' in printed
     )
     np.testing.assert_allclose(labels_of(tmp_path, 'a'), [BOX], atol=1e-6)
-    assert len(labels_of(tmp_path, 'a', 'ignore')) == len(labels_of(tmp_path, 'b', 'ignore')) == 1
+    assert len(labels_of(tmp_path, 'a', 'ignore')) == 2 and len(labels_of(tmp_path, 'b', 'ignore')) == 1
     assert labels_of(tmp_path, 'c') == []
     for wrong in ([], {'images': []}, {'imgs': {}, 'anns': {}}):
         assert 'no COCO file of objects' in run('coco', write(tmp_path / 'b.json', wrong))[1]
@@ -906,9 +907,12 @@ def test_a_broken_annotation_is_counted_once(run, photos, tmp_path):
     assert 'skipped 1 picture and 0 rows\n  a.json' in printed and 'without an annotation' not in printed
 
 
-def test_what_is_difficult_in_x_anylabeling(run, photos, tmp_path):
+def test_what_is_difficult_in_labelme(run, photos, tmp_path):
+    """X-AnyLabeling's key of the shape, LabelMe's flag; flags may be anything."""
+    corners = ((1, 1), (9, 1), (9, 9), (1, 9))
     for name in 'abc':
-        shapes = [labelme_shape(), {**labelme_shape(corners=((1, 1), (9, 1), (9, 9), (1, 9))), 'difficult': True}]
-        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': shapes})
+        others = [labelme_shape() | {'flags': flags} for flags in (None, ['difficult'], {'difficult': False})]
+        hard = [labelme_shape(corners=corners) | more for more in ({'difficult': True}, {'flags': {'difficult': True}})]
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': others + hard})
     printed, _ = run('labelme', tmp_path / 'notes')
-    assert "train: 2 pictures, 2 words, 2 don't-care regions" in printed
+    assert "train: 2 pictures, 6 words, 4 don't-care regions" in printed
