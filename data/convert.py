@@ -215,11 +215,10 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
         skipped.of_test, items = len(items) - len(free), free
         for item in others:
             item.split = 'test'
-    unknown = unread.labels - {
-        label for item in [*items, *others] for region in item.page.regions for label in region.labels
-    }
-    if unknown:
-        raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))}')
+    found = {label for item in [*items, *others] for region in item.page.regions for label in region.labels}
+    if unknown := unread.labels - found:
+        there_are = f'there are: {shorten(sorted(found))}' if found else 'no region has a label'
+        raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))} ({there_are})')
     there = {item.page.split for item in items}
     for split in ('val', 'test'):
         if getattr(options, split) and (split in there or '' not in there):

@@ -23,6 +23,7 @@ from data.formats.pages import (
     word_region,
 )
 from models.errors import UserError
+from models.yamls import read_yaml
 from utils.loading.images import probe_image
 from utils.loading.labels import read_label_file
 from utils.loading.rows import DONT_CARE, split_rows
@@ -99,7 +100,7 @@ def read_total_text(folder: Path, images: ImageFiles) -> Iterator[Page]:
 
 def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
     """Label files in both YOLO forms, also with a confidence; their numbers are fractions of the image. All classes are
-    words; their labels are the names in classes.txt or obj.names, or else the numbers."""
+    words; their labels are the names in classes.txt, obj.names or data.yaml, or else the numbers."""
     names = _class_names(folder)
     for file, relative in annotation_files(folder, ('.txt',)):
         if file.name == CLASSES:
@@ -122,11 +123,17 @@ def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
 
 
 def _class_names(folder: Path) -> dict[int, str]:
-    """Names of the classes by number, where a file in the folder or above it lists them."""
-    for file in (place / name for place in (folder, folder.parent) for name in (CLASSES, 'obj.names')):
-        with contextlib.suppress(BadEntry):
-            rows = split_rows(read_bounded(file, MAX_TEXT_BYTES))
-            return {number: row.strip() for number, row in enumerate(rows) if row.strip()}
+    """Names of the classes by number, where a file in the folder or above it lists them; a data.yaml may lie above
+    train/labels."""
+    for place in (folder, *folder.absolute().parents[:2]):
+        for name in (CLASSES, 'obj.names'):
+            with contextlib.suppress(BadEntry):
+                rows = split_rows(read_bounded(place / name, MAX_TEXT_BYTES))
+                return {number: row.strip() for number, row in enumerate(rows) if row.strip()}
+        with contextlib.suppress(UserError):
+            names = read_yaml(place.absolute() / 'data.yaml').get('names')
+            found = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, dict) else ()
+            return {int(number): str(name) for number, name in found if str(number).isdecimal()}
     return {}
 
 

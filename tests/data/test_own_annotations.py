@@ -143,6 +143,19 @@ def test_yolo_classes_are_labels(run, photos, tmp_path):
     assert 'no region is labelled' in run('yolo', tmp_path / 'notes', '--ignore-label', 'illegible')[1]
 
 
+@pytest.mark.parametrize('place', ['train/labels', 'train', '.'])
+@pytest.mark.parametrize('names', ['[text, illegible]', '{0: text, 1: illegible}'])
+def test_names_of_yolo_classes_in_a_data_yaml(run, photos, tmp_path, place, names):
+    for name in 'abc':
+        write(tmp_path / f'set/train/labels/{name}.txt', '0 0.5 0.5 0.2 0.2\n1 0.2 0.2 0.1 0.1\n')
+    flags = tmp_path / 'set' / place, '--ignore-label', 'illegible'
+    for other in ('', 'names: 3', '['):
+        write(tmp_path / 'set/data.yaml', other)
+        assert run('yolo', *flags)[1] == '--ignore-label: no region is labelled illegible (there are: 0, 1)'
+    write(tmp_path / 'set/data.yaml', f'train: ../train/images\nnames: {names}\n')
+    assert "2 words, 2 don't-care" in run('yolo', *flags)[0]
+
+
 CURVED = '10,4,20,2,30,4,30,20,20,18,10,20,####CAFE'
 
 
