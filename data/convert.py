@@ -37,7 +37,7 @@ from data.formats.pages import Region
 from data.formats.skipped import Skipped
 from models.errors import UserError
 from utils.loading.labels import companion_file, label_row
-from utils.loading.listing import among
+from utils.loading.listing import among, first_copies
 from utils.loading.polygons import clip_polygons
 from utils.loading.rows import DONT_CARE
 from utils.runtime.cli import run_command
@@ -52,15 +52,29 @@ PARTIAL = '.partial'  # ends the name of a folder that is not complete
 QUAD, SIX = 4, 6  # corners
 
 
-def choose_splits(items: list[Item], val: float, test: float) -> None:
+def choose_splits(items: list[Item], val: float, test: float) -> int:
     """Give every item without a split of its own one, by a hash of its name: the same names give the same splits.
 
-    At least one picture goes to each split that is asked for. Raises UserError where too few are left to train with.
+    Copies of a picture go where it goes, or else a network would be judged by what it has learned. At least one picture
+    goes to each split that is asked for. Returns how many pictures are copies of others. Raises UserError where too few
+    are left to train with.
     """
-    free = [item for item in items if not item.page.split]
-    free.sort(key=lambda item: hashlib.sha256(os.fsencode(item.name)).digest())
+    if all(item.page.split for item in items):
+        return 0
+    ordered = sorted(items, key=lambda item: hashlib.sha256(os.fsencode(item.name)).digest())
+    groups = defaultdict(list)
+    for item, first in zip(ordered, first_copies([item.page.image for item in ordered]), strict=True):
+        groups[first].append(item)
+    free = []  # groups, each of which counts as one picture
+    for group in groups.values():
+        told = next((item.page.split for item in group if item.page.split), '')
+        if told:
+            _put(group, told)
+        else:
+            free.append(group)
+    copies = len(items) - len(groups)
     if not free:
-        return
+        return copies
     fractions = {'val': val, 'test': test}
     there = {item.page.split for item in items}  # splits that annotations fill
     wanted = {split: fraction for split, fraction in fractions.items() if fraction and split not in there}
@@ -68,10 +82,17 @@ def choose_splits(items: list[Item], val: float, test: float) -> None:
     if sum(counts.values()) >= len(free) + ('train' in there):
         asked = ' and '.join(f'{count} in {split}' for split, count in counts.items())
         pictures = counted(len(free), 'usable picture is', 'usable pictures are')
-        raise UserError(f'{pictures} too few for {asked} and the rest in train')
+        raise UserError(f'{pictures} too few for {asked} and the rest in train' + ' (copies not counted)' * bool(copies))
     chosen = [split for split, count in counts.items() for _ in range(count)]
-    for item, split in zip(free, chosen + ['train'] * (len(free) - len(chosen)), strict=True):
-        item.split = split
+    for group, split in zip(free, chosen + ['train'] * (len(free) - len(chosen)), strict=True):
+        _put(group, split)
+    return copies
+
+
+def _put(items: list[Item], split: str) -> None:
+    """Into a split, but for those with one of their own."""
+    for item in items:
+        item.split = item.page.split or split
 
 
 def write_item(item: Item, out: Path, link: bool, with_gt: bool) -> None:
@@ -223,7 +244,7 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
     for split in ('val', 'test'):
         if getattr(options, split) and (split in there or '' not in there):
             skipped.notes.append(f'--{split} has no effect: the annotations say which pictures are for what')
-    choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
+    skipped.copies = choose_splits(items, 0.1 if options.val is None else options.val, options.test or 0)
     items += others
     if not all(any(item.split == split for item in items) for split in ('train', 'val')):
         raise UserError(f'training needs pictures in train and in val{"" if form.sets else " (--val)"}')

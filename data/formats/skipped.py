@@ -18,6 +18,7 @@ class Skipped:
         entries: annotations of no picture that is there, or of one that another annotation is of.
         left_out: reason, as 'picture of sets without annotations' -> number of images.
         of_test: how many pictures of the training set are used in the test set instead.
+        copies: how many pictures are copies of others and go where these go.
         there, annotated: all images that were found, and those that an annotation names.
         others, annotations: files that are no images, and the annotations among them.
     """
@@ -28,6 +29,7 @@ class Skipped:
     left_out: Counter = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     of_test: int = 0
+    copies: int = 0
     there: set[Path] = field(default_factory=set)
     annotated: set[Path] = field(default_factory=set)
     others: set[Path] = field(default_factory=set)
@@ -49,6 +51,9 @@ class Skipped:
         lines += filter(None, [left_out(self.others - self.annotations)])
         if self.of_test:
             lines.append(f'not for training: {counted(self.of_test, "picture")} of the test set')
+        if self.copies:
+            copies = counted(self.copies, 'picture is a copy', 'pictures are copies')
+            lines.append(f'in one split with what they are copies of: {copies}')
         if self.notes:
             lines.append(f'worth a look: {len(self.notes)}')
         return lines + _first(self.notes)

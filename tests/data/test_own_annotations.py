@@ -217,6 +217,39 @@ def test_copies_of_test_pictures_leave_training(run, photos, tmp_path):
     assert 'not for training: 2 pictures of the test set' in printed
 
 
+def test_copies_get_one_split(run, photos, tmp_path):
+    """Twenty pictures and a copy of each: every copy lies beside its picture; without copies nothing changes."""
+    names = [f'p{number}' for number in range(20)]
+    for name in names:
+        inputs.picture(photos / f'{name}.png')
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
+
+    def splits() -> dict[str, str]:
+        return {file.stem: file.parent.name for file in (tmp_path / 'out/images').rglob('*.png')}
+
+    printed, _ = run('icdar2015', tmp_path / 'notes', '--val', 0.2, '--test', 0.2)
+    assert 'are copies' not in printed and 'val: 4 pictures' in printed and 'test: 4 pictures' in printed
+    assert {name for name, split in splits().items() if split == 'val'} == {'p6', 'p7', 'p8', 'p17'}  # by their names
+    for name in names:
+        shutil.copyfile(photos / f'{name}.png', photos / f'copy_of_{name}.png')
+        write(tmp_path / f'notes/gt_copy_of_{name}.txt', f'{QUAD},word\n')
+    printed, _ = run('icdar2015', tmp_path / 'notes', '--val', 0.2, '--test', 0.2)
+    found = splits()
+    assert len(found) == 40 and all(found[name] == found[f'copy_of_{name}'] for name in names)
+    assert 'in one split with what they are copies of: 20 pictures are copies' in printed
+    assert 'val: 8 pictures' in printed and 'test: 8 pictures' in printed
+
+
+def test_a_copy_of_a_picture_with_a_split_of_its_own(run, photos, tmp_path):
+    """It goes there, whatever its name."""
+    for number in range(5):
+        shutil.copyfile(photos / 'c.png', photos / f'{number}.png')
+    names = ('a.png', 'b.png', 'c.png', *(f'{number}.png' for number in range(5)))
+    content = cvat(*names, subsets=('Train', 'Train', 'Validation', *['mine'] * 5))
+    printed, _ = run('cvat', write(tmp_path / 'a.xml', content))
+    assert 'train: 2 pictures' in printed and 'val: 6 pictures' in printed and '5 pictures are copies' in printed
+
+
 def cvat(*names: str, subsets=('',) * 9, box: str = 'rotation="0"') -> str:
     shape = f'<box label="text" xtl="20" ytl="15" xbr="40" ybr="25" {box}><attribute name="text">w</attribute></box>'
     images = [

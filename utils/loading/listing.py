@@ -1,7 +1,7 @@
 """Which images a split has."""
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -170,6 +170,15 @@ def among(files: Iterable[Path], others: Iterable[Path]) -> list[bool]:
         else:
             found.append(bool(alike))
     return found
+
+
+def first_copies(files: list[Path]) -> list[Path]:
+    """For every file the first one with its content: of most files themselves."""
+    lengths = list(map(length, files))
+    count = Counter(lengths)
+    firsts: dict[tuple[int, str], Path] = {}
+    keys = [(size, digest(file) if count[size] > 1 else '') for file, size in zip(files, lengths, strict=True)]
+    return [firsts.setdefault(key, file) for key, file in zip(keys, files, strict=True)]
 
 
 def length(file: Path) -> int:
