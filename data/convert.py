@@ -12,8 +12,8 @@ Written are, below --out,
     data.yaml               for --data
     preview.jpg             the first pictures with their boxes: look at it before you train
 
-Annotations are in pixels of the upright picture, as viewers show it. What cannot be used is named and skipped; pictures
-without an annotation and files of other kinds are counted.
+Annotations are in pixels of the upright picture, as viewers show it (--raw-pixels: of the picture as it is stored).
+What cannot be used is named and skipped; pictures without an annotation and files of other kinds are counted.
 """
 
 import argparse
@@ -82,7 +82,9 @@ def choose_splits(items: list[Item], val: float, test: float) -> int:
     if sum(counts.values()) >= len(free) + ('train' in there):
         asked = ' and '.join(f'{count} in {split}' for split, count in counts.items())
         pictures = counted(len(free), 'usable picture is', 'usable pictures are')
-        raise UserError(f'{pictures} too few for {asked} and the rest in train' + ' (copies not counted)' * bool(copies))
+        raise UserError(
+            f'{pictures} too few for {asked} and the rest in train' + ' (copies not counted)' * bool(copies)
+        )
     chosen = [split for split, count in counts.items() for _ in range(count)]
     for group, split in zip(free, chosen + ['train'] * (len(free) - len(chosen)), strict=True):
         _put(group, split)
@@ -206,6 +208,11 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar='PX',
         help=f"lower regions become don't-care, in pixels of the picture at {LONG_SIDE} on its longer side (0: none)",
     )
+    add(
+        '--raw-pixels',
+        action='store_true',
+        help='annotations are in the pixels as stored, before the picture is turned by its EXIF data',
+    )
     add('--link', action='store_true', help='link to the pictures instead of copying them')
     options = parser.parse_args(arguments)
     form = FORMATS[options.form]
@@ -255,7 +262,7 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
 
 def main() -> None:
     options = parse_options()
-    out, form, skipped = options.out, FORMATS[options.form], Skipped()
+    out, form, skipped = options.out, FORMATS[options.form], Skipped(raw_pixels=options.raw_pixels)
     if out.resolve() == Path.cwd():
         raise UserError(f'--out {out} is the current folder: name a new one')
     if out.exists() and (not out.is_dir() or any(part.name != PARTIAL for part in out.iterdir())):

@@ -12,6 +12,7 @@ from data.formats.common import BadEntry
 from models.errors import UserError
 from ocrdistill.files import HAS_HEIF, HEIF, HEIF_HINT, IMAGE_SUFFIXES, left_out, walk
 from utils.loading.files import is_image, same_name
+from utils.loading.images import probe_image, probe_orientation, stored_size
 
 KINDS = ('images', 'labels', 'annotations', 'gt')  # names of folders beside each other
 UPLOAD = re.compile(r'^[0-9a-f]{8}-(?=.)')  # what Label Studio puts before the name of an uploaded file
@@ -35,11 +36,15 @@ class ImageFiles:
     Label Studio's mark of an upload before it, or with escapes of a link (%20) is taken where exactly one file fits.
     """
 
-    def __init__(self, folder: Path):
-        """Raises UserError where there is no such folder, or no image in it."""
+    def __init__(self, folder: Path, raw_pixels: bool = False):
+        """Raises UserError where there is no such folder, or no image in it.
+
+        Args:
+            raw_pixels: annotations are in the pixels as they are stored, before EXIF data turn the image.
+        """
         if not folder.is_dir():
             raise UserError(f'--images: there is no folder {folder}')
-        self.folder = folder
+        self.folder, self.raw_pixels = folder, raw_pixels
         files = walk(folder)
         self.others = [file for file in files if not is_image(file)]
         self.by_path = {self.relative(file): file for file in files if is_image(file)}
@@ -121,6 +126,11 @@ class ImageFiles:
         elif best > 0:  # a name alone says nothing of folders
             self._exact.add(file)
         return file
+
+    def annotated_size(self, image: Path) -> tuple[int, int]:
+        """(width, height) of what annotations of an image speak of. Raises Unreadable."""
+        size = probe_image(image)
+        return stored_size(size, probe_orientation(image)) if self.raw_pixels else size
 
     def relative(self, file: Path) -> str:
         """The image's path below the folder, with slashes."""

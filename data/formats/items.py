@@ -16,7 +16,7 @@ from models.errors import UserError
 from ocrdistill.files import walk
 from ocrdistill.images import pages
 from utils.loading.files import is_image, without_images
-from utils.loading.images import probe_image
+from utils.loading.images import probe_image, probe_orientation, stored_size, upright_points
 from utils.loading.labels import CROSSING, MIN_AREA, QUAD, REPEATED
 from utils.loading.polygons import clip_polygons, polygon_areas, uncrossed
 from utils.runtime.words import counted
@@ -86,7 +86,7 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
     """
     if not (annotations.is_dir() if form.place == 'folder' else annotations.is_file()):
         raise UserError(f'{annotations} is no {form.place}: expected a {form.place} with {form.form}')
-    files = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent))
+    files = ImageFiles(images or (annotations if form.place == 'folder' else annotations.parent), skipped.raw_pixels)
     skipped.there.update(files.by_path.values())
     _note_files(form, annotations, files, skipped)
     items: dict[PurePosixPath, Item] = {}
@@ -98,7 +98,7 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
             skipped.left_out[page.left_out] += 1
             continue
         try:
-            item = _check(page, files, items)
+            item = _check(page, files, items, skipped.turned)
         except BadEntry as error:
             message = f'{page.name}: {error}'
             if again or page.image is None:
@@ -176,8 +176,9 @@ def _note_files(form: Format, annotations: Path, files: ImageFiles, skipped: Ski
     skipped.others |= found
 
 
-def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> Item:
-    """The item of a page. Raises BadEntry where its picture is broken, of another size, or was there before."""
+def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item], turned: set[Path]) -> Item:
+    """The item of a page; its picture is added to `turned` where it is. Raises BadEntry where the picture is broken, of
+    another size, or was there before."""
     if page.problem:
         raise BadEntry(page.problem)
     name = without_images(PurePosixPath(images.relative(page.image)))
@@ -191,9 +192,8 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> 
         size, count = probe_image(page.image), len(pages(page.image))
     except Exception as error:  # decoders raise what they like at a broken file
         raise BadEntry(f'{page.image.name} is broken ({error})') from None
-    if page.size and page.size != size:
-        annotated, found = (f'{width}x{height}' for width, height in (page.size, size))
-        raise BadEntry(f'annotated at {annotated} pixels, but {images.relative(page.image)} has {found}')
+    if _turn(page, images, size):
+        turned.add(page.image)
     if count > 1:
         page.notes.append(f'{name}: the first of its {count} pages is used')
     kept = []
@@ -211,3 +211,20 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item]) -> 
         raise BadEntry('no region has an area inside the picture')
     page.regions, item.size = kept, size
     return item
+
+
+def _turn(page: Page, images: ImageFiles, size: tuple[int, int]) -> bool:
+    """Bring regions that are in the pixels as stored to the upright picture, of `size`. Returns whether its EXIF data
+    turn the picture and no annotated size tells the two apart. Raises BadEntry where it was annotated at another size.
+    """
+    orientation = probe_orientation(page.image)
+    stored = stored_size(size, orientation)
+    own, other = (stored, size) if images.raw_pixels else (size, stored)
+    if page.size and page.size != own:
+        annotated, found = (f'{width}x{height}' for width, height in (page.size, own))
+        fits = f'; it fits {"without" if images.raw_pixels else "with"} --raw-pixels' if page.size == other else ''
+        raise BadEntry(f'annotated at {annotated} pixels, but {images.relative(page.image)} has {found}{fits}')
+    if images.raw_pixels:
+        for region in page.regions:
+            region.polygon = upright_points(region.polygon, orientation, stored)
+    return orientation != 1 and not (page.size and own != other)

@@ -19,6 +19,8 @@ class Skipped:
         left_out: reason, as 'picture of sets without annotations' -> number of images.
         of_test: how many pictures of the training set are used in the test set instead.
         copies: how many pictures are copies of others and go where these go.
+        turned: pictures that EXIF data turn, where no size in the annotations tells what these are of.
+        raw_pixels: annotations are taken as of the pixels before that.
         there, annotated: all images that were found, and those that an annotation names.
         others, annotations: files that are no images, and the annotations among them.
     """
@@ -30,6 +32,8 @@ class Skipped:
     notes: list[str] = field(default_factory=list)
     of_test: int = 0
     copies: int = 0
+    turned: set[Path] = field(default_factory=set)
+    raw_pixels: bool = False
     there: set[Path] = field(default_factory=set)
     annotated: set[Path] = field(default_factory=set)
     others: set[Path] = field(default_factory=set)
@@ -51,6 +55,10 @@ class Skipped:
         lines += filter(None, [left_out(self.others - self.annotations)])
         if self.of_test:
             lines.append(f'not for training: {counted(self.of_test, "picture")} of the test set')
+        if self.turned:
+            turned = counted(len(self.turned), 'picture is', 'pictures are') + ' turned by their EXIF data'
+            taken = 'pixels as stored' if self.raw_pixels else 'upright picture; --raw-pixels if they are not'
+            lines.append(f'{turned}: their annotations are taken as of the {taken}')
         if self.copies:
             copies = counted(self.copies, 'picture is a copy', 'pictures are copies')
             lines.append(f'in one split with what they are copies of: {copies}')

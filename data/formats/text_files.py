@@ -24,7 +24,6 @@ from data.formats.pages import (
 )
 from models.errors import UserError
 from models.yamls import read_yaml
-from utils.loading.images import probe_image
 from utils.loading.labels import read_label_file
 from utils.loading.rows import DONT_CARE, split_rows
 
@@ -108,7 +107,7 @@ def read_yolo(folder: Path, images: ImageFiles) -> Iterator[Page]:
         page = Page(relative.as_posix())
         try:
             page.image = images.find_stem(relative)
-            size = probe_image(page.image)
+            size = images.annotated_size(page.image)
             labels = read_label_file(file, nc=MAX_CLASSES, confidences=True)
         except (BadEntry, UserError, OSError) as error:
             page.problem = str(error)

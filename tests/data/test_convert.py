@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from data import convert
 from data.formats.common import BadEntry
 from data.formats.image_files import ImageFiles
 from models.errors import UserError
+from tests.inputs import xmp
 from tests.support import ROOT, run_here
 from utils.evaluation.icdar import read_ground_truth
 from utils.loading.config import load_data_config
@@ -326,8 +328,59 @@ def test_exif_orientation(command, photos, tmp_path):
         write(tmp_path / 'notes' / f'{name}.json', {**content, 'imageWidth': HEIGHT, 'imageHeight': WIDTH})
     printed = command('labelme', tmp_path / 'notes', '--ignore-label', 'blurred')
     assert 'b.json: annotated at 40x80 pixels, but b.jpg has 80x40' in printed and 'skipped 1 picture' in printed
+    assert 'raw-pixels' not in printed  # a.json tells, and b.jpg is not turned
     row = np.array(written(tmp_path / 'out', 'labels')['a'].split()[1:], float).reshape(4, 2)
     np.testing.assert_allclose(row * (HEIGHT, WIDTH), points(WORD_CORNERS), atol=1e-4)
+
+
+@pytest.mark.parametrize('form', ['icdar2015', 'yolo', 'labelme', 'voc'])
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_annotations_in_the_pixels_as_stored(form, orientation, command, photos, tmp_path):
+    """A word and its picture are stored turned, in each way that there is: its label is that of the upright picture."""
+    from ocrdistill.images import UPRIGHT
+    from utils.loading.images import read_image
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in NAMES:
+        exif[0x010E] = name  # so that none is a copy
+        pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        pixels[4:20, 8:40] = 255  # the word
+        Image.fromarray(pixels).save(photos / f'{name}.png', exif=exif)
+        (photos / f'{name}.jpg').unlink()
+    notes, flags = MAKERS[form](tmp_path / 'notes'), ['--raw-pixels']
+    if form == 'labelme':
+        for file in notes.iterdir():
+            write(file, json.loads(file.read_text()) | {'imageWidth': WIDTH, 'imageHeight': HEIGHT})
+    printed = command(form, notes, *flags)
+    tells = form in ('labelme', 'voc') and orientation >= 5
+    line = '3 pictures are turned by their EXIF data: their annotations are taken as of the pixels as stored'
+    assert (line in printed) == (orientation > 1 and not tells) and 'skipped' not in printed
+    files = list((tmp_path / 'out/labels').rglob('*.txt'))
+    assert len(files) == len(NAMES)
+    for file in files:
+        shown = read_image(photos / f'{file.stem}.png')
+        assert shown.shape == UPRIGHT.get(orientation, np.asarray)(pixels).shape
+        values = np.array(file.read_text().splitlines()[0].split()[1:], float)
+        centre, half = values[:2], values[2:] / 2
+        corners = values.reshape(-1, 2) if len(values) == 8 else np.array([centre - half, centre + half])
+        corners = (corners * shown.shape[1::-1]).round().astype(int)
+        (left, top), (right, bottom) = corners.min(0), corners.max(0)
+        assert shown[top:bottom, left:right].all() and not shown.sum() - shown[top:bottom, left:right].sum()
+    if tells:
+        shutil.rmtree(tmp_path / 'out')
+        assert '.png has 40x80; it fits with --raw-pixels' in command(form, notes)
+
+
+def test_turned_pictures_are_counted(command, photos, tmp_path):
+    """EXIF, and XMP as viewers read it; --raw-pixels is offered where nothing tells."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    image(photos / 'a.jpg', exif=exif)
+    image(photos / 'b.jpg', xmp=xmp(8, 'element'))
+    printed = command('icdar2015', icdar2015(tmp_path / 'notes'))
+    assert '2 pictures are turned by their EXIF data: their annotations are taken as of the upright picture' in printed
+    assert '--raw-pixels if they are not' in printed
 
 
 def test_other_formats_of_pictures_stay_as_they_are(command, photos, tmp_path):

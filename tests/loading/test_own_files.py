@@ -23,7 +23,7 @@ from tests.support import run_script
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.files import is_image, matching
-from utils.loading.images import decode_with_opencv, probe_image, read_image
+from utils.loading.images import decode_with_opencv, probe_image, probe_orientation, read_image
 from utils.loading.labels import find_companion, read_label_file
 from utils.loading.listing import list_images
 from utils.loading.polygons import polygon_areas
@@ -356,6 +356,7 @@ def test_orientation_in_xmp_alone(tmp_path, suffix, orientation, form):
     image = read_image(file)
     assert inputs.red_quarter(image) == PLACES[orientation]
     assert image.shape[1::-1] == probe_image(file) == ((40, 60) if orientation == 6 else (60, 40))
+    assert probe_orientation(file) == orientation
 
 
 def test_exif_comes_before_xmp_and_a_block_without_one_does_not_count(tmp_path):

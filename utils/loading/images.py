@@ -3,6 +3,7 @@
 Needs no torch.
 """
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -60,6 +61,29 @@ def probe_image(file: Path) -> tuple[int, int]:
         pass
     height, width = read_image(file).shape[:2]
     return width, height
+
+
+def probe_orientation(file: Path) -> int:
+    """1 to 8, as EXIF numbers them: how read_image turns an image; 1, not at all, of what cannot be read."""
+    with contextlib.suppress(Exception), images.open_image(file) as image:  # decoders raise what they like
+        images.go_to(image)
+        return images.orientation_of(image)
+    return 1
+
+
+def stored_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """(width, height) of the pixels as they are stored, of an upright image's."""
+    return size[::-1] if orientation in images.SIDEWAYS else size
+
+
+def upright_points(points: np.ndarray, orientation: int, stored: tuple[int, int]) -> np.ndarray:
+    """Points (n, 2) x, y of an image's pixels as they are stored, (width, height) of them -> of the upright image."""
+    width, height = stored
+    corners = np.array([[(0, 0), (width, 0)], [(0, height), (width, height)]], float)  # [row][column]
+    upright = images.UPRIGHT.get(orientation, np.asarray)(corners)  # which stored corner comes where
+    axes = np.stack([upright[0, 1], upright[1, 0]]) - upright[0, 0]
+    turned: np.ndarray = (points - upright[0, 0]) @ np.sign(axes).T
+    return turned
 
 
 def decode_with_opencv(path: Path, page: int, kind: str) -> np.ndarray | None:
