@@ -173,6 +173,16 @@ def test_dont_care_for_what_labels_lack(source, tmp_path, capsys):
     assert "1 word, 4 don't-care regions (1 from before, 3 added), 2 pictures without a word" in said
 
 
+def test_what_people_marked_unreadable_stays_so(source, tmp_path, capsys):
+    """Pictures without labels, one with a don't-care region: no word of the teacher in it becomes a label."""
+    (source / 'ignore').mkdir()
+    (source / 'ignore/a.txt').write_text('0 0.25 0.3 0.3 0.2\n')  # 10..40 x 10..20
+    Labeller(teacher_of(WORDS), source, tmp_path / 'out').run()
+    assert rows(tmp_path / 'out/labels/a.txt') == [[0, 0, 0.8, 0.2, 0.8, 0.2, 1, 0, 1]]
+    assert [row[1:3] for row in rows(tmp_path / 'out/ignore/a.txt')] == [[0.25, 0.3], [0.5, 0.2]]
+    assert "2 words, 2 don't-care regions (1 from before, 1 added), 1 picture" in capsys.readouterr().out
+
+
 def test_lacking_of_regions_that_overlap():
     """Covered by two labels together: .3 + .3 of it; the same twice: .3."""
     known = Annotations.build([0, 0], [quad(0, 0, 3, 10), quad(7, 0, 10, 10)])

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -222,13 +223,12 @@ class Labeller:
         size = np.array(picture.scanned.size, float)
         words = with_area(self.teacher.words(picture.file), size)
         words = select(words, words.scores >= self.teacher.unsure)
-        if self.missing:
-            known = picture.scanned.annotations.scaled(*size)
-            labels, ignore = (own_rows(picture.file, kind) for kind in ('labels', 'ignore'))
-            ignore += self._rows(words, lacking(words.quads, known), size)
-        else:
-            sure = words.scores >= self.teacher.sure
-            labels, ignore = self._rows(words, sure, size), self._rows(words, ~sure, size)
+        # What people marked stays, without --missing their don't-care regions alone: there are no labels.
+        labels, ignore = (own_rows(picture.file, kind) for kind in ('labels', 'ignore'))
+        unknown = lacking(words.quads, picture.scanned.annotations.scaled(*size))
+        sure = np.full(len(unknown), False) if self.missing else words.scores >= self.teacher.sure
+        labels += self._rows(words, unknown & sure, size)
+        ignore += self._rows(words, unknown & ~sure, size)
         image = self._place(picture, 'images')
         make_folder(image.parent)
         image.unlink(missing_ok=True)
@@ -244,6 +244,12 @@ class Labeller:
         """Rows of a label file: the words that a mask (n,) chooses, in a picture of size (width, height)."""
         return (quad_rows if self.teacher.quads else box_rows)(select(words, chosen), size)
 
+    def _carried(self, picture: Picture) -> int:
+        """How many of a picture's own don't-care regions the written file has."""
+        rows = (own_rows(picture.file, 'ignore'), rows_of(self._place(picture, 'ignore')))
+        own, written = map(Counter, rows)
+        return (own & written).total()
+
     def _report(self, pictures: list[Picture], before: int) -> None:
         """Say what was done; the numbers are of all pictures, those that were done before included."""
         done = [picture for picture in pictures if not picture.scanned.problem]
@@ -255,11 +261,8 @@ class Labeller:
         lines = describe([picture.scanned for picture in pictures])
         if self.twins:
             lines.append(f"skipped {counted(len(self.twins), 'picture')} with another's name: {self.twins[0]}")
-        if self.missing:
-            had = sum(len(own_rows(picture.file, 'ignore')) for picture in done)
-            added = f' ({had} from before, {sum(ignored) - had} added)'
-        else:
-            added = ''
+        had = sum(self._carried(picture) for picture in done)
+        added = f' ({had} from before, {sum(ignored) - had} added)' if had or self.missing else ''
         regions = counted(sum(ignored), "don't-care region")
         lines.append(
             f'{counted(sum(words), "word")}, {regions}{added}, {counted(words.count(0), "picture")} without a word'
