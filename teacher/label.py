@@ -7,7 +7,7 @@
 Words of which the teacher is sure become labels, the other words that it may see become don't-care regions: what a
 network trains on is right, or left open. With --missing the pictures have labels, which stay as they are; words that
 they lack become don't-care. OUT has images/, labels/, ignore/, and scores/ with all that the teacher found. A run that
-was cut goes on where it stopped.
+was cut goes on where it stopped; pictures that have changed since, or their labels, are labelled anew.
 """
 
 import sys

@@ -1,7 +1,9 @@
 """teacher/label.py: labels by a tiny CRAFT, by a checkpoint with and without quads, and don't-care for what lacks."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -127,6 +129,68 @@ def test_it_goes_on_where_it_stopped(source, tmp_path, capsys):
         assert len(files) == 3
         for file in files:
             assert (out / file).read_bytes() == (whole / file).read_bytes()
+
+
+def later(file: Path, content: bytes | str) -> None:
+    """Write a file, as if some seconds had gone by."""
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    when = time.time() + 10
+    os.utime(file, (when, when))
+
+
+@pytest.mark.parametrize('link', [False, True])
+def test_what_has_changed_is_labelled_anew(source, tmp_path, capsys, link):
+    """A picture that was replaced, one whose labels or don't-care regions were mended; the others stay."""
+    seen = []
+
+    def run() -> str:
+        teacher = teacher_of({name: [((0, 0, 10, 10), 0.9)] for name in 'abc'})
+        find = teacher.words
+        teacher = teacher._replace(words=lambda file: seen.append(file.stem) or find(file))
+        seen.clear()
+        Labeller(teacher, source, out, missing=True, link=link).run()
+        return capsys.readouterr().out
+
+    out = tmp_path / 'out'
+    (source / 'labels').mkdir()
+    (source / 'labels/a.txt').write_text('0 0.25 0.3 0.3 0.2\n')
+    assert '3 labelled (0 of them before)' in run() and seen == ['a', 'b', 'c']
+    assert '3 labelled (3 of them before)' in run() and seen == []
+    later(source / 'labels/b.txt', '0 0.5 0.5 0.2 0.2\n')
+    later(source / 'ignore/a.txt', '0 0.75 0.3 0.3 0.2\n0 0.75 0.8 0.3 0.2\n')
+    said = run()
+    assert seen == ['a', 'b'] and '3 labelled (1 of them before)' in said
+    assert "2 words, 5 don't-care regions (2 from before, 3 added), 1 picture without a word" in said
+    assert (out / 'labels/b.txt').read_text() == '0 0.5 0.5 0.2 0.2\n'
+    for file in (out / 'labels/a.txt', out / 'labels/b.txt'):
+        later(file, file.read_bytes())  # as if they had been written after that
+    later(source / 'images/sub/c.png', (source / 'images/b.png').read_bytes())
+    assert 'not counted' not in run() and seen == ['c']
+    assert (out / 'images/sub/c.png').read_bytes() == (source / 'images/b.png').read_bytes()
+
+
+def test_rows_that_were_not_carried_over_do_not_count(source, tmp_path, capsys):
+    """Regions that came after the first run, with an old date: none was added by the teacher, and none is less."""
+    (source / 'labels').mkdir()
+    (source / 'labels/a.txt').write_text('')
+    Labeller(teacher_of({'a': [], 'b': [], 'c': []}), source, tmp_path / 'out', missing=True).run()
+    later(source / 'ignore/a.txt', '0 0.75 0.3 0.3 0.2\n')
+    os.utime(source / 'ignore/a.txt', (0, 0))
+    Labeller(teacher_of({'a': [], 'b': [], 'c': []}), source, tmp_path / 'out', missing=True).run()
+    assert "0 don't-care regions (0 from before, 0 added)" in capsys.readouterr().out.splitlines()[-2]
+
+
+@pytest.mark.parametrize('link', [False, True])
+def test_pictures_that_the_source_no_longer_has_are_named(source, tmp_path, capsys, link):
+    Labeller(teacher_of(WORDS), source, tmp_path / 'out', link=link).run()
+    assert 'not counted' not in capsys.readouterr().out
+    (source / 'images/a.png').unlink()
+    later(source / 'images/b.png', 'no image')
+    Labeller(teacher_of(WORDS), source, tmp_path / 'out', link=link).run()
+    said = capsys.readouterr().out
+    assert '2 pictures: 1 labelled (1 of them before), 1 left out' in said
+    assert 'not counted: 2 pictures in' in said and 'the first images/a.png' in said
 
 
 def test_what_cannot_be_read_is_counted(source, tmp_path, capsys):

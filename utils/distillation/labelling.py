@@ -137,7 +137,7 @@ class Labeller:
         self.twins: list[str] = []  # pictures that would share another's label file
 
     def run(self) -> None:
-        """Label what is not labelled yet, and say what was done.
+        """Label what is not labelled yet, or has changed since, and say what was done.
 
         Raises:
             UserError: no pictures; labels where there should be none, or none where there should be some; a folder
@@ -152,7 +152,7 @@ class Labeller:
             for picture in tqdm(pictures, 'labelling', unit='picture', disable=None):
                 if picture.scanned.problem:
                     continue
-                if self._place(picture, 'labels').is_file():
+                if self._is_done(picture):
                     before += 1
                     continue
                 try:
@@ -218,6 +218,16 @@ class Labeller:
         name = picture.name if kind == 'images' else picture.name.with_suffix('.txt')
         return self.out / kind / name
 
+    def _is_done(self, picture: Picture) -> bool:
+        """Whether a picture was labelled, and neither it nor what it has of its own is newer than that."""
+        try:
+            when = self._place(picture, 'labels').stat().st_mtime_ns
+            own = (find_companion(picture.file, kind) for kind in ('labels', 'ignore'))
+            unchanged = all(file.stat().st_mtime_ns <= when for file in (picture.file, *filter(None, own)))
+            return unchanged and self._place(picture, 'images').exists()
+        except OSError:
+            return False
+
     def _label(self, picture: Picture) -> None:
         """Write everything of one picture, its labels last: they say that it is done. Raises Unreadable."""
         size = np.array(picture.scanned.size, float)
@@ -267,6 +277,14 @@ class Labeller:
         lines.append(
             f'{counted(sum(words), "word")}, {regions}{added}, {counted(words.count(0), "picture")} without a word'
         )
+        written = images_at(self.out / 'images')
+        others = set(written.images if written else ()) - {self._place(picture, 'images') for picture in done}
+        if others:
+            count, first = counted(len(others), 'picture'), min(others).relative_to(self.out)
+            lines.append(
+                f'not counted: {count} in {self.out} that --source no longer has, or has broken, the first {first}: '
+                f'remove them with their labels'
+            )
         lines.append(f'to train on them: add {(self.out / "images").resolve()} to train of a data yaml')
         print('\n'.join(lines))
 
