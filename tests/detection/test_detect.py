@@ -335,6 +335,20 @@ def test_videos_of_unusual_rates(run, tmp_path, fps):
     assert message is None and (folder / 'clip.avi.mp4').is_file()
 
 
+def test_a_video_that_does_not_fit_on_the_disk(run, tmp_path):
+    """As a limit on the size of files has it: OpenCV raises nothing, and leaves a file that nothing can play."""
+    resource = pytest.importorskip('resource')
+    source = save_video(tmp_path / 'clip.mp4', frames=40)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        folder, message = run(source, '--save-json', '--max-det', 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert message.startswith(f'cannot write the video {folder / "clip.mp4"}: of 40 frames it holds 0')
+    assert len(read_json(folder)) == 40
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='names of files are UTF-8 elsewhere')
 def test_a_video_whose_name_is_not_utf8(run, tmp_path):
     source = save_video(tmp_path / 'clip.mp4', frames=2).rename(os.fsdecode(os.fsencode(tmp_path) + b'/in\xe9.mp4'))
@@ -420,7 +434,7 @@ def test_webcam_ends_with_ctrl_c(run, tmp_path, monkeypatch):
     real = cv2.VideoCapture
     monkeypatch.setattr(cv2, 'VideoCapture', Webcam)
     folder, message = run('0', '--save-json')
-    assert message is None and opened == [0]
+    assert message is None and opened[0] == 0
     assert [entry['image'] for entry in read_json(folder)] == [f'webcam_0#frame_{n}' for n in range(5)]
     assert real(str(folder / 'webcam_0.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 5
 

@@ -55,6 +55,7 @@ class Writer:
         self.entries = 0  # written to detections.json
         self.written: set[Path] = set()
         self.video: cv2.VideoWriter | None = None  # the open one
+        self.video_file, self.frames = Path(), 0  # its file, and how many frames it was given
         self.stopped = False
         wanted = not options.nosave or options.save_txt or options.save_crop or options.save_json
         self.folder = make_run_folder(options.project, options.name, options.exist_ok) if wanted else None
@@ -69,10 +70,12 @@ class Writer:
         return self
 
     def __exit__(self, *_error) -> None:
-        self.end_video()
-        if self.options.save_json:
-            with self.files:  # whatever ended the run, what was found is kept
-                self.json.write(']\n' if self.entries else '[]\n')
+        try:
+            self.end_video()
+        finally:
+            if self.options.save_json:
+                with self.files:  # whatever ended the run, what was found is kept
+                    self.json.write(']\n' if self.entries else '[]\n')
 
     def add(self, image: SourceImage, rows, lines) -> None:
         """Write all that is asked for of one image, except the annotated copy.
@@ -120,19 +123,32 @@ class Writer:
             digits = next((digits for digits in (3, 2, 1) if fps * 10**digits <= MOST_TICKS), 0)
             rate = max(round(fps, digits), 0.001)
             self.video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
+            self.video_file, self.frames = file, 0
             if not self.video.isOpened():
                 raise UserError(f'cannot write the video {file}')
         self.video.write(cv2.cvtColor(annotated, cv2.COLOR_RGB2BGR))
+        self.frames += 1
 
     def _annotated_file(self, name: PurePosixPath) -> Path:
         """Where the annotated copy of a source of that name goes."""
         return self._claim(self.folder / name, self.folder / name.with_name('annotated_' + name.name))
 
     def end_video(self) -> None:
-        """Complete the file of the annotated video, if one is open."""
-        if self.video is not None:
-            self.video.release()
-            self.video = None
+        """Complete the file of the annotated video, if one is open. Raises UserError: it does not hold all frames, of
+        which OpenCV says nothing (the disk is full, for one)."""
+        if self.video is None:
+            return
+        self.video.release()
+        self.video = None
+        if not self.frames:  # interrupted before the first one
+            return
+        written = cv2.VideoCapture(str(self.video_file))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.grab() else 0
+        written.release()
+        if count < self.frames:
+            raise UserError(
+                f'cannot write the video {self.video_file}: of {self.frames} frames it holds {count} (is the disk full?)'
+            )
 
     def show(self, annotated, title: str, moves: bool) -> None:
         """Show a picture until a key, or a frame for a moment; q sets `stopped`."""
