@@ -1,6 +1,7 @@
 """Reading images: one reader, and one idea of which way is up, for all commands. Pillow alone."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -50,28 +51,28 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 DEEP_BITS = 14  # 16-bit images whose values need no more bits are stretched: they would look black
 
-# What another library reads of a file: pixels (H, W[, 3 or 4]), RGB(A), or None. It is asked for 16-bit colours
-# ('deep'), of which Pillow drops the lower half, formats that Pillow does not know (''), and whole JPEGs ('JPEG').
-Decode = Callable[[Path, int, str], 'np.ndarray | None']
+# What another library reads of a file or its bytes: pixels (H, W[, 3 or 4]), RGB(A), or None. It is asked for 16-bit
+# colours ('deep'), of which Pillow drops the lower half, formats unknown to Pillow (''), and whole JPEGs ('JPEG').
+Decode = Callable[[Path | bytes, int, str], 'np.ndarray | None']
 
 _said: set[str] = set()
 
 
-def open_image(file: str | Path | IO[bytes]) -> ImageFile:
+def open_image(file: str | Path | bytes | IO[bytes]) -> ImageFile:
     """Pillow's Image.open, for FORMATS alone. The format goes by what the file holds, whatever its name says."""
-    image = Image.open(file, formats=FORMATS)
+    image = Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
     image.filename = (
         ''  # a TIFF that has a name is mapped into memory, where those that lie on their side are scrambled
     )
     return image
 
 
-def read_image(path: str | Path, page: int | None = None, decode: Decode | None = None) -> np.ndarray:
+def read_image(file: str | Path | bytes, page: int | None = None, decode: Decode | None = None) -> np.ndarray:
     """Read an image of any colour mode and depth, upright as its EXIF says, or else its XMP.
 
     Args:
-        path: the file.
-        page: of a file of several images, one of `pages(path)`, which begin with 0; None: the first of them.
+        file: a path, or the bytes of a file.
+        page: of a file of several images, one of `pages(file)`, which begin with 0; None: the first of them.
         decode: reads what Pillow cannot, see Decode.
 
     Returns:
@@ -82,17 +83,17 @@ def read_image(path: str | Path, page: int | None = None, decode: Decode | None 
     Raises:
         Unreadable: the file is missing, broken or of an unknown format, or of dark 16-bit colours without `decode`.
     """
-    path = Path(path)
-    if problem := unfit(path):
+    file = file if isinstance(file, bytes) else Path(file)
+    if problem := unfit(file):
         raise Unreadable(problem)
     with unreadable():
         try:
-            with open_image(path) as image:
-                return _pixels(image, path, go_to(image, page), decode)
+            with open_image(file) as image:
+                return _pixels(image, file, go_to(image, page), decode)
         except UnidentifiedImageError:
-            if decode is None or (pixels := decode(path, page or 0, '')) is None:
-                raise Unreadable(_unknown(path)) from None
-            return _to_rgb(pixels, path)
+            if decode is None or (pixels := decode(file, page or 0, '')) is None:
+                raise Unreadable(_unknown(file)) from None
+            return _to_rgb(pixels, _name(file))
 
 
 def read_all(path: Path, decode: Decode | None = None) -> Iterator[tuple[int, np.ndarray | Unreadable]]:
@@ -148,21 +149,25 @@ def upright_rgb(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image. Raises Unreadable."""
     deep = is_deep(image)  # before it is decoded
     pixels, orientation = _decoded(image, deep)
-    pixels = _to_rgb(pixels, Path(getattr(image, 'filename', '') or 'an image'))
+    pixels = _to_rgb(pixels, _name(Path(getattr(image, 'filename', '') or '')))
     return np.ascontiguousarray(UPRIGHT.get(orientation, np.asarray)(pixels))
 
 
-def pages(path: str | Path) -> list[int]:
+def pages(file: str | Path | bytes) -> list[int]:
     """Numbers of the images in a file: [0] of most; all pages of a TIFF but thumbnails, all frames of an animation.
+
+    Args:
+        file: a path, or the bytes of a file.
 
     Raises:
         Unreadable: the file is missing, broken or of an unknown format.
     """
-    if problem := unfit(Path(path)):
+    file = file if isinstance(file, bytes) else Path(file)
+    if problem := unfit(file):
         raise Unreadable(problem)
     with unreadable():
         try:
-            with open_image(path) as image:
+            with open_image(file) as image:
                 return pages_of(image)
         except UnidentifiedImageError:
             return [0]
@@ -190,10 +195,12 @@ def go_to(image: Image.Image, page: int | None = None) -> int:
     return page
 
 
-def unfit(path: Path) -> str:
+def unfit(file: Path | bytes) -> str:
     """Why a file is not even opened; '' if it is: a device or pipe never ends, and a huge one takes all memory."""
+    if isinstance(file, bytes):
+        return '' if file else 'no bytes'
     try:
-        status = path.stat()
+        status = file.stat()
     except (OSError, ValueError) as error:  # ValueError of a name that no file can have
         return getattr(error, 'strerror', None) or str(error)
     if not stat.S_ISREG(status.st_mode):
@@ -227,21 +234,23 @@ def _decoded(image: Image.Image, deep: bool) -> tuple[np.ndarray, int]:
     return _values(image, deep), 1 if turned else orientation_of(image)
 
 
-def _pixels(image: Image.Image, path: Path, page: int, decode: Decode | None) -> np.ndarray:
+def _pixels(image: Image.Image, file: Path | bytes, page: int, decode: Decode | None) -> np.ndarray:
     """(H, W, 3) uint8 RGB, upright, of an open image."""
     deep = is_deep(image)  # before the orientation, for which Pillow decodes a PNG
     pixels = None
     if deep and decode:
-        pixels = decode(path, page, 'deep')
-    elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(path).endswith(FILE_ENDS['JPEG']):
-        pixels = decode(path, page, 'JPEG')
+        pixels = decode(file, page, 'deep')
+        if pixels is not None and pixels.ndim == 3 and not image.has_transparency_data:
+            pixels = pixels[..., :3]  # the fourth channel of a TIFF may be anything
+    elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(file).endswith(FILE_ENDS['JPEG']):
+        pixels = decode(file, page, 'JPEG')
     if pixels is None:
         pixels, orientation = _decoded(image, deep)
     elif image.format == 'TIFF' and image.tag_v2.get(ORIENTATION) in range(1, 9):  # type: ignore[attr-defined]
         orientation = 1  # OpenCV has turned it; XMP it does not know
     else:
         orientation = orientation_of(image)
-    upright = UPRIGHT.get(orientation, np.asarray)(_to_rgb(pixels, path))
+    upright = UPRIGHT.get(orientation, np.asarray)(_to_rgb(pixels, _name(file)))
     return np.ascontiguousarray(upright)
 
 
@@ -269,25 +278,36 @@ def _values(image: Image.Image, deep: bool) -> np.ndarray:
     if image.mode in ('I', 'F'):
         return np.asarray(image, np.float64)
     pixels = np.asarray(image.convert('RGBA' if image.has_transparency_data else 'RGB'))
-    if deep and pixels[..., :3].max(initial=0) < 1 << (DEEP_BITS - 8):
+    if deep and pixels[..., :3].max(initial=0) < 1 << (DEEP_BITS - 8) and not _black_on_nothing(pixels):
         raise Unreadable('dark colours of 16 bits, of which Pillow reads the upper 8 only: save it with 8 bits')
     return pixels
 
 
-def _unknown(path: Path) -> str:
-    with open(path, 'rb') as stream:
-        return what_is(stream.read(16))
+def _black_on_nothing(pixels: np.ndarray) -> bool:
+    """Whether (H, W, 3 or 4) RGB(A) is a black drawing on transparent ground, which becomes white: not dark at all."""
+    seen = pixels[..., 3:] > 0
+    return bool(seen.size and not seen.all() and not (pixels[..., :3] * seen).any())
 
 
-def what_is(start: bytes) -> str:
-    """Of content that Pillow does not know, by its first 16 bytes."""
+def _name(file: Path | bytes) -> str:
+    """In what is told."""
+    return (file.name if isinstance(file, Path) else '') or 'an image'
+
+
+def _unknown(file: Path | bytes) -> str:
+    """What is told of content that Pillow does not know."""
+    if isinstance(file, bytes):
+        start = file[:16]
+    else:
+        with open(file, 'rb') as stream:
+            start = stream.read(16)
     return HEIF_HINT if HEIF_START.match(start) else 'no image, or of an unknown format'
 
 
-def _to_rgb(values: np.ndarray, path: Path) -> np.ndarray:
+def _to_rgb(values: np.ndarray, name: str) -> np.ndarray:
     """(H, W[, 1, 3 or 4]) of any type -> (H, W, 3) uint8 on white."""
     if values.dtype == np.uint16:
-        values = _eight_bits(values, path)
+        values = _eight_bits(values, name)
     elif values.dtype != np.uint8:
         values = values.astype(np.float64)  # no range of values is agreed: take the image's own
         finite = np.isfinite(values)
@@ -303,7 +323,7 @@ def _to_rgb(values: np.ndarray, path: Path) -> np.ndarray:
     return values
 
 
-def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
+def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     """uint16 -> uint8. Of values that need DEEP_BITS or less, the bits that are needed count; alpha is not one."""
     colours = values[..., :3] if values.ndim == 3 else values
     bits = int(colours.max(initial=0)).bit_length()
@@ -313,15 +333,17 @@ def _eight_bits(values: np.ndarray, path: Path) -> np.ndarray:
         if 'bits' not in _said:
             _said.add('bits')
             told = '%s: its values need %d of 16 bits, they are stretched (others like it are too)'
-            LOG.warning(told, path.name, bits)
+            LOG.warning(told, name, bits)
     eight = (np.minimum(values, white).astype(np.float32) * (255 / white)).round().astype(np.uint8)
     if values.ndim == 3 and values.shape[2] == 4:
         eight[..., 3] = (values[..., 3] / 257).round().astype(np.uint8)
     return eight
 
 
-def end_of(path: Path) -> bytes:
+def end_of(file: Path | bytes) -> bytes:
     """The last bytes of a file, which tell whether it is all there."""
-    with open(path, 'rb') as stream:
-        stream.seek(-min(16, os.path.getsize(path)), os.SEEK_END)
+    if isinstance(file, bytes):
+        return file[-16:]
+    with open(file, 'rb') as stream:
+        stream.seek(-min(16, os.path.getsize(file)), os.SEEK_END)
         return stream.read()

@@ -1,16 +1,15 @@
 """What a detector takes for an image."""
 
-import io
 import os
 import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ocrdistill.errors import Unreadable, UserError, first_line
-from ocrdistill.images import Decode, go_to, open_image, pages, pages_of, read_image, unreadable, upright_rgb, what_is
+from ocrdistill.images import Decode, pages, read_image, unreadable, upright_rgb
 
 ImageLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 ROUNDING = 1e-3  # by which floats may leave 0..1: resizing by cubic curves takes them that far
@@ -39,7 +38,7 @@ def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
     if isinstance(image, (str, os.PathLike)):
         return _read(Path(image), decode)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_bytes(bytes(image))
+        return _read(bytes(image), decode)
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if not isinstance(image, np.ndarray):
@@ -61,15 +60,16 @@ def to_image(image: Any, decode: Decode | None = None) -> np.ndarray:
     return np.repeat(image.reshape(*image.shape[:2], 1), 3, 2)
 
 
-def _read(path: Path, decode: Decode | None) -> np.ndarray:
+def _read(file: Path | bytes, decode: Decode | None) -> np.ndarray:
+    name = f'a file of {len(file)} bytes' if isinstance(file, bytes) else file
     try:
-        numbers = pages(path)
+        numbers = pages(file)
         if len(numbers) > 1:
-            more = 'give what ocrdistill.images.read_image(path, page) gives, pages from 0'
-            raise UserError(f'{path} holds {len(numbers)} images: {more}')
-        return read_image(path, numbers[0], decode)
+            more = 'give what ocrdistill.images.read_image(file, page) gives, pages from 0'
+            raise UserError(f'{name} holds {len(numbers)} images: {more}')
+        return read_image(file, numbers[0], decode)
     except Unreadable as error:
-        raise UserError(f'{path}: the picture cannot be read ({error})') from None
+        raise UserError(f'{name}: the picture cannot be read ({error})') from None
 
 
 def _from_pil(image: Image.Image) -> np.ndarray:
@@ -80,19 +80,3 @@ def _from_pil(image: Image.Image) -> np.ndarray:
             return upright_rgb(image)
     except Unreadable as error:
         raise UserError(f'an image that cannot be read ({first_line(error)})') from None
-
-
-def _from_bytes(content: bytes) -> np.ndarray:
-    try:
-        with unreadable():
-            try:
-                with open_image(io.BytesIO(content)) as image:
-                    count = len(pages_of(image))
-                    if count == 1:
-                        go_to(image)  # pages_of has looked at all pages of a TIFF
-                        return upright_rgb(image)
-            except UnidentifiedImageError:
-                raise Unreadable(what_is(content[:16])) from None
-    except Unreadable as error:
-        raise UserError(f'{len(content)} bytes that cannot be read ({error})') from None
-    raise UserError(f'{len(content)} bytes that hold {count} images: give one of them')

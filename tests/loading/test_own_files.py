@@ -425,6 +425,34 @@ def with_tags(tiff: bytes, tags: dict[int, int | bytes]) -> bytes:
     return tiff[:4] + struct.pack('<I', len(tiff)) + tiff[8:] + directory
 
 
+@pytest.mark.parametrize(('kind', 'right'), [(0, 200), (2, 255)])  # anything; alpha
+def test_a_fourth_channel_of_16_bits_counts_where_it_is_alpha(tmp_path, kind, right):
+    values = np.full((4, 6, 4), 200 * 257, np.uint16)
+    values[:, 3:, 3], values[:, :3, 3] = 0, 65535
+    cv2.imwrite(str(tmp_path / 'a.tif'), values)
+    content = with_tags((tmp_path / 'a.tif').read_bytes(), {338: kind})
+    (tmp_path / 'a.tif').write_bytes(content)
+    for image in (read_image(tmp_path / 'a.tif'), to_image(tmp_path / 'a.tif'), to_image(content)):
+        assert image[0, :, 1].tolist() == [200] * 3 + [right] * 3
+
+
+@pytest.mark.parametrize('big', [False, True])
+def test_16_bit_grey_with_alpha_in_a_tiff_is_refused(tmp_path, big):
+    """Of which OpenCV reads the grey alone; made from one of 8 bits and twice the width."""
+    file, form = tmp_path / 'a.tif', '<HHQ' if big else '<HHI'
+    Image.new('LA', (12, 4)).save(file, big_tiff=big)
+    content = file.read_bytes()
+    for tag, kind, before, after in ((256, 4, (12,), (6,)), (258, 3, (8, 8), (16, 16))):
+        head, rest = struct.pack(form, tag, kind, len(before)), '<' + 'HL'[kind == 4] * len(before)
+        assert head + struct.pack(rest, *before) in content
+        content = content.replace(head + struct.pack(rest, *before), head + struct.pack(rest, *after))
+    file.write_bytes(content)
+    assert cv2.imread(str(file), cv2.IMREAD_UNCHANGED).shape == (4, 6)
+    for read in (read_image, probe_image, images.read_image):
+        with pytest.raises(Unreadable, match='no image, or of an unknown format'):
+            read(file)
+
+
 def test_training_sees_what_the_reader_sees(tmp_path):
     yaml = inputs.data_set(tmp_path, {'a': ROW})
     (tmp_path / 'images/train/a.png').unlink()

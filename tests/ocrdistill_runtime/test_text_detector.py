@@ -350,10 +350,25 @@ def test_colours_of_16_bits(tmp_path, suffix):
     for image in (file, file.read_bytes(), Image.open(file)):
         assert np.abs(to_image(image).astype(int) - expected).max() <= 1
     cv2.imwrite(str(file), values >> 4)
-    assert to_image(file, decode_with_opencv).max() == 255
+    expected = to_image(file, decode_with_opencv)
+    assert expected.max() == 255 and (to_image(file.read_bytes(), decode_with_opencv) == expected).all()
     for image in (file, file.read_bytes(), Image.open(file)):
         with pytest.raises(UserError, match='dark colours of 16 bits'):
             to_image(image)
+
+
+def test_black_drawings_on_transparency_of_16_bits_are_not_dark(tmp_path):
+    values = np.zeros((4, 6, 4), np.uint16)
+    values[1:3, 2:4, 3] = 65535
+    cv2.imwrite(str(tmp_path / 'a.png'), values)
+    expected = np.full((4, 6, 3), 255)
+    expected[1:3, 2:4] = 0
+    for decode in (None, decode_with_opencv):
+        assert (to_image(tmp_path / 'a.png', decode) == expected).all()
+    values[1, 2, :3] = 4000  # a drawing of 12 bits, perhaps
+    cv2.imwrite(str(tmp_path / 'a.png'), values)
+    with pytest.raises(UserError, match='dark colours of 16 bits'):
+        to_image(tmp_path / 'a.png')
 
 
 def test_bitmaps_of_five_and_six_bits_may_be_dark(tmp_path):

@@ -146,9 +146,8 @@ class Writer:
         count = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.grab() else 0
         written.release()
         if count < self.frames:
-            raise UserError(
-                f'cannot write the video {self.video_file}: of {self.frames} frames it holds {count} (is the disk full?)'
-            )
+            why = f'of {self.frames} frames it holds {count} (is the disk full?)'
+            raise UserError(f'cannot write the video {self.video_file}: {why}')
 
     def show(self, annotated, title: str, moves: bool) -> None:
         """Show a picture until a key, or a frame for a moment; q sets `stopped`."""

@@ -4,17 +4,21 @@ Needs no torch.
 """
 
 import contextlib
+import io
 import logging
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from tqdm import tqdm
 
 from models.errors import UserError
 from ocrdistill import images
 from ocrdistill.errors import Unreadable
+
+SAMPLES = 277  # tag of a TIFF: numbers a pixel
 
 
 class _AboveBars(logging.Handler):
@@ -86,10 +90,10 @@ def upright_points(points: np.ndarray, orientation: int, stored: tuple[int, int]
     return turned
 
 
-def decode_with_opencv(path: Path, page: int, kind: str) -> np.ndarray | None:
+def decode_with_opencv(file: Path | bytes, page: int, kind: str) -> np.ndarray | None:
     """What an ocrdistill.images.Decode is: (H, W[, 3 or 4]) RGB(A) of whatever type, None if OpenCV cannot read it."""
     try:
-        content = np.fromfile(path, np.uint8)
+        content = np.frombuffer(file, np.uint8) if isinstance(file, bytes) else np.fromfile(file, np.uint8)
         if kind == 'JPEG':  # the same pixels as Pillow's, sooner
             return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if page:
@@ -98,6 +102,19 @@ def decode_with_opencv(path: Path, page: int, kind: str) -> np.ndarray | None:
             pixels = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except (OSError, IndexError, cv2.error):  # too many pixels, for one
         return None
+    if kind == '' and pixels is not None and pixels.ndim == 2 and _samples(content.tobytes()) > 1:
+        return None  # 16-bit grey with alpha, of which OpenCV reads the grey alone
     if pixels is not None and pixels.ndim == 3:
         return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
     return pixels
+
+
+def _samples(content: bytes) -> int:
+    """Numbers that a pixel of a TIFF's first page has; 1 of other formats."""
+    with contextlib.suppress(Exception):  # Pillow raises what it likes at what is no TIFF
+        tags = ImageFileDirectory_v2(content[: 16 if content[2] == 43 else 8])  # 43: a BigTIFF, whose header is longer
+        stream = io.BytesIO(content)
+        stream.seek(tags.next)
+        tags.load(stream)
+        return int(tags.get(SAMPLES, 1))
+    return 1
