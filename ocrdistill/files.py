@@ -24,6 +24,14 @@ MAX_SIDES = {  # pixels of an image's side that a form can hold
 }
 
 
+def absolute(path: Path) -> Path:
+    """The absolute path, with its links. What ends in '..' becomes the real folder: behind a link '..' leads elsewhere
+    than os.path.abspath, which reads the text alone, would say."""
+    end = max((number for number, part in enumerate(path.parts, 1) if part == '..'), default=0)
+    real = os.path.realpath(Path(*path.parts[:end])) if end else ''
+    return Path(os.path.abspath(Path(real, *path.parts[end:])))
+
+
 def walk(folder: Path) -> list[Path]:
     """All files below a folder, sorted; links that lead nowhere count as files, so that someone can name them.
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ocrdistill.errors import Unreadable, UserError
-from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
+from ocrdistill.files import IMAGE_SUFFIXES, absolute, left_out, walk
 from ocrdistill.images import Decode, read_all
 
 DRAWN = 'left out: {} in folders that are written to'
@@ -38,14 +38,14 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
             raise UserError(f'no such source: {given}' + (' (addresses are not read)' if '://' in str(given) else ''))
         if not source.is_dir():
             files.append(source)
-            roots.append(os.path.abspath(source.parent))
+            roots.append(absolute(source).parent)
             continue
         refuse_output(source, outputs)
-        found, count = without_drawn(walk(source), source, outputs)
+        below, count = without_drawn(walk(source), source, outputs)
         drawn += count
-        files += sorted((file for file in found if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
-        rest += [file for file in found if file.suffix.lower() not in IMAGE_SUFFIXES]
-        roots.append(os.path.abspath(source))
+        files += sorted((file for file in below if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
+        rest += [file for file in below if file.suffix.lower() not in IMAGE_SUFFIXES]
+        roots.append(absolute(source))
     if not files:
         why = left_out(rest) or (DRAWN.format(drawn) if drawn else 'it is empty')
         raise UserError(f'no images in {", ".join(map(str, sources))} ({why})')
@@ -53,9 +53,9 @@ def find_images(sources: Sequence[str | Path], outputs: Sequence[Path] = ()) -> 
         root = os.path.commonpath(roots)
     except ValueError as error:  # of two drives of Windows
         raise UserError(f'the sources have no folder in common ({error})') from None
-    absolute = [Path(os.path.abspath(file)) for file in files]
     notes = [left_out(rest), DRAWN.format(drawn) if drawn else '']
-    return {PurePosixPath(file.relative_to(root).as_posix()): file for file in absolute}, '; '.join(filter(None, notes))
+    found = {PurePosixPath(file.relative_to(root).as_posix()): file for file in map(absolute, files)}
+    return found, '; '.join(filter(None, notes))
 
 
 def without_drawn(files: list[Path], source: Path, outputs: Sequence[Path]) -> tuple[list[Path], int]:

@@ -24,6 +24,7 @@ from ocrdistill.errors import Interrupted
 from ocrdistill.letterbox import place
 from ocrdistill.reading_order import reading_order
 from ocrdistill.rows import corners_of
+from ocrdistill.sources import find_images
 from tests import inputs
 from tests.support import ROOT
 from utils.detection.detector import Detector
@@ -369,10 +370,34 @@ def test_no_source_is_replaced(run, tmp_path, noise):
 
 def test_runs_below_the_source_are_no_sources(run, tmp_path, noise, capsys):
     save(tmp_path / 'p/a.jpg', noise(40, 60))
-    for _ in range(2):
-        run(tmp_path / 'p', '--project', tmp_path / 'p/runs', '--save-json')
+    for source in ('p', 'p', 'p/**/*.jpg'):
+        run(tmp_path / source, '--project', tmp_path / 'p/runs', '--save-json')
         assert [entry['image'] for entry in read_json(max((tmp_path / 'p/runs').iterdir()))] == ['a.jpg']
-    assert 'left out: 1 .json, 1 .yaml' not in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert 'left out: 1 .json, 1 .yaml' not in said
+    assert 'left out: 2 in folders that are written to' in said
+    run(tmp_path / 'p/runs/exp*/*.jpg', '--project', tmp_path / 'p/runs', '--save-json')  # asked for
+    assert len(read_json(max((tmp_path / 'p/runs').iterdir()))) == 3
+
+
+@pytest.mark.parametrize('source', ['link/../a.jpg', 'link/..', 'link/../*.jpg', 'list.txt'])
+def test_the_folder_above_a_linked_one_is_that_of_its_target(run, tmp_path, noise, monkeypatch, source):
+    """As the system has it; the text alone would name another file, which is also there."""
+    save(tmp_path / 'in/a.jpg', noise(40, 60))
+    save(tmp_path / 'real/a.jpg', noise(50, 70))
+    save(tmp_path / 'far/b.jpg', noise(50, 70))
+    (tmp_path / 'real/below').mkdir()
+    (tmp_path / 'real/below/more').symlink_to(tmp_path / 'far')
+    (tmp_path / 'in/link').symlink_to(tmp_path / 'real/below')
+    (tmp_path / 'in/list.txt').write_text('link/../a.jpg\nlink/../below/more/b.jpg\n')
+    monkeypatch.chdir(tmp_path / 'in')
+    both = source in ('link/..', 'list.txt')
+    expected = {'a.jpg': 70} | ({'below/more/b.jpg': 70} if both else {})
+    folder, message = run(source, '--save-json')
+    assert message is None and {entry['image']: entry['width'] for entry in read_json(folder)} == expected
+    if '*' not in source and source != 'list.txt':
+        found, _ = find_images([source])
+        assert {str(name): Image.open(file).width for name, file in found.items()} == expected
 
 
 def test_three_files_of_one_name(run, tmp_path, noise):

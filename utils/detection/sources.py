@@ -1,6 +1,7 @@
 """What a command looks at: files, folders, globs, lists, videos and webcams. Needs no torch."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ import numpy as np
 
 from models.errors import UserError
 from ocrdistill.errors import Unreadable
-from ocrdistill.files import IMAGE_SUFFIXES, left_out, walk
+from ocrdistill.files import IMAGE_SUFFIXES, absolute, left_out, walk
 from ocrdistill.sources import DRAWN, natural_key, read_pages, refuse_output, without_drawn
 from utils.loading.images import decode_with_opencv
 from utils.loading.listing import image_of_row
@@ -52,7 +53,8 @@ def find_sources(source: str, project: str = '', draws: bool = False) -> tuple[l
 
     Args:
         source: it.
-        project: folder of runs. What lies in it is left out where it lies below a folder that is the source.
+        project: folder of runs. What lies in it is left out where it lies below the folder that is the source, or
+            with which a glob begins.
         draws: pictures will be written there.
 
     Returns:
@@ -66,24 +68,22 @@ def find_sources(source: str, project: str = '', draws: bool = False) -> tuple[l
         return [Source(PurePosixPath(f'webcam_{source}'), webcam=int(source))], ''
     if source and os.path.isdir(path):  # an empty text, of a shell variable that is not set, is not the current folder
         refuse_output(path, [Path(project)] if project and draws else [])
-        files, drawn = without_drawn(walk(path), path, [Path(project)] if project else [])
-        files, rest = _divide(files)
-        rest = '; '.join(filter(None, [rest, DRAWN.format(drawn) if drawn else '']))
+        files, rest = _choose(walk(path), path, project)
     elif os.path.isfile(path):
         files, rest = _read_list(path) if path.suffix.lower() == '.txt' else ([path], '')
     elif glob.has_magic(source):
-        files, rest = _divide(_expand(source))
+        files, rest = _choose(_expand(source), _fixed(path), project)
     else:
         raise UserError(f'no such source: {source}')
     if not files:
         raise UserError(f'no images in {source} ({rest or "looked for " + ", ".join(sorted(IMAGE_SUFFIXES | VIDEOS))})')
 
-    files = [Path(os.path.abspath(file)) for file in files]
+    files = [absolute(file) for file in files]
     if not os.path.isfile(path):  # a list file is read in its own order
         files.sort(key=natural_key)
     there = [file for file in files if os.path.isfile(file)] or files  # a row of a list may name what is gone
     try:
-        root = os.path.abspath(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in there])
+        root = absolute(path) if os.path.isdir(path) else os.path.commonpath([file.parent for file in there])
     except ValueError as error:  # of two drives of Windows
         raise UserError(f'{source}: its files have no folder in common ({error})') from None
     found = [Source(_name_below(root, file), file) for file in dict.fromkeys(files)]
@@ -97,10 +97,17 @@ def _name_below(root: str, file: Path) -> PurePosixPath:
     return PurePosixPath(file.relative_to(root if file.is_relative_to(root) else file.anchor).as_posix())
 
 
-def _divide(files: list[Path]) -> tuple[list[Path], str]:
-    """Images and videos, and a line on the other files."""
+def _choose(files: list[Path], folder: Path, project: str) -> tuple[list[Path], str]:
+    """The images and videos among files below a folder, without those in the folder of runs; a line on the others."""
+    files, drawn = without_drawn(files, folder, [Path(project)] if project else [])
     media = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES | VIDEOS]
-    return media, left_out(file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES | VIDEOS)
+    others = left_out(file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES | VIDEOS)
+    return media, '; '.join(filter(None, [others, DRAWN.format(drawn) if drawn else '']))
+
+
+def _fixed(pattern: Path) -> Path:
+    """The folder with which a glob begins: what stands before its first part with a sign such as *."""
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
 
 
 def _expand(pattern: str) -> list[Path]:
