@@ -171,6 +171,34 @@ def detector(weights):  # noqa: F811
     return Detector(weights, device='cpu', imgsz=96)
 
 
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'max_det': -1}, 'max_det: -1, expected at least 1'),
+        ({'max_det': True}, 'max_det: True'),
+        ({'conf_thres': 33}, 'conf_thres: 33, expected 0 to 1'),
+        ({'conf_thres': float('nan')}, 'conf_thres: nan'),
+        ({'iou_thres': 45}, 'iou_thres: 45, expected 0 to 1'),
+        ({'imgsz': -320}, 'imgsz: -320, expected 1 to 32768'),
+        ({'imgsz': '320'}, "imgsz: '320'"),
+        ({'imgsz': 320.0}, 'imgsz: 320.0'),
+    ],
+)
+def test_a_detector_refuses_what_detect_py_refuses(weights, options, words):  # noqa: F811
+    with pytest.raises(UserError, match=words):
+        Detector(weights, device='cpu', **options)
+
+
+def test_a_detector_takes_numbers_of_numpy(weights, noise):  # noqa: F811
+    numbers = {
+        'imgsz': np.int64(96),
+        'conf_thres': np.float32(0.5),
+        'iou_thres': np.float64(0.4),
+        'max_det': np.int8(2),
+    }
+    assert len(Detector(weights, device='cpu', **numbers)(noise(50, 70))) == 2
+
+
 def test_a_detector_takes_paths_pil_images_and_arrays(detector, tmp_path, noise):  # noqa: F811
     pixels = noise(50, 70)
     expected = detector(pixels)

@@ -2,6 +2,8 @@
 
 from models.errors import UserError
 from ocrdistill.finder import Finder
+from utils.detection.options import DetectOptions
+from utils.runtime.options import options_of
 
 # OpenCV and torch are imported where they are used: detect.py answers --help and a wrong flag at once.
 
@@ -26,7 +28,8 @@ class Detector(Finder):
         seconds: spent so far in pre-processing, network and NMS.
 
     Raises:
-        UserError: no such checkpoint, device or class; `amp` switched off for an exported file.
+        UserError: no such checkpoint, device or class; a number outside the range that detect.py has for it; `amp`
+            switched off for an exported file.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Detector(Finder):
         classes: list[int] | None = None,
         amp: bool = True,
     ):
+        _check(imgsz=imgsz, conf_thres=conf_thres, iou_thres=iou_thres, max_det=max_det)
+
         import torch
 
         from models.exported import default_device, is_exported, load_detector, long_side
@@ -96,3 +101,11 @@ class Detector(Finder):
             batch = torch.from_numpy(images).to(self.device)
             batch = batch.permute(0, 3, 1, 2).to(self.dtype).div_(255)  # (B, 3, H, W), channels last
             return self.model(batch)[0].float().cpu().numpy()
+
+
+def _check(**values) -> None:
+    """Raise UserError where a value is not one that detect.py takes for the option of that name."""
+    for name, value in values.items():
+        option = options_of(DetectOptions)[name]
+        if option.problem(value):
+            raise UserError(f'{name}: {value!r}, expected {option.expected}')

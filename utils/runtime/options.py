@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -118,7 +119,7 @@ class Option:
 
     def _fits(self, value: Any) -> bool:
         numeric = self.type in (int, float)
-        kind = int | float if self.type is float else self.type
+        kind = {int: Integral, float: Real}.get(self.type, self.type)  # Python's or NumPy's
         if not isinstance(value, kind) or (numeric and isinstance(value, bool)):
             return False
         if numeric:  # a comparison with nan is never true
