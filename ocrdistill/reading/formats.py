@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -34,7 +35,7 @@ class Page(NamedTuple):
 
 
 def to_text(pages: list[Page], named: bool = False) -> str:
-    """A line of text a row, words with spaces between; of several images each under its name.
+    """A line of text a row, words with spaces between; of several images each under its name; '' of none.
 
     Args:
         named: a single one has its name, too: there were others, which could not be read.
@@ -44,7 +45,7 @@ def to_text(pages: list[Page], named: bool = False) -> str:
         lines = [' '.join(word.text for word in line if word.text) for line in _lines(page)]
         head = [f'# {page.name}'] if named or len(pages) > 1 else []
         parts.append('\n'.join([*head, *filter(None, lines)]))
-    return '\n\n'.join(parts) + '\n'
+    return '\n\n'.join(parts) + '\n' if parts else ''
 
 
 def to_json(pages: list[Page]) -> str:
@@ -58,7 +59,10 @@ def to_json(pages: list[Page]) -> str:
 
 
 def to_hocr(pages: list[Page]) -> str:
-    """hOCR 1.2: ocr_page, ocr_line, ocrx_word with boxes, corners (poly) and confidences in percent (x_wconf)."""
+    """hOCR 1.2: ocr_page, ocr_line, ocrx_word with boxes, corners (poly) and confidences in percent (x_wconf); '' of no
+    pages, of which it must have one."""
+    if not pages:
+        return ''
     html = ElementTree.Element('html', {'xmlns': XHTML})
     head = ElementTree.SubElement(html, 'head')
     ElementTree.SubElement(head, 'title').text = _clean(', '.join(page.name for page in pages))
@@ -81,7 +85,8 @@ def to_hocr(pages: list[Page]) -> str:
 def _hocr_lines(block: ElementTree.Element, page: Page, page_number: int) -> None:
     for number, line in enumerate(_lines(page), 1):
         x1, y1, x2, y2 = _around([word.box for word in line], page)
-        title = f'bbox {x1} {y1} {x2} {y2}; {_baseline(line, x1, y2)}; x_size {_height(line)}'
+        lies = f'textangle {angle}' if (angle := _angle(line)) else _baseline(line, x1, y2)
+        title = f'bbox {x1} {y1} {x2} {y2}; {lies}; x_size {_height(line)}'
         name = f'{page_number}_{number}'
         element = ElementTree.SubElement(block, 'span', {'class': 'ocr_line', 'id': f'line_{name}', 'title': title})
         for count, word in enumerate(line, 1):
@@ -93,7 +98,10 @@ def _hocr_lines(block: ElementTree.Element, page: Page, page_number: int) -> Non
 
 
 def to_alto(pages: list[Page]) -> str:
-    """ALTO 4.2, a Page for each image: TextLine, String with WC (confidence) and the corners as a Polygon."""
+    """ALTO 4.2, a Page for each image: TextLine, String with WC (confidence) and the corners as a Polygon; '' of no
+    pages, of which it must have one."""
+    if not pages:
+        return ''
     alto = ElementTree.Element('alto', {'xmlns': ALTO, 'xmlns:xsi': INSTANCE})
     alto.set('xsi:schemaLocation', f'{ALTO} {ALTO_SCHEMA}')
     description = ElementTree.SubElement(alto, 'Description')
@@ -161,10 +169,18 @@ def _height(line: list[Word]) -> int:
     return round(float(np.median([np.linalg.norm(word.quad[3] - word.quad[0]) for word in line])))
 
 
+def _angle(line: list[Word]) -> int:
+    """hOCR's textangle: degrees by which the words' median direction is turned counter-clockwise; 0 up to 45 degrees to
+    either side, where a baseline tells the slope."""
+    across, down = np.median([word.quad[[1, 2]].sum(0) - word.quad[[0, 3]].sum(0) for word in line], 0)
+    angle = math.degrees(math.atan2(-down, across))
+    return round(angle) % 360 if abs(angle) > 45 else 0
+
+
 def _baseline(line: list[Word], left: int, bottom: int) -> str:
     """hOCR's slope, and offset in pixels from the lower left corner of the line's box (y points down)."""
     ends = np.concatenate([word.quad[[3, 2]] for word in line])
-    across, down = np.ptp(ends, axis=0)  # a line that runs up or down has no slope that a baseline can tell
+    across, down = np.ptp(ends, axis=0)  # of words that rather stand above each other there is no slope
     slope = float(np.polyfit(ends[:, 0], ends[:, 1], 1)[0]) if across >= max(down, 1) else 0.0
     offset = float((ends[:, 1] - slope * (ends[:, 0] - left)).mean()) - bottom
     return f'baseline {slope:.3f} {offset:.0f}'

@@ -118,11 +118,27 @@ def test_hocrs_baseline_by_hand():
     assert 'baseline -0.100 -5;' in formats.to_hocr([formats.Page('a', 100, 50, [leaning])])
 
 
-def test_hocrs_baseline_of_a_word_that_runs_up_lies_in_its_box():
-    quad = np.array([(100, 300), (103, 100), (133, 100), (130, 300)], float)
-    word = Word(quad, np.array([100, 100, 133, 300.0]), 1.0, 0, text='a', text_score=1.0)
-    text = formats.to_hocr([formats.Page('a', 400, 400, [word])])
-    assert 'baseline 0.000 -100;' in text  # the middle of its lower side, (130..133, 200), above the box's end at 300
+@pytest.mark.parametrize(
+    ('degrees', 'told'),
+    [(30, None), (-40, None), (60, 60), (90, 90), (135, 135), (180, 180), (-90, 270), (-46, 314)],
+)
+def test_hocrs_textangle_of_lines_that_are_not_level(degrees, told):
+    """Counter-clockwise, as seen: 90 is text that runs up. Of three words one lies otherwise."""
+    turn = np.exp(-1j * np.radians(degrees))  # y points down
+
+    def turned(x: float, by: complex) -> Word:
+        corners = (np.array([0, 40, 40 + 20j, 20j]) + x) * by
+        quad = np.stack([corners.real, corners.imag], 1) + 200
+        return Word(quad, np.concatenate([quad.min(0), quad.max(0)]), 1.0, 0, text='a', text_score=1.0)
+
+    words = [turned(0, turn), turned(50, turn), turned(100, 1)]
+    text = formats.to_hocr([formats.Page('a', 400, 400, words)])
+    assert (f'; textangle {told}; x_size 20' in text) == (told is not None) == ('baseline' not in text)
+
+
+def test_nothing_was_read():
+    """hOCR and ALTO must have a page."""
+    assert [formats.FORMATS[form]([]) for form in ('text', 'json', 'hocr', 'alto')] == ['', '[]\n', '', '']
 
 
 def schema() -> etree.XMLSchema:
