@@ -88,7 +88,7 @@ def run_detect(options: argparse.Namespace) -> None:
     with Report(to_json if options.json else None, None if printed else options.json, images) as report:
         detector = TextDetector(**detector_options(options))
         for name, image in images:
-            words = detector(image)
+            words = detector(image, name=str(name))
             report.add(name, image, words)
             print(f'{name}: {counted(len(words), "word")}', file=sys.stderr if printed else sys.stdout, flush=True)
             write_pictures(options, name, image, words, images)
@@ -109,7 +109,7 @@ def run_read(options: argparse.Namespace) -> None:
     with Report(write, out, images) as report:
         reader = TextReader(options.recogniser, language=options.language, **detector_options(options))
         for name, image in images:
-            words = reader(image)
+            words = reader(image, name=str(name))
             report.add(name, image, words)
             if images.several or out:
                 print(f'{name}: {counted(len(words), "word")}', file=sys.stderr, flush=True)
@@ -122,7 +122,7 @@ class Report:
     images before.
 
     Args:
-        write: makes the text of pages; None: there is none.
+        write: makes the text of pages, '' where nothing is to be written; None: there is none.
         file: where to; None: it is printed.
         images: the sources, which it must not replace.
 
@@ -168,6 +168,8 @@ class Report:
         if self.write is None or (error is not None and not self.pages):
             return
         text = self.write(self.pages)
+        if not text:
+            return
         if self.file is not None:
             place = self.file.resolve()
             # No pipe, which exists where its resolved name does not; no file in a folder that takes no other one.

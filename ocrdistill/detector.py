@@ -130,15 +130,16 @@ class TextDetector:
         return partial(TextDetector, **self._arguments), ()
 
     @overload
-    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[list[Word]]: ...
+    def __call__(self, images: list[Any] | tuple[Any, ...], *, name: str = '') -> list[list[Word]]: ...
     @overload
-    def __call__(self, images: ImageLike) -> list[Word]: ...
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: ImageLike, *, name: str = '') -> list[Word]: ...
+    def __call__(self, images: Any, *, name: str = '') -> Any:
         """The words of an image, or of each of a list of them, in reading order.
 
         Args:
             images: a path, the bytes of a file, a PIL image, or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or of
                 floats from 0 to 1; or a list of these.
+            name: what a warning calls the image; '': its path, if it has one.
 
         Returns:
             A list of Word; of a list a list of such lists.
@@ -147,7 +148,7 @@ class TextDetector:
             UserError: it is no image, or the network cannot be computed.
         """
         if isinstance(images, (list, tuple)):
-            return [self(image) for image in images]
+            return [self(image, name=name) for image in images]
         if self._bgr and isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[2] in (3, 4):
             images = np.ascontiguousarray(images[..., [2, 1, 0, 3][: images.shape[2]]])
         image = to_image(images)
@@ -155,7 +156,8 @@ class TextDetector:
             image = image.copy()  # a caller may fill one array with frame after frame, and words keep their image
         (found,) = self._find([image])
         if len(found) >= self._limit:
-            LOG.warning('as many words as max_words, %d, allows: there may be others', self._limit)
+            name = name or (os.fspath(images) if isinstance(images, (str, os.PathLike)) else 'an image')
+            LOG.warning('%s: as many words as max_words, %d, allows: there may be others', name, self._limit)
         rows, lines = in_reading_order(found)
         return [
             Word(quad, row[:4], round(float(row[4]), 5), int(line), int(row[5]), self.names[int(row[5])], image)

@@ -39,14 +39,14 @@ class TextReader:
         self.recognise = recogniser if callable(recogniser) else make_recogniser(recogniser, language, threads)
 
     @overload
-    def __call__(self, images: list[Any] | tuple[Any, ...]) -> list[list[Word]]: ...
+    def __call__(self, images: list[Any] | tuple[Any, ...], *, name: str = '') -> list[list[Word]]: ...
     @overload
-    def __call__(self, images: ImageLike) -> list[Word]: ...
-    def __call__(self, images: Any) -> Any:
+    def __call__(self, images: ImageLike, *, name: str = '') -> list[Word]: ...
+    def __call__(self, images: Any, *, name: str = '') -> Any:
         """The words of an image, or of each of a list of them, in reading order, with `text` and `text_score`.
 
         Args:
-            images: what TextDetector takes.
+            images, name: what TextDetector takes.
 
         Returns:
             A list of Word; of a list a list of such lists. The text of a word that cannot be read is ''.
@@ -55,8 +55,8 @@ class TextReader:
             UserError: it is no image.
         """
         if isinstance(images, (list, tuple)):
-            return [self(image) for image in images]
-        return self.read(self.detector(images))
+            return [self(image, name=name) for image in images]
+        return self.read(self.detector(images, name=name))
 
     def read(self, words: list[Word]) -> list[Word]:
         """Words that were found, read."""

@@ -90,7 +90,7 @@ def test_limits_providers_and_scores(run, photos, tmp_path):
     source = photos / 'below/b.png'
     assert run('detect', source, '--draw', plain)[1] == 'b.png: 2 words\n'
     status, said, err = run('detect', source, '--max-words', 1, '--providers', ' CPUExecutionProvider')
-    assert (status, said) == (0, 'b.png: 1 word\n') and 'as many words as max_words, 1, allows' in err
+    assert (status, said) == (0, 'b.png: 1 word\n') and 'warning: b.png: as many words as max_words, 1, allows' in err
     assert 'no Other here' in run('detect', source, '--providers', 'Other,CPUExecutionProvider')[2]
     assert run('detect', source, '--draw', scored, '--scores')[0] == 0
     first, second = (np.asarray(Image.open(folder / 'b.png')).astype(int) for folder in (plain, scored))
@@ -384,6 +384,15 @@ def test_read_prints_or_writes_every_form(run, photos, tmp_path, monkeypatch, fo
     status, said, err = run('read', photos / 'a.jpg', '--format', form, '--out', tmp_path / 'x' / 'out')
     assert status == 0 and said == '' and err == 'a.jpg: 2 words\n'
     assert (tmp_path / 'x/out').read_text(encoding='utf-8').startswith(start)
+
+
+@pytest.mark.parametrize('form', ['text', 'hocr', 'alto'])
+def test_where_no_picture_could_be_read_nothing_is_written(run, photos, tmp_path, monkeypatch, form):
+    monkeypatch.setattr(reader, 'make_recogniser', lambda *_: lambda crops: [('', 0.0)] * len(crops))
+    status, said, err = run('read', photos / 'readme.md', '--format', form)
+    assert (status, said) == (1, '') and 'error: 1 of 1 could not be read' in err
+    assert run('read', photos / 'readme.md', '--format', form, '--out', tmp_path / 'out')[0] == 1
+    assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.slow

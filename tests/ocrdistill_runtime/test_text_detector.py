@@ -282,12 +282,15 @@ def test_copies_and_pickles_find_the_same(network, white):
         assert expected and [word.as_dict() for word in other(white)] == expected
 
 
-def test_words_beyond_the_limit_are_told(network, white, caplog):
+def test_words_beyond_the_limit_are_told(network, white, caplog, tmp_path):
     scores = sorted((word.score for word in TextDetector(network, size=640)(white)), reverse=True)
     assert not caplog.records
     few = TextDetector(network, size=640, max_words=len(scores) - 1)(white)
     assert sorted((word.score for word in few), reverse=True) == scores[:-1]
-    assert 'as many words as max_words' in caplog.text
+    assert 'an image: as many words as max_words' in caplog.text
+    Image.fromarray(white).save(tmp_path / 'a.png')
+    TextDetector(network, size=640, max_words=1)([tmp_path / 'a.png'])
+    assert f'{tmp_path / "a.png"}: as many words as max_words, 1,' in caplog.text
 
 
 def test_slices_and_turns(network, white):
