@@ -489,7 +489,7 @@ def doc_commands() -> list[list[str]]:
 SHORT = ['--epochs', '1', '--imgsz', '96', '--workers', '0', '--device', 'cpu']  # the same commands, on a tiny set
 
 
-SCRIPTS = {'data/convert.py', 'train.py', 'distill.py', 'val.py', 'detect.py', 'export.py'}
+SCRIPTS = {'data/convert.py', 'train.py', 'distill.py', 'val.py', 'teacher/pack.py', 'detect.py', 'export.py'}
 
 
 @pytest.mark.parametrize('scripts', [{'data/convert.py'}, pytest.param(SCRIPTS, marks=pytest.mark.slow)])
