@@ -98,7 +98,7 @@ def fitted(world) -> Path:
     return world.train(
         world.folder / 'runs' / 'fitted',
         *('--data', world.few, '--hyp', hyp, '--imgsz', 192, '--batch-size', 3, '--nominal-batch', 3),
-        *('--epochs', 80, '--optimizer', 'AdamW', '--lr0', 0.01, '--no-amp', '--noval'),
+        *('--epochs', 120, '--optimizer', 'AdamW', '--lr0', 0.01, '--no-amp', '--noval'),
     )
 
 
