@@ -337,6 +337,7 @@ def test_audit(tmp_path, monkeypatch, capsys, packages, words):
         answer = f'import json, sys\nDATA = { ({"dependencies": packages})!r}\nprint({of_lock})'
     (tmp_path / 'pip_audit.py').write_text(answer)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    monkeypatch.setattr('sys.argv', ['audit.py'])
     with pytest.raises(UserError, match=words) if words else contextlib.nullcontext():
         audit.main()
     assert words or capsys.readouterr().out == '2 packages audited\n'
