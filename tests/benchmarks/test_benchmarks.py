@@ -175,7 +175,7 @@ def test_command(tiny_data, tmp_path, stages):
         assert f'| {stage["title"]} | ours |' in result.stdout
     for step in (stage for stage in report['stages'] if stage['title'].startswith('training step')):
         losses = [step['contestants'][name]['found']['obj'] for name in ('ours', 'plain')]
-        assert losses[0] == pytest.approx(losses[1], rel=0.1)
+        assert losses[0] == pytest.approx(losses[1], rel=0.2)  # where there is bfloat16, ours is in that
         assert 0 < step['floor']['reached'] < 1.5
     assert (tmp_path / 'out/bench.md').read_text() in result.stdout
 

@@ -161,7 +161,7 @@ def test_learning_happens(fitted):
 def test_noval_validates_once(fitted):
     values = [float(row['val/map50']) for row in rows_of(fitted)]
     assert all(map(math.isnan, values[:-1])) and values[-1] > 0
-    assert load(fitted / 'weights/best.pt')['epoch'] == 79
+    assert load(fitted / 'weights/best.pt')['epoch'] == 119
 
 
 def test_early_stopping(world, tmp_path, capsys, mistake):
