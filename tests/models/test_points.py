@@ -4,9 +4,11 @@ import pytest
 
 from models.checkpoint import read_checkpoint, restore, save_checkpoint
 from models.errors import UserError
+from models.exported import load_detector, long_side
 from models.yolo import DetectionModel
 from ocrdistill.points import Point, from_plain, middle, nearest, to_plain
 from tests.support import small_cfg
+from utils.detection.detector import Detector
 
 POINTS = {640: Point(0.3, (0.9, 0.7)), 1280: Point(0.4)}
 
@@ -54,3 +56,20 @@ def test_what_is_no_points_is_refused_in_a_line(tmp_path, value):
 @pytest.mark.parametrize('sizes, size', [([], None), ([640], 640), ([1280, 640], 1280), ([1280, 640, 960], 960)])
 def test_the_middle_size(sizes: list[int], size: int | None):
     assert middle(dict.fromkeys(sizes, Point(0.1))) == size
+
+
+@pytest.mark.parametrize(
+    'imgsz, points, usual, detected',
+    [
+        (96, None, 96, 96),
+        (96, to_plain(POINTS), 640, 1280),  # val.py and export.py; detect.py takes the middle of its sizes
+        (None, None, 640, 640),
+        *((wrong, None, 640, 640) for wrong in (100, 0, -32, 1 << 20, True, '96', [96])),
+    ],
+)
+def test_a_network_is_used_at_the_size_of_its_training(tmp_path, imgsz, points, usual, detected):
+    model, file = DetectionModel(small_cfg()), tmp_path / 'a.pt'
+    save_checkpoint(file, model, model.state_dict(), options={'imgsz': imgsz}, points=points)
+    restored = load_detector(file)
+    assert long_side(restored, None) == usual and long_side(restored, 128) == 128
+    assert Detector(str(file), device='cpu').imgsz == detected
