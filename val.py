@@ -80,23 +80,18 @@ def build_split(options: ValOptions, model):
 
 
 def _check_icdar(options: ValOptions, files: list) -> None:
-    """Say why there will be no ICDAR metrics where only some pictures have ground truth. Raises UserError where
-    --icdar-conf or --word-scale would have no use, where --save-icdar would need one file for two pictures, or where
-    the ground truth cannot be read."""
+    """As check_truths. Raises UserError also where --icdar-conf or --word-scale would have no use, or where two
+    pictures would need one file of --save-icdar."""
     from collections import Counter
 
     from models.errors import UserError
-    from utils.evaluation.evaluate import read_truths, without_truth
+    from utils.evaluation.evaluate import check_truths
     from utils.runtime.words import counted
 
-    read_truths(files)  # before the pictures go through the network
-    missing = without_truth(files)
+    missing = check_truths(files)
     asked = '--icdar-conf' if options.icdar_conf is not None else '--word-scale' if options.word_scale else ''
     if missing and asked and not options.save_icdar:
         raise UserError(f'{asked}: there is no ICDAR ground truth of {missing[0]} ({counted(len(missing), "picture")})')
-    if 0 < len(missing) < len(files):
-        without = counted(len(missing), 'picture has', 'pictures have')
-        print(f'no ICDAR metrics: {without} no ground truth, the first {missing[0]}')
     stem, count = Counter(file.stem for file in files).most_common(1)[0]
     if options.save_icdar and count > 1:
         raise UserError(f'--save-icdar: {count} pictures are called {stem}, and res_{stem}.txt can be for one only')
@@ -104,10 +99,12 @@ def _check_icdar(options: ValOptions, files: list) -> None:
 
 def write(options: ValOptions, folder: Path, model, report, device) -> None:
     """Write the run's folder and print what a person wants to know of it."""
-    from utils.evaluation.report import CHOSEN, choose_point, print_scores
+    from utils.evaluation.report import CHOSEN, RESULTS, choose_point, print_scores
     from utils.runtime.device import describe
     from utils.runtime.run_folder import command_line, write_yaml
 
+    for name in RESULTS:  # --exist-ok: none of an earlier evaluation stays beside those of this one
+        (folder / name).unlink(missing_ok=True)
     write_yaml(folder / 'opt.yaml', vars(options))
     evaluation, point = report.evaluation, report.point
     context = {

@@ -53,9 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument('--threads', type=int, metavar='N', help='threads of the processor (default: all cores)')
         where = "ONNX Runtime's, such as CUDAExecutionProvider,CPUExecutionProvider (default: the processor)"
         command.add_argument('--providers', type=_names, metavar='LIST', help=where)
-        command.add_argument('--draw', type=Path, metavar='DIR', help='write pictures with the words outlined')
+        command.add_argument('--draw', type=_folder, metavar='DIR', help='write pictures with the words outlined')
         command.add_argument('--scores', action='store_true', help='with --draw: write the scores beside the words')
-        command.add_argument('--crops', type=Path, metavar='DIR', help='write each word, levelled, in reading order')
+        command.add_argument('--crops', type=_folder, metavar='DIR', help='write each word, levelled, in reading order')
     detect.add_argument('--json', type=Path, metavar='FILE', help='write boxes, corners, scores, lines; - prints them')
     read.add_argument('--format', choices=FORMATS, default='text', help='of what is written (default text)')
     read.add_argument('--out', type=Path, metavar='FILE', help='write there (default: -, print)')
@@ -281,6 +281,12 @@ def _size(text: str) -> str | int:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(',')]
+
+
+def _folder(text: str) -> Path:
+    if not text:  # of a shell variable that is not set; as a path it would be the current folder
+        raise argparse.ArgumentTypeError('it is empty: name a folder')
+    return Path(text)
 
 
 def _tile(text: str) -> int:

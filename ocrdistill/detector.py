@@ -1,6 +1,7 @@
 """Words of pictures: TextDetector."""
 
 import logging
+import math
 import operator
 import os
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ NETWORKS = Path(__file__).parent / 'networks'
 INSTALLED = ('n', 's')  # names of networks there
 MAX_WORDS, MAX_WORDS_SLICED = 1000, 3000  # of an image; a dense page has some 600
 MIN_TILE = 32  # pixels; smaller tiles show no word, and there is no end to them
+MAX_THREADS = 1024  # more than any processor has cores; ONNX Runtime fails far above it
 CROP_MARGIN = 0.1  # of a word's height: recognisers want some ground around a word
 
 
@@ -71,7 +73,8 @@ class TextDetector:
         size: 'fast', 'balanced' or 'best', for which the image's long side is 640, 960 or 1,280 pixels; or pixels.
             None: 'balanced', of a .onnx file the size that it was exported for.
         threshold: lowest score, 0..1; None: what was chosen for the size on validation images.
-        slice: look at tiles of so many pixels, too, for small words in large images; True: tiles of `size`.
+        slice: look at tiles of so many pixels, too, for small words in large images; True: tiles of `size`, of
+            a file that takes one oblong size those of its shorter side.
         rotate: find words that are turned by 90, 180 or 270 degrees, too. Which of a word's ends is its beginning only
             reading tells (TextReader): until then it is the left one, or the upper one.
         multiscale: look at 3/4 and 1/2 of the size, too, and score each word by all three: surer with 'best',
@@ -110,7 +113,7 @@ class TextDetector:
         if max_words is not None:
             max_words = _whole('max_words', max_words, 1, '1 or more')
         if threads is not None:
-            threads = _whole('threads', threads, 1, '1 or more')
+            threads = _whole('threads', threads, 1, f'1 to {MAX_THREADS}', MAX_THREADS)
         network = OnnxNetwork(network_file(model), threads, providers)
         about = network.about
         side = _side(size, about, str(model) in INSTALLED)
@@ -119,9 +122,9 @@ class TextDetector:
         self._bgr = colours == 'BGR'
         limit = max_words or (MAX_WORDS_SLICED if slice else MAX_WORDS)
         finder = Finder(network, about, stride=about.stride, imgsz=side, conf_thres=self.threshold, max_det=limit)
-        tile = side if slice is True else slice or None
+        tile = finder.tile if slice is True else slice or None
         if tile and tile < MIN_TILE:
-            raise UserError(f'size: {side}, expected {MIN_TILE} pixels at least with slice')
+            raise UserError(f'size: {tile}, expected {MIN_TILE} pixels at least with slice')
         self._limit = limit
         self._find = make_find(finder, multiscale=multiscale, tile=tile, rotate=rotate)
 
@@ -165,13 +168,13 @@ class TextDetector:
         ]
 
 
-def _whole(option: str, value: Any, least: int, expected: str) -> int:
+def _whole(option: str, value: Any, least: int, expected: str, most: float = math.inf) -> int:
     """A whole number, Python's or NumPy's. Raises UserError."""
     try:
         number = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = least - 1
-    if number < least:
+    if not least <= number <= most:
         raise UserError(f'{option}: {value!r}, expected {expected}')
     return number
 
@@ -195,9 +198,7 @@ def _side(size: str | int | None, about: Metadata, installed: bool) -> int:
         return about.long_side
     chosen = 'balanced' if size is None else size
     expected = f'{", ".join(map(repr, SIZES))} or pixels'
-    side = _whole('size', SIZES.get(chosen, chosen) if isinstance(chosen, str) else chosen, 1, expected)
-    if side > MAX_SIDE:
-        raise UserError(f'size: {size!r}, expected {expected}')
+    side = _whole('size', SIZES.get(chosen, chosen) if isinstance(chosen, str) else chosen, 1, expected, MAX_SIDE)
     if about.input_size and side != about.long_side:
         LOG.warning('%s takes %d pixels only, whatever size says', about.file, about.long_side)
         return about.long_side

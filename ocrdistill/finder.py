@@ -40,6 +40,7 @@ class Finder:
         decode: reads files that Pillow cannot, see ocrdistill.images.Decode.
 
     Attributes:
+        tile: pixels of a square's side that the network sees at its own size.
         seconds: spent so far in pre-processing, network and NMS.
     """
 
@@ -58,6 +59,7 @@ class Finder:
     ):
         self.network, self.about, self.stride, self.imgsz = network, about, stride, imgsz
         self.conf_thres, self.max_det = conf_thres, max_det
+        self.tile = min(about.input_size or (imgsz,))
         self.iou_thres = usual_iou(about.quads) if iou_thres is None else iou_thres
         self.classes, self.decode = classes, decode
         self.seconds, self._clock = [0.0, 0.0, 0.0], threading.Lock()

@@ -174,15 +174,21 @@ def pages(file: str | Path | bytes) -> list[int]:
 
 
 def pages_of(image: Image.Image) -> list[int]:
-    """`pages` of an image that Pillow has opened; of a TIFF it is at its last page then. MAX_PAGES at most."""
+    """`pages` of an image that Pillow has opened; of a TIFF it is at its last page then. MAX_PAGES at most. Behind a
+    broken page of a TIFF none can be found: it is the last."""
     if image.format != 'TIFF':
         return list(range(min(getattr(image, 'n_frames', 1), MAX_PAGES) if image.format in PAGED else 1))
     found = []
-    with contextlib.suppress(EOFError):  # after its last page; n_frames would count all that a file claims to have
-        for number in range(MAX_PAGES):
+    for number in range(MAX_PAGES):  # n_frames would count all that a file claims to have
+        try:
             image.seek(number)
-            if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
-                found.append(number)
+        except EOFError:  # after its last page
+            break
+        except Exception:  # Pillow raises what it likes at a broken one
+            found.append(number)
+            break
+        if not image.tag_v2.get(SUBFILE_TYPE, 0) & THUMBNAIL:  # type: ignore[attr-defined]
+            found.append(number)
     return found or [0]
 
 

@@ -49,7 +49,7 @@ def open_onnx(file: Path, threads: int | None = None, providers: Providers | Non
     names = [_provider(name) for name in wanted]
     if unknown := set(names) - set(onnxruntime.get_available_providers()):
         there = ', '.join(onnxruntime.get_available_providers())
-        raise UserError(f'ONNX Runtime has no {min(unknown)} here (there: {there})')
+        raise UserError(f'ONNX Runtime has no {min(unknown)!r} here (there: {there})')
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=wanted)
         entries = session.get_modelmeta().custom_metadata_map

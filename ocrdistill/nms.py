@@ -1,13 +1,14 @@
 """From a network's decoded output to the words of one image: threshold and non-maximum suppression, in NumPy."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ocrdistill.quads import decode, pairwise_quad_iou, shared_by_boxes
 
 BOX_IOU, QUAD_IOU = 0.45, 0.3  # overlap above which two boxes, or two quads, are one word (docs/quads.md)
 UPRIGHT_IOU = 0.8  # of upright boxes that are taken for one word before their quads are compared
-QUADS_AT_ONCE = 1000  # that are compared to all others: memory grows with their number
-BOXES_AT_ONCE = 64  # likewise, of boxes
+AT_ONCE = 64  # that are compared to all others: memory grows with their number
 MAX_CANDIDATES = 30_000  # boxes of one image that enter NMS at most, the most confident first
 
 
@@ -51,35 +52,37 @@ def select(decoded: np.ndarray, nc: int, conf_thres: float, iou_thres: float) ->
 def class_nms(boxes: np.ndarray, category: np.ndarray, iou_thres: float) -> np.ndarray:
     """Indices of the boxes (n, 4), best first, that no better one of their class (n,) overlaps by over iou_thres."""
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], 1)
-    kept, left = [np.zeros(0, int)], np.arange(len(boxes))
-    while len(left):
-        some, rest = left[:BOXES_AT_ONCE], left[BOXES_AT_ONCE:]
+
+    def overlap(some: np.ndarray, left: np.ndarray) -> np.ndarray:
         shared = shared_by_boxes(boxes[some], boxes[left])
         # As a product, not a quotient: a box without area overlaps nothing.
         over = shared > iou_thres * (areas[some, None] + areas[left] - shared)
-        over &= category[some, None] == category[left]
-        alone = _alone(np.argwhere(np.triu(over[:, : len(some)], 1)), len(some))
-        kept.append(some[alone])
-        left = rest[~over[alone, len(some) :].any(0)]
-    return np.concatenate(kept)
+        return over & (category[some, None] == category[left])
+
+    return _greedy(len(boxes), overlap)
 
 
 def quad_nms(quads: np.ndarray, category: np.ndarray, iou_thres: float) -> np.ndarray:
-    """Which quads (n, 4, 2), best first, no better one of their class (n,) overlaps by over iou_thres: (n,) bool."""
-    over = [np.zeros((0, 2), int)]
-    for start in range(0, len(quads), QUADS_AT_ONCE):
-        some, rest = slice(start, start + QUADS_AT_ONCE), slice(start, None)
-        ahead = np.triu(category[some, None] == category[rest], 1)
-        found = pairwise_quad_iou(quads[some], quads[rest], iou_thres, ahead) > iou_thres
-        over.append(np.argwhere(found) + start)
-    return _alone(np.concatenate(over), len(quads))
+    """The same of quads (n, 4, 2)."""
+
+    def overlap(some: np.ndarray, left: np.ndarray) -> np.ndarray:
+        wanted = np.triu(category[some, None] == category[left], 1)  # `left` begins with `some`
+        return pairwise_quad_iou(quads[some], quads[left], iou_thres, wanted) > iou_thres
+
+    return _greedy(len(quads), overlap)
 
 
-def _alone(over: np.ndarray, count: int) -> np.ndarray:
-    """Which of `count` things stay, (count,) bool: of each pair (k, 2) that is one word, by its better and in their
-    order, the worse one goes if the better one stays."""
-    keep = [True] * count
-    for first, second in over.tolist():  # whether the better one stays is known then
-        if keep[first]:
-            keep[second] = False
-    return np.array(keep, bool)
+def _greedy(count: int, overlap: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Indices of those of `count` things, best first, that stay: overlap(some, left) says which of some (n,) and left
+    (m,) are one word, (n, m) bool. Of these the worse one goes if the better one stays."""
+    kept, left = [np.zeros(0, int)], np.arange(count)
+    while len(left):
+        some, rest = left[:AT_ONCE], left[AT_ONCE:]
+        over = overlap(some, left)
+        stays = [True] * len(some)
+        for first, second in np.argwhere(np.triu(over[:, : len(some)], 1)).tolist():  # `first` is decided by then
+            if stays[first]:
+                stays[second] = False
+        kept.append(some[stays])
+        left = rest[~over[stays, len(some) :].any(0)]
+    return np.concatenate(kept)

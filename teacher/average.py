@@ -96,6 +96,7 @@ def average(checkpoints: list, fractions: list[float]):
 def main() -> None:
     options = parse_options()
     from models.checkpoint import read_checkpoint, ready, save_checkpoint
+    from utils.evaluation.evaluate import check_truths
     from utils.evaluation.report import checkpoint_entries, evaluate_split, print_scores
     from utils.evaluation.split import EvaluationSplit, require_class_count
     from utils.loading.config import load_data_config
@@ -109,6 +110,7 @@ def main() -> None:
     require_class_count(model, options.sources[0], data)
     split = EvaluationSplit(data, 'val', options.imgsz)
     print(split.summary)
+    check_truths(split.files)
     make_folder(options.out.parent)
     report = evaluate_split(ready(copy.deepcopy(model), device), split, device, choose=True)
     metrics = report.metrics() | report.point.origin_unless_chosen()

@@ -49,6 +49,7 @@ def choose_points(model, options: PackOptions):
     that val did not choose)."""
     from models.checkpoint import ready
     from ocrdistill.points import Point
+    from utils.evaluation.evaluate import check_truths
     from utils.evaluation.report import evaluate_split, print_scores
     from utils.evaluation.split import EvaluationSplit, require_class_count
     from utils.loading.config import load_data_config
@@ -57,8 +58,9 @@ def choose_points(model, options: PackOptions):
     device, data = select_device(options.device), load_data_config(options.data)
     require_class_count(model, options.source, data)
     network, points, origins = ready(copy.deepcopy(model), device), {}, {}
-    for size in sorted(set(options.sizes)):
-        split = EvaluationSplit(data, 'val', size)
+    splits = {size: EvaluationSplit(data, 'val', size) for size in sorted(set(options.sizes))}
+    check_truths(next(iter(splits.values())).files)
+    for size, split in splits.items():
         report = evaluate_split(network, split, device, choose=True, title=f'val at {size}')
         points[size] = Point(report.point.threshold, report.point.scale)
         origins |= report.point.origin_unless_chosen()

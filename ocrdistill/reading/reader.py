@@ -81,8 +81,9 @@ class TextReader:
 
     def _read(self, crops: list[np.ndarray]) -> list[tuple[str, float]]:
         """Text and score of each crop. Raises UserError: the recogniser returns something else."""
-        texts = list(self.recognise(crops)) if crops else []
+        texts = self.recognise(crops) if crops else []
         try:
+            texts = list(texts)
             pairs = [(text, float(score)) for text, score in texts]
             good = len(pairs) == len(crops) and all(isinstance(text, str) and -0.001 < s < 1.001 for text, s in pairs)
         except (TypeError, ValueError):

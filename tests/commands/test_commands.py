@@ -660,6 +660,8 @@ def test_unknown_hyperparameter(world, tmp_path, mistake):
         ({'methods': {}}, ['methods']),
         ({'methods': {'mask': {}}, 'teacher_scale': 0}, ['teacher_scale is 0']),
         ({'methods': {'mask': {}}, 'teacher_scale': 1.2}, ['76.8 pixels', "the student's 64"]),
+        ({'methods': {'maps': {}}, 'teacher_scale': 2}, ['teacher_scale has no use']),
+        ({'methods': {'mask': {}}, 'warmup_epochs': True}, ['warmup_epochs is True']),
     ],
 )
 def test_mistakes_in_a_recipe(world, mistake, recipe, words):
@@ -831,6 +833,15 @@ def test_val_makes_its_folder_before_the_work(fitted, world, tmp_path, mistake, 
     monkeypatch.setattr('utils.evaluation.report.evaluate_split', stopped)
     assert mistake(val.main, 'val.py', *shared, *place(tmp_path / 'run')) == 'error: stopped'
     assert not (tmp_path / 'run').exists()
+
+
+def test_nothing_of_an_earlier_evaluation_stays(fitted, world, tmp_path):
+    old = tmp_path / 'run/icdar_curve.png'
+    first = validate(fitted, tmp_path / 'run', world.few, '--save-icdar', '--icdar-conf', 0.05)
+    old.touch()
+    second = validate(fitted, tmp_path / 'run', world.few, '--exist-ok', '--icdar-conf', 0.9)
+    assert (first['conf_threshold'], second['conf_threshold']) == (0.05, 0.9)
+    assert sorted(file.name for file in old.parent.iterdir()) == ['metrics.json', 'opt.yaml']
 
 
 def test_val_in_half_precision(fitted, world, tmp_path, monkeypatch):

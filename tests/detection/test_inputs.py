@@ -182,11 +182,14 @@ def detector(weights):  # noqa: F811
         ({'imgsz': -320}, 'imgsz: -320, expected 1 to 32768'),
         ({'imgsz': '320'}, "imgsz: '320'"),
         ({'imgsz': 320.0}, 'imgsz: 320.0'),
+        ({'classes': 3}, 'classes: 3, expected a list of numbers'),
+        ({'classes': ['text']}, 'expected a list of numbers'),
+        ({'device': 99}, '99'),
     ],
 )
 def test_a_detector_refuses_what_detect_py_refuses(weights, options, words):  # noqa: F811
     with pytest.raises(UserError, match=words):
-        Detector(weights, device='cpu', **options)
+        Detector(weights, **({'device': 'cpu'} | options))
 
 
 def test_a_detector_takes_numbers_of_numpy(weights, noise):  # noqa: F811

@@ -278,6 +278,10 @@ def test_a_box_and_its_corners_in_one_row(tmp_path):
     (tmp_path / 'a.txt').write_text(six)
     labels = read_label_file(tmp_path / 'a.txt', 1)
     assert labels.annotations.polygons.shape == (1, 6, 2) and labels.notes == labels.skipped == []
+    # An arch, from the middle of its inner side: the first corner is among the last four, and no box fits the picture.
+    (tmp_path / 'a.txt').write_text('0 .5 .4 .2 .9 .1 .9 .5 .1 .9 .9 .8 .9\n')
+    labels = read_label_file(tmp_path / 'a.txt', 1)
+    assert labels.annotations.polygons.shape == (1, 6, 2) and '13 columns are taken as six corners' in labels.notes[0]
     yaml = inputs.data_set(tmp_path / 'set', {'a': '0 .5 .5 .4 .2  .3 .4 .7 .4 .7 .6 .3 .6\n'})
     assert '1 remark: ' in dataset(yaml).summary
 

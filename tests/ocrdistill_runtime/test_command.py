@@ -134,6 +134,13 @@ def test_mistakes_are_one_line(run, photos, arguments, words, capsys):
     assert status == 1 and words in err.splitlines()[-1] and 'Traceback' not in err
 
 
+@pytest.mark.parametrize('flag', ['--draw', '--crops'])
+def test_an_empty_name_is_no_folder(photos, flag, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(['detect', str(photos), flag, ''])
+    assert end.value.code == 2 and f'{flag}: it is empty: name a folder' in capsys.readouterr().err
+
+
 def test_drawings_do_not_replace_sources(run, photos):
     status, _, err = run('detect', photos, '--draw', photos)
     assert status == 1 and 'is the source itself' in err

@@ -303,7 +303,10 @@ def test_words_that_were_found_upright_begin_where_reading_does(turn):
     assert np.array_equal(plain.quad, quad)
 
 
-ANSWERS = ([], [None], [('a',)], [('a', None)], [('a', float('nan'))], [(None, 0.5)], [('a', 1)] * 2, [('a', 96.0)])
+ANSWERS = (
+    *(None, 5, [], [None], [('a',)], [('a', None)], [('a', float('nan'))], [(None, 0.5)]),
+    *([('a', 1)] * 2, [('a', 96.0)]),
+)
 
 
 @pytest.mark.parametrize('answer', ANSWERS)

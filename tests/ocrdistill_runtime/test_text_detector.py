@@ -8,18 +8,20 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from ocrdistill import TextDetector, Unreadable, UserError
+from ocrdistill import TextDetector, Unreadable, UserError, finder
 from ocrdistill.detector import network_file
 from ocrdistill.files import HAS_HEIF
-from ocrdistill.images import pages
+from ocrdistill.images import pages, read_image
 from ocrdistill.inputs import to_image
 from ocrdistill.rows import corners_of
+from ocrdistill.sources import read_pages
 from tests.support import ROOT
 from utils.loading.images import decode_with_opencv, load_image, probe_image
 
@@ -110,6 +112,14 @@ def test_a_network_of_one_size_takes_no_other(tmp_path, white, caplog):
     assert len(TextDetector(file, size='best')(white)) == 1 and 'takes 640 pixels only' in caplog.text
 
 
+def test_tiles_fit_a_network_that_takes_an_oblong(tmp_path, monkeypatch):
+    file = write_network(tmp_path / 'fixed.onnx', [LEVEL], dynamic=False, imgsz=[384, 640])
+    seen, real = set(), finder.place
+    monkeypatch.setattr(finder, 'place', lambda image, *rest: (seen.add(image.shape[:2]), real(image, *rest))[1])
+    TextDetector(file, slice=True)(np.zeros((720, 1280, 3), np.uint8))
+    assert seen == {(720, 1280), (384, 384)}
+
+
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
@@ -139,6 +149,8 @@ def test_a_network_of_one_size_takes_no_other(tmp_path, white, caplog):
         ({'slice': 300.5}, 'slice: 300.5'),
         ({'max_words': 2.5}, 'max_words: 2.5'),
         ({'threads': '2'}, "threads: '2'"),
+        ({'threads': 2**31}, 'threads: 2147483648, expected 1 to 1024'),
+        ({'providers': ['']}, "has no '' here"),
     ],
 )
 def test_mistakes_are_one_line(network, options, words):
@@ -403,6 +415,17 @@ def test_pages_are_counted_up_to_a_limit(tmp_path, monkeypatch):
         assert pages(tmp_path / 'a.tif') == [0, 1, 2]
     page.save(tmp_path / 'b.tif')
     assert pages(tmp_path / 'b.tif') == [0]
+
+
+def test_the_good_pages_of_a_broken_file_are_read(tmp_path, white):
+    page = Image.fromarray(white)
+    page.save(tmp_path / 'whole.tif', save_all=True, append_images=[page] * 3)
+    content = (tmp_path / 'whole.tif').read_bytes()
+    (tmp_path / 'cut.tif').write_bytes(content[: len(content) * 6 // 10])
+    found = [image for _, image in read_pages(tmp_path / 'cut.tif', PurePosixPath('cut.tif'), {})]
+    assert [isinstance(image, Unreadable) for image in found] == [False, False, True, True]
+    assert all(np.array_equal(image, white) for image in found[:2])
+    assert np.array_equal(read_image(tmp_path / 'cut.tif'), white)
 
 
 def test_a_lack_of_memory_is_not_called_a_broken_image(tmp_path, monkeypatch, white):

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
+import yaml
 
 from models.checkpoint import load_model, read_checkpoint, restore, save_checkpoint
 from ocrdistill.points import Point
@@ -69,6 +71,18 @@ def test_a_threshold_that_val_did_not_choose_is_not_said_to_be(world, tmp_path, 
     meta = read_checkpoint(target).meta  # chosen anew
     assert (meta['conf_threshold'], meta['word_scale'], meta['conf_threshold_from']) == (0.31, [0.9, 0.8], None)
     assert load_model(target).trained_on == str(world.data)
+
+
+def test_a_choice_without_all_ground_truth_is_told(world, tmp_path):
+    content = yaml.safe_load(world.few.read_text())
+    shutil.copytree(content['path'], tmp_path / 'some')
+    data = world.write('lacking.yaml', content | {'path': str(tmp_path / 'some'), 'val': content['test']})
+    next((tmp_path / 'some/gt/test_icdar').iterdir()).unlink()
+    flags = ('--data', data, '--device', 'cpu')
+    printed = run_here('teacher/pack.py', world.teacher_pt, tmp_path / 'a.pt', '--sizes', 64, 96, *flags).stdout
+    assert printed.count('no ICDAR metrics: 1 picture has no ground truth') == 1
+    average = ('teacher/average.py', world.teacher_pt, world.teacher_pt, '--imgsz', 64, '--out', tmp_path / 'b.pt')
+    assert 'no ICDAR metrics: 1 picture has no ground truth' in run_here(*average, *flags).stdout
 
 
 def test_without_sizes_nothing_is_chosen(world, tmp_path):

@@ -407,3 +407,20 @@ def test_a_damaged_checkpoint_cannot_be_resumed(world, tmp_path, monkeypatch):
         torch.save(content, tmp_path / 'run/weights/damaged.pt')
         with pytest.raises(UserError, match='cannot be resumed'):
             call(train.main, 'train.py', '--resume', tmp_path / 'run/weights/damaged.pt', '--device', 'cpu')
+
+
+def test_a_run_that_lacks_memory_says_how_to_go_on(world, tmp_path, monkeypatch, capsys):
+    kept = []
+
+    def scarce(self, *arguments):
+        if self.last.is_file():
+            kept.append(self.last)
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return real(self, *arguments)
+
+    real = Trainer._train_epoch
+    monkeypatch.setattr(Trainer, '_train_epoch', scarce)
+    flags = ('--cfg', world.student, '--data', world.data, *SMALL, *STEADY, *place(tmp_path / 'run'), '--epochs', 2)
+    with pytest.raises(torch.OutOfMemoryError):
+        call(train.main, 'train.py', *flags)
+    assert kept and f'continue with: --resume {kept[0]}' in capsys.readouterr().out

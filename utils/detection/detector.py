@@ -1,5 +1,7 @@
 """From a checkpoint or an exported file to boxes of images."""
 
+import operator
+
 from models.errors import UserError
 from ocrdistill.finder import Finder
 from utils.detection.options import DetectOptions
@@ -13,7 +15,7 @@ class Detector(Finder):
 
     Args:
         weights: checkpoint or exported file.
-        device: '', 'cpu' or the number of a CUDA device.
+        device: 'cpu' or the number of a CUDA device; '': one if there is one.
         imgsz: pixels of the long side as the network sees it; None takes the middle one of the sizes that the weights
             have thresholds for (960 for the shipped ones), else that of the training, or what an exported file is for.
         conf_thres: lowest confidence; None takes the checkpoint's, else 0.25.
@@ -36,7 +38,7 @@ class Detector(Finder):
         self,
         weights: str,
         *,
-        device: str = '',
+        device: str | int = '',
         imgsz: int | None = None,
         conf_thres: float | None = None,
         iou_thres: float | None = None,
@@ -44,6 +46,10 @@ class Detector(Finder):
         classes: list[int] | None = None,
         amp: bool = True,
     ):
+        try:
+            classes = None if classes is None else [operator.index(number) for number in classes]
+        except TypeError:
+            raise UserError(f'classes: {classes!r}, expected a list of numbers') from None
         _check(imgsz=imgsz, conf_thres=conf_thres, iou_thres=iou_thres, max_det=max_det)
 
         import torch
@@ -55,7 +61,7 @@ class Detector(Finder):
 
         if not amp and is_exported(weights):
             raise UserError(f'--no-amp is for checkpoints: {weights} computes as it was exported')
-        self.device = select_device(device or default_device(weights))
+        self.device = select_device(str(device) or default_device(weights))
         self.model = load_detector(weights, self.device)
         self.dtype = network_dtype(self.device, amp=amp and not is_exported(weights))
         if self.dtype == torch.bfloat16:

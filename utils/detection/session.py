@@ -59,8 +59,8 @@ def build_detector(options) -> Detector:
         classes=options.classes,
         amp=options.amp,
     )
-    if options.slice is not None and (options.slice or detector.imgsz) < MIN_TILE:
-        raise UserError(f'--slice {options.slice or detector.imgsz}: tiles of {MIN_TILE} pixels at least')
+    if options.slice is not None and (options.slice or detector.tile) < MIN_TILE:
+        raise UserError(f'--slice {options.slice or detector.tile}: tiles of {MIN_TILE} pixels at least')
     if (options.batch_size or 1) > 1 and detector.model.input_size:
         raise UserError(f'--batch-size: {options.weights} takes one image at a time (export it with --dynamic)')
     if options.multiscale and detector.model.input_size:
@@ -73,7 +73,7 @@ def find_with(detector: Detector, options) -> Find:
     return make_find(
         detector,
         multiscale=options.multiscale,
-        tile=None if options.slice is None else options.slice or detector.imgsz,
+        tile=None if options.slice is None else options.slice or detector.tile,
         overlap=SLICE_OVERLAP if options.slice_overlap is None else options.slice_overlap,
         rotate=options.rotate,
         batch_size=options.batch_size or BATCH_SIZE,

@@ -153,11 +153,10 @@ def resolve_recipe(start: Start[DistillOptions], published: str | None = None) -
     refuse_frozen(recipe, options.freeze)
     if options.maps != options_of(DistillOptions)['maps'].default and not recipe.needs_maps:
         raise UserError(f'--maps {options.maps} has no use: no method of the recipe is maps')
+    asked = f'--teacher_imgsz {options.teacher_imgsz}' if options.teacher_imgsz else 'teacher_scale'
     options.teacher_imgsz = options.teacher_imgsz or recipe.teacher_imgsz(options.imgsz, options.crop)
     if options.teacher_imgsz not in (None, options.imgsz) and not recipe.reads_teacher:
-        raise UserError(
-            f'--teacher_imgsz {options.teacher_imgsz} has no use: no method of the recipe reads the teacher'
-        )
+        raise UserError(f'{asked} has no use: no method of the recipe reads the teacher')
     options.recipe_content = recipe.as_dict()
     return recipe
 

@@ -220,7 +220,7 @@ def parse_recipe(values: dict[str, Any], file: str | Path) -> Recipe:
     scale = values.get('teacher_scale', 1)
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
         raise UserError(f'{file}: teacher_scale is {scale!r}, expected a number above 0')
-    if not isinstance(warmup, int | float) or not 0 <= warmup < math.inf:
+    if isinstance(warmup, bool) or not isinstance(warmup, int | float) or not 0 <= warmup < math.inf:
         raise UserError(f'{file}: warmup_epochs is {warmup!r}, expected a number of epochs, 0 or more')
     if decay not in DECAYS:
         raise UserError(f'{file}: decay is {decay!r}, expected one of {", ".join(DECAYS)}')

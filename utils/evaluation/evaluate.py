@@ -29,6 +29,7 @@ from utils.loading.loader import BatchLoader
 from utils.quads import decode
 from utils.runtime import distributed
 from utils.runtime.device import autocast, network_dtype
+from utils.runtime.words import counted
 
 # YOLOv5's protocol for mAP.
 CONFIDENCE, NMS_IOU, MAX_DETECTIONS = 0.001, 0.6, 300
@@ -245,6 +246,18 @@ def read_truths(files: list[Path]) -> list[tuple[np.ndarray, np.ndarray]] | None
     if without_truth(files):
         return None
     return [read_ground_truth(truth) for file in files if (truth := companion_file(file, 'gt'))]
+
+
+def check_truths(files: list[Path]) -> list[Path]:
+    """Read the official ground truth before the pictures go through a network, and say why there will be no ICDAR
+    metrics where only some pictures have any. Returns those that have none. Raises UserError: it cannot be read."""
+    missing = without_truth(files)
+    if not missing:
+        read_truths(files)
+    elif len(missing) < len(files):
+        without = counted(len(missing), 'picture has', 'pictures have')
+        print(f'no ICDAR metrics: {without} no ground truth, the first {missing[0]}')
+    return missing
 
 
 def without_truth(files: list[Path]) -> list[Path]:

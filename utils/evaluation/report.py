@@ -20,6 +20,10 @@ from utils.runtime.words import counted
 
 SHOWN = 8  # images in a grid
 FEWEST = 20  # images on which a threshold is chosen in place of that of the starting weights
+RESULTS = (  # files that a report may write
+    *('metrics.json', 'submit.zip', 'predictions.jpg'),
+    *('pr_curve.png', 'f1_curve.png', 'confusion.png', 'icdar_curve.png'),
+)
 CHOSEN = 'chosen on these pictures, the validation split'
 
 

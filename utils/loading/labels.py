@@ -362,7 +362,7 @@ def _corners(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]
 
 def _drawn(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]:
     """_corners of a row of corners. What is no polygon, since edges cross or its first corner (the box's centre) lies
-    among the last four, is a row of two forms too."""
+    among the last four, is a row of two forms too, if the first four numbers can be a box of the picture."""
     if len(coordinates) != TWO_FORMS:
         polygon = opened(coordinates.reshape(-1, 2))
         if len(polygon) == QUAD and (repeated := (polygon == np.roll(polygon, 1, 0)).all(1)).any():
@@ -373,10 +373,12 @@ def _drawn(coordinates: np.ndarray, two_forms: bool) -> tuple[np.ndarray, str]:
     if _holds_two_forms(coordinates):
         return polygon[2:], 'two forms in one row, a box and its four corners: the corners are taken'
     hull = cv2.convexHull(polygon[2:].astype(np.float32))
-    if two_forms or crosses_itself(polygon) or cv2.pointPolygonTest(hull, polygon[0].tolist(), False) > 0:
-        raise ValueError('two forms in one row, a box and four corners that do not fit it')
+    among = cv2.pointPolygonTest(hull, polygon[0].tolist(), False) > 0
     box = _box_corners(coordinates[:4])
-    return opened(polygon), SIX_CORNERS if box.min() >= 0 and box.max() <= 1 else ''
+    in_picture = box.min() >= 0 and box.max() <= 1
+    if two_forms or crosses_itself(polygon) or (among and in_picture):
+        raise ValueError('two forms in one row, a box and four corners that do not fit it')
+    return opened(polygon), SIX_CORNERS if in_picture or among else ''
 
 
 def _holds_two_forms(coordinates: np.ndarray) -> bool:

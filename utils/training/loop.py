@@ -113,27 +113,22 @@ class Trainer:
         Ctrl-C, SIGTERM and SIGHUP end it after the step under way, saved as last.pt.
 
         Raises:
-            UserError: a loss is not finite, images cannot be read, the GPU is out of memory, or the network cannot be
-                translated.
+            UserError: a loss is not finite, images cannot be read, or the network cannot be translated.
+            torch.OutOfMemoryError: the GPU has too little memory.
             Interrupted: last.pt is as after the last step.
         """
         try:
             with self.stop, distributed.clear_messages():
                 self._run()
-        except torch.OutOfMemoryError:
-            raise UserError(
-                f'the GPU ran out of memory with --batch-size {self.batch_size}; try --batch-size '
-                f'{max(self.batch_size // 2, 1)} (the step stays the same: gradients are accumulated), or -1'
-            ) from None
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(('torch._dynamo', 'torch._inductor')):
-                raise
-            raise UserError(f'--compile: {str(error).splitlines()[0]}; leave the flag out') from None
-        except (KeyboardInterrupt, UserError) as error:
+        except (KeyboardInterrupt, UserError, torch.OutOfMemoryError) as error:
             what = 'interrupted' if isinstance(error, KeyboardInterrupt) else 'stopped'
             if self.last.is_file():
                 print(f'\n{what}; {self.last} is complete, continue with: --resume {self.last}')
             raise
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(('torch._dynamo', 'torch._inductor')):
+                raise
+            raise UserError(f'--compile: {str(error).splitlines()[0]}; leave the flag out') from None
         finally:
             self.loader.close()
             self.val_loader.close()

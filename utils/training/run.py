@@ -11,7 +11,7 @@ import torch
 from models.checkpoint import Checkpoint, has_quads, load_model, read_checkpoint, save_checkpoint, take_point, transfer
 from models.errors import UserError
 from models.yolo import DetectionModel
-from utils.evaluation.evaluate import read_truths
+from utils.evaluation.evaluate import check_truths
 from utils.evaluation.report import CHOSEN, Report, checkpoint_entries, evaluate_split, point_of, print_scores
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.config import load_data_config
@@ -83,7 +83,7 @@ class TrainingRun:
         self.val_set = self._val_set(options.imgsz)
         if not any(map(len, self.val_set.labels)):
             raise UserError(f'{options.data}: val has no target, so no epoch could be judged')
-        read_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
+        check_truths(self.val_set.files)  # a mistake in them must not show after the last epoch
         print(f'{self.train_set.summary}\n{self.val_set.summary}')
         for split, count in shared_images(self.data, self.train_set.files).items():
             shared = counted(count, f'picture of {split} is', f'pictures of {split} are')
