@@ -273,8 +273,8 @@ def main() -> None:
         print('\n'.join(skipped.describe()))  # it may be the reason
         raise
     write_set(items, out, options.link)
-    write_preview(out)
     print('\n'.join([*summarise(items), *skipped.describe()]))
+    write_preview(out)
     print(f'written: {out / "data.yaml"} (for --data), {out / "preview.jpg"} (look whether the boxes are right)')
 
 

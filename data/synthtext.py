@@ -213,7 +213,11 @@ def main() -> None:
     if earlier and not args.force and earlier['options'] != options:
         raise UserError(f'{args.out} was made with other options or fonts; --force replaces it')
     compared = f'\n{args.compare}: {compare_with(args.compare, args.size)}' if args.compare else ''
-    if earlier and earlier['complete'] and not args.force:
+    there = all(
+        len(list((args.out / 'images' / SPLITS[split]).glob('img_*.jpg'))) == count
+        for split, count in (('train', args.train), ('test', args.test))
+    )
+    if earlier and earlier['complete'] and there and not args.force:
         print(f'{args.out} is complete, nothing to do (--force renders it anew)\n{earlier["summary"]}{compared}')
         return
     check_photographs(find_photographs(material.backgrounds), args.size)

@@ -32,7 +32,7 @@ FORMATS = (
     'TGA',  # last, as it takes nearly anything for its own
 )
 MAX_BYTES = 1 << 30  # of an image's file
-FILE_ENDS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xae\x42\x60\x82'}  # what a complete file ends with
+JPEG_END = b'\xff\xd9'  # what a complete file ends with
 HEIF_START = re.compile(rb'....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1)', re.DOTALL)
 PAGED = ('TIFF', 'GIF', 'WEBP', 'PNG', 'AVIF', 'HEIF')  # formats of which a file may hold several images of one kind
 MAX_PAGES = 10_000
@@ -248,7 +248,7 @@ def _pixels(image: Image.Image, file: Path | bytes, page: int, decode: Decode | 
         pixels = decode(file, page, 'deep')
         if pixels is not None and pixels.ndim == 3 and not image.has_transparency_data:
             pixels = pixels[..., :3]  # the fourth channel of a TIFF may be anything
-    elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(file).endswith(FILE_ENDS['JPEG']):
+    elif decode and image.format == 'JPEG' and image.mode in ('L', 'RGB') and end_of(file).endswith(JPEG_END):
         pixels = decode(file, page, 'JPEG')
     if pixels is None:
         pixels, orientation = _decoded(image, deep)

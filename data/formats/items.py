@@ -196,7 +196,7 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item], tur
         turned.add(page.image)
     if count > 1:
         page.notes.append(f'{name}: the first of its {count} pages is used')
-    kept = []
+    kept, seen = [], set()
     for region in page.regions:
         drawn, region.polygon = region.polygon, uncrossed(region.polygon)
         if region.polygon is not drawn:
@@ -206,6 +206,11 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item], tur
             continue
         if len(region.polygon) == QUAD and (region.polygon == np.roll(region.polygon, 1, 0)).all(1).any():
             page.notes.append(f'{page.name}, {region.word[:60]!a}: {REPEATED}')
+        key = region.dont_care, region.polygon.tobytes()
+        if key in seen:
+            page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: repeats an earlier region')
+            continue
+        seen.add(key)
         kept.append(region)
     if page.regions and not kept:
         raise BadEntry('no region has an area inside the picture')

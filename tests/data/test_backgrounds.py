@@ -148,6 +148,10 @@ def test_command(photographs, tmp_path):
     assert outputs[0] == outputs[1] and len(outputs[0]) == 7
     done = subprocess.run([*command, '--out', tmp_path / 'a'], capture_output=True, text=True, check=True)
     assert 'nothing to do' in done.stdout and done.stdout.count('height (pixels)') == 2, 'the comparison all the same'
+    (tmp_path / 'a/images/train_icdar/img_3.jpg').unlink()
+    done = subprocess.run([*command, '--out', tmp_path / 'a'], capture_output=True, text=True, check=True)
+    assert 'nothing to do' not in done.stdout
+    assert outputs[0] == [file.read_bytes() for file in sorted((tmp_path / 'a/images').rglob('*.jpg'))]
     listed.write_text('set/images/train_icdar/../train_icdar/img_1.png\n')  # as many photographs, but not the same
     done = subprocess.run([*command, '--out', tmp_path / 'a'], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and '--force' in done.stderr

@@ -289,6 +289,33 @@ def test_polygons_are_cut_at_the_border_and_no_gt_is_written(command, photos, tm
     assert not (tmp_path / 'out' / 'gt').exists()
 
 
+def test_a_repeated_region_counts_once(command, photos, tmp_path):
+    word, other = points(WORD_CORNERS), points(DONT_CARE_CORNERS)
+    shapes = [{'label': 'x', 'points': corners, 'shape_type': 'polygon'} for corners in (word, word, other)]
+    for name in NAMES:
+        write(tmp_path / 'notes' / f'{name}.json', {'imagePath': f'{name}.jpg', 'shapes': shapes})
+    printed = command('labelme', tmp_path / 'notes')
+    assert 'skipped 0 pictures and 3 rows' in printed and 'repeats an earlier region' in printed
+    assert all(len(text.splitlines()) == 2 for text in written(tmp_path / 'out', 'labels').values())
+    assert 'skipped' not in TextDataset(load_data_config(tmp_path / 'out/data.yaml'), 'train', 64).summary
+
+
+def test_damaged_pixels_are_named(command, photos, tmp_path):
+    """A PNG whose first and last bytes are as they should be."""
+    labelme(tmp_path / 'notes')
+    for name in NAMES:
+        content = bytearray(image(tmp_path / 'photos' / f'{name}.png').read_bytes())
+        (photos / f'{name}.jpg').unlink()
+        if name == 'a':
+            content[len(content) // 2 : len(content) // 2 + 100] = bytes(100)
+        (photos / f'{name}.png').write_bytes(content)
+        notes = json.loads((tmp_path / 'notes' / f'{name}.json').read_text())
+        write(tmp_path / 'notes' / f'{name}.json', notes | {'imagePath': f'{name}.png'})
+    printed = command('labelme', tmp_path / 'notes', '--ignore-label', 'blurred')
+    assert 'skipped 1 picture' in printed and 'a.png is broken (' in printed
+    assert (tmp_path / 'out/preview.jpg').is_file()
+
+
 def test_splits_are_stable_and_as_large_as_asked_for(command, tmp_path):
     names = [f'p{number}' for number in range(20)]
     for name in names:

@@ -21,7 +21,7 @@ from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
 from utils.loading.polygons import polygon_areas
 
-QUAD = '10,4,40,4,40,20,10,20'  # of a picture of 60x40
+QUAD, LOWER = '10,4,40,4,40,20,10,20', '10,24,40,24,40,36,10,36'  # of a picture of 60x40
 LABEL = [10 / 60, 0.1, 40 / 60, 0.1, 40 / 60, 0.5, 10 / 60, 0.5]
 BOX = [25 / 60, 0.3, 0.5, 0.4]  # x y w h of the same
 
@@ -68,6 +68,10 @@ def labels_of(tmp_path: Path, name: str, kind: str = 'labels') -> list[list[floa
 
 def labelme_shape(kind: str = 'polygon', corners=((10, 4), (40, 4), (40, 20), (10, 20))) -> dict:
     return {'label': 'text', 'shape_type': kind, 'points': list(map(list, corners))}
+
+
+def square_at(x: int) -> dict:
+    return labelme_shape(corners=((x, 1), (x + 8, 1), (x + 8, 9), (x, 9)))
 
 
 # Rows
@@ -161,7 +165,7 @@ CURVED = '10,4,20,2,30,4,30,20,20,18,10,20,####CAFE'
 
 def test_rows_of_more_corners_are_refused_as_icdar2015(run, photos, tmp_path):
     for name in 'ab':
-        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n{QUAD},1,000,000\n')
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n{LOWER},1,000,000\n')
     write(tmp_path / 'notes/gt_c.txt', f'{CURVED}\n{CURVED}\n')
     printed, _ = run('icdar2015', tmp_path / 'notes')
     assert 'gt_c.txt: more than four corners in every row' in printed and 'skipped 1 picture and 0 rows' in printed
@@ -173,7 +177,7 @@ def test_rows_of_more_corners_are_refused_as_icdar2015(run, photos, tmp_path):
 def test_rows_with_a_flag_are_refused_as_icdar2015(run, photos, tmp_path):
     """RCTW-17's: its don't-care words would count as words. A word may begin so, where the others do not."""
     for name in 'ab':
-        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n{QUAD},1,"quoted"\n')
+        write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n{LOWER},1,"quoted"\n')
     for content in (f'{QUAD},0,"word"\n{QUAD},1,"###"\n', f'{QUAD},1,"###"\n'):
         write(tmp_path / 'notes/gt_c.txt', content)
         printed, _ = run('icdar2015', tmp_path / 'notes')
@@ -358,7 +362,7 @@ def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
     printed, error = run('coco-text', tmp_path / 'train.json', '--val', 0, '--test', 0.5)
     assert 'val' in error and 'no effect' not in printed
     for each in words:  # of COCO-Text a full stop is a word
-        each['mask'] = each.pop('points')
+        each['mask'] = [value + (each['utf8_string'] == '.') for value in each.pop('points')]
     assert 'train: 1 picture, 2 words' in run('coco-text', write(tmp_path / 'train.json', content))[0]
 
 
@@ -805,7 +809,7 @@ def test_coco_with_strays_crowds_and_images_without_text(run, photos, tmp_path):
     annotations = [
         {'image_id': 0, 'category_id': 1, 'bbox': [10, 4, 30, 16], 'segmentation': two},
         {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9, 9], 'iscrowd': 1},
-        {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9, 9], 'ignore': 1},
+        {'image_id': 0, 'category_id': 1, 'bbox': [0, 9, 9, 9], 'ignore': 1},
         {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9]},
         {'image_id': 0, 'category_id': 1, 'bbox': [40, 4, -30, 16]},
         {'image_id': 1, 'category_id': 7, 'bbox': [10, 4, 30, 16], 'caption': '###'},
@@ -898,6 +902,9 @@ def test_a_cut_tiff_costs_its_picture_alone(run, photos, tmp_path):
     for name in 'abcd':
         write(tmp_path / f'notes/gt_{name}.txt', f'{QUAD},word\n')
     printed, error = run('icdar2015', tmp_path / 'notes')
+    assert error == '' and 'd.tif: the first of its 3 pages is used' in printed and 'skipped' not in printed
+    write(photos / 'd.tif', content[: len(content) // 10])
+    printed, error = run('icdar2015', tmp_path / 'notes')
     assert error == '' and 'skipped 1 picture and 0 rows\n  gt_d.txt: d.tif is broken' in printed
 
 
@@ -955,10 +962,10 @@ def test_a_broken_annotation_is_counted_once(run, photos, tmp_path):
 
 def test_what_is_difficult_in_labelme(run, photos, tmp_path):
     """X-AnyLabeling's key of the shape, LabelMe's flag; flags may be anything."""
-    corners = ((1, 1), (9, 1), (9, 9), (1, 9))
     for name in 'abc':
-        others = [labelme_shape() | {'flags': flags} for flags in (None, ['difficult'], {'difficult': False})]
-        hard = [labelme_shape(corners=corners) | more for more in ({'difficult': True}, {'flags': {'difficult': True}})]
+        flags = (None, ['difficult'], {'difficult': False})
+        others = [square_at(20 * n) | {'flags': each} for n, each in enumerate(flags)]
+        hard = [square_at(10) | {'difficult': True}, square_at(30) | {'flags': {'difficult': True}}]
         write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': others + hard})
     printed, _ = run('labelme', tmp_path / 'notes')
     assert "train: 2 pictures, 6 words, 4 don't-care regions" in printed

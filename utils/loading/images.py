@@ -46,21 +46,17 @@ def load_image(file: Path | str) -> np.ndarray:
 
 
 def probe_image(file: Path) -> tuple[int, int]:
-    """(width, height) of an image as read_image gives it, mostly without decoding it.
+    """(width, height) of an image as read_image gives it; a JPEG is not decoded.
 
     Raises:
-        Unreadable: the file is missing, is no image, or is cut short.
+        Unreadable: the file is missing, is no image, or is broken; a JPEG: is cut short.
     """
     if problem := images.unfit(file):
         raise Unreadable(problem)
     try:
         with images.open_image(file) as image:
-            images.go_to(image)
-            deep = images.is_deep(image)  # before the orientation, for which Pillow decodes a PNG
-            (width, height), orientation = image.size, images.orientation_of(image)
-            complete = images.end_of(file).endswith(images.FILE_ENDS.get(image.format, b'none'))
-            if complete and not deep:
-                return (height, width) if orientation in images.SIDEWAYS else (width, height)
+            if image.format == 'JPEG' and images.end_of(file).endswith(images.JPEG_END):
+                return stored_size(image.size, images.orientation_of(image))
     except Exception:  # noqa: BLE001  whatever is wrong, the reader below names it
         pass
     height, width = read_image(file).shape[:2]
