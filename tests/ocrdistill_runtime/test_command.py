@@ -91,7 +91,7 @@ def test_limits_providers_and_scores(run, photos, tmp_path):
     assert run('detect', source, '--draw', plain)[1] == 'b.png: 2 words\n'
     status, said, err = run('detect', source, '--max-words', 1, '--providers', ' CPUExecutionProvider')
     assert (status, said) == (0, 'b.png: 1 word\n') and 'warning: b.png: as many words as max_words, 1, allows' in err
-    assert 'no Other here' in run('detect', source, '--providers', 'Other,CPUExecutionProvider')[2]
+    assert "no 'Other' here" in run('detect', source, '--providers', 'Other,CPUExecutionProvider')[2]
     assert run('detect', source, '--draw', scored, '--scores')[0] == 0
     first, second = (np.asarray(Image.open(folder / 'b.png')).astype(int) for folder in (plain, scored))
     beside = np.abs(first - second).sum(2)
