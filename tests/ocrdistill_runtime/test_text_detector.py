@@ -331,13 +331,15 @@ def test_onnx_runtime_counts_nobody():
 
 @pytest.mark.slow
 def test_the_installed_network_finds_what_detect_finds():
-    """The 50 rendered pictures' words: the same, and their corners less than half a pixel apart."""
+    """The 50 rendered pictures' words: the same, and their corners less than half a pixel apart. Of two candidates of one
+    word whose scores differ by rounding alone either may be kept."""
     from data.synthesis.image import render_image
     from utils.detection.detector import Detector
 
     runtime = TextDetector(size=640)
     native = Detector(str(ROOT / 'weights/ocrdistill-n.pt'), imgsz=640, device='cpu', amp=False)
     native.conf_thres = runtime.threshold
+    candidates = Detector(str(ROOT / 'weights/ocrdistill-n.pt'), imgsz=640, device='cpu', amp=False, iou_thres=1.0)
     pairs = only = 0
     for number in range(50):
         image = np.ascontiguousarray(render_image(0, 'test', number, (640, 480))[0][:, :, ::-1])
@@ -350,7 +352,10 @@ def test_the_installed_network_finds_what_detect_finds():
                 pairs += 1
             else:
                 only += 1
-                assert word.score < runtime.threshold + 0.02, (number, word, distance[near])
+                every = candidates(image)
+                same = every[np.abs(corners_of(every) - word.quad).max((1, 2)) < 0.5, 4]
+                tied = len(rows) and (abs(same - rows[near, 4]) < 1e-3).any()
+                assert tied or word.score < runtime.threshold + 0.02, (number, word, distance[near])
         only += max(len(rows) - len(words), 0)
     assert pairs > 100 and only <= 0.02 * pairs
 
