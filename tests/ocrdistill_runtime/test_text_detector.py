@@ -331,8 +331,8 @@ def test_onnx_runtime_counts_nobody():
 
 @pytest.mark.slow
 def test_the_installed_network_finds_what_detect_finds():
-    """The 50 rendered pictures' words: the same, and their corners less than half a pixel apart. Of two candidates of one
-    word whose scores differ by rounding alone either may be kept."""
+    """The 50 rendered pictures' words: the same, and their corners less than half a pixel apart. Of two candidates of
+    one word whose scores differ by rounding alone either may be kept."""
     from data.synthesis.image import render_image
     from utils.detection.detector import Detector
 
