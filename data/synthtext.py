@@ -195,6 +195,12 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def holds_pictures(out: Path, counts: dict[str, int]) -> bool:
+    """Whether a data set still has the pictures of each split."""
+    folders = {split: out / 'images' / SPLITS[split] for split in counts}
+    return all(len(list(folders[split].glob('img_*.jpg'))) == count for split, count in counts.items())
+
+
 def main() -> None:
     """Make the data set, unless it is there."""
     args = parse_options()
@@ -213,11 +219,8 @@ def main() -> None:
     if earlier and not args.force and earlier['options'] != options:
         raise UserError(f'{args.out} was made with other options or fonts; --force replaces it')
     compared = f'\n{args.compare}: {compare_with(args.compare, args.size)}' if args.compare else ''
-    there = all(
-        len(list((args.out / 'images' / SPLITS[split]).glob('img_*.jpg'))) == count
-        for split, count in (('train', args.train), ('test', args.test))
-    )
-    if earlier and earlier['complete'] and there and not args.force:
+    counts = {'train': args.train, 'test': args.test}
+    if earlier and earlier['complete'] and not args.force and holds_pictures(args.out, counts):
         print(f'{args.out} is complete, nothing to do (--force renders it anew)\n{earlier["summary"]}{compared}')
         return
     check_photographs(find_photographs(material.backgrounds), args.size)
@@ -229,7 +232,6 @@ def main() -> None:
         for folder in SPLITS.values():
             (args.out / tree / folder).mkdir(parents=True)
 
-    counts = {'train': args.train, 'test': args.test}
     jobs = [
         Job(str(args.out), args.seed, split, number, args.size, material)
         for split, count in counts.items()

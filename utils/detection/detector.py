@@ -61,7 +61,7 @@ class Detector(Finder):
 
         if not amp and is_exported(weights):
             raise UserError(f'--no-amp is for checkpoints: {weights} computes as it was exported')
-        self.device = select_device(str(device) or default_device(weights))
+        self.device = select_device(default_device(weights) if device in ('', None) else str(device))
         self.model = load_detector(weights, self.device)
         self.dtype = network_dtype(self.device, amp=amp and not is_exported(weights))
         if self.dtype == torch.bfloat16:

@@ -12,7 +12,7 @@ from models.checkpoint import Checkpoint, has_quads, load_model, read_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.evaluation.evaluate import check_truths
-from utils.evaluation.report import CHOSEN, Report, checkpoint_entries, evaluate_split, point_of, print_scores
+from utils.evaluation.report import CHOSEN, RESULTS, Report, checkpoint_entries, evaluate_split, point_of, print_scores
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
@@ -256,7 +256,8 @@ def store_metrics(path: Path, metrics: dict) -> None:
 def put_aside(folder: Path) -> None:
     """Clear a folder of the results of an earlier run (--exist-ok): nobody may take them for those of this one. Its
     best.pt stays until this run has its own, as this one may begin with it."""
-    for file in (folder / 'metrics.json', folder / 'results.csv', *folder.glob('events.out.tfevents.*')):
+    files = (folder / name for name in (*RESULTS, 'results.csv', 'results.png'))
+    for file in (*files, *folder.glob('events.out.tfevents.*')):
         file.unlink(missing_ok=True)
     last = folder / 'weights/last.pt'
     if last.is_file():  # nobody may resume it for this run
