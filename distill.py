@@ -48,7 +48,7 @@ def main(recipe: str | None = None) -> None:
     add_maps(run.train_set, content, run.options)
     teacher = freeze_teacher(run.name_classes(load_teacher(content, run.data.names)))
     seed_everything(run.options.seed)
-    student = build_student(content, teacher, run.data.nc, run.checkpoint, run.options.quads)
+    student = build_student(content, teacher, run.data.names, run.checkpoint, run.options.quads)
     student = run.name_classes(student)
     resolve_teacher(run, teacher, content)
     settings = DistillerSettings(

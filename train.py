@@ -21,32 +21,32 @@ def main() -> None:
 
     run = TrainingRun(resolve(options))
     seed_everything(run.options.seed)
-    model = run.name_classes(build_model(run.options, run.data.nc, run.checkpoint))
+    model = run.name_classes(build_model(run.options, run.data.names, run.checkpoint))
     criterion = DetectionCriterion(model, run.hyp, run.input_size, run.options.amp)
     run.train(model, criterion)
 
 
-def build_model(options: TrainOptions, nc: int, resumed):
+def build_model(options: TrainOptions, names: dict[int, str], resumed):
     """The model of --cfg and --weights, with the entries of the weights that fit it; or that of the resumed run."""
     from models.checkpoint import anchors_of, has_quads, read_checkpoint, same_anchors
     from models.yolo import DetectionModel
     from utils.training.run import start_from
 
     if resumed is not None:
-        return DetectionModel(resumed.yaml, nc=nc, anchors=anchors_of(resumed))
+        return DetectionModel(resumed.yaml, nc=len(names), anchors=anchors_of(resumed))
     if not options.weights:
-        return DetectionModel(options.cfg or FROM_SCRATCH, nc=nc, quads=options.quads or None)
+        return DetectionModel(options.cfg or FROM_SCRATCH, nc=len(names), quads=options.quads or None)
     checkpoint = read_checkpoint(options.weights)
     model = DetectionModel(
         options.cfg or checkpoint.yaml,
-        nc=nc,
+        nc=len(names),
         anchors=None if options.cfg else anchors_of(checkpoint),
         quads=options.quads or has_quads(checkpoint) or None,
     )
     found = anchors_of(checkpoint)
     if found is not None and not same_anchors(found, model.yaml['anchors']):
         raise UserError(f'{options.weights} has other anchors than {options.cfg}; leave out --cfg to keep them')
-    start_from(model, checkpoint)
+    start_from(model, checkpoint, names)
     return model
 
 

@@ -36,7 +36,7 @@ from data.formats.items import LONG_SIDE, Item, Unread, read_items
 from data.formats.pages import Region
 from data.formats.skipped import Skipped
 from models.errors import UserError
-from utils.loading.labels import companion_file, label_row
+from utils.loading.labels import companion_file, label_row, quad_of
 from utils.loading.listing import among, first_copies
 from utils.loading.polygons import clip_polygons
 from utils.loading.rows import DONT_CARE
@@ -103,7 +103,7 @@ def write_item(item: Item, out: Path, link: bool, with_gt: bool) -> None:
     rows = defaultdict(list)
     for region in item.page.regions:
         rows['ignore' if region.dont_care else 'labels'].append(_label_row(region, item.size))
-        rows['gt'].append(_truth_row(region))
+        rows['gt'].append(_truth_row(region, item.size))
     for kind in ('labels', 'ignore', 'gt') if with_gt else ('labels', 'ignore'):
         write_text(companion_file(file, kind), ''.join(rows[kind]))
     make_folder(file.parent)
@@ -123,8 +123,11 @@ def _label_row(region: Region, size: tuple[int, int]) -> str:
     return label_row(0, inside.ravel())
 
 
-def _truth_row(region: Region) -> str:
-    corners = ','.join(f'{value:.0f}' for value in region.polygon.ravel())
+def _truth_row(region: Region, size: tuple[int, int]) -> str:
+    seen = region.polygon
+    if (seen != seen.clip(0, size)).any():  # a word of which half is outside could be matched by nothing that is found
+        seen = quad_of(clip_polygons(seen[None], *size)[0])
+    corners = ','.join(f'{value:.0f}' for value in seen.ravel())
     word = DONT_CARE if region.dont_care else ' '.join(region.word.split()).encode(errors='replace').decode()
     return f'{corners},{word}\n'
 
@@ -238,14 +241,14 @@ def collect(options: argparse.Namespace, form: Format, skipped: Skipped) -> list
         if any(item.page.split == 'test' for item in items):
             raise UserError('--test-annotations: the annotations name pictures for test themselves')
         others = read_items(form, options.test_annotations, options.test_images, unread, skipped)
-        known = among([item.page.image for item in items], [item.page.image for item in others])
-        free = [item for item, is_known in zip(items, known, strict=True) if not is_known]
-        skipped.of_test, items = len(items) - len(free), free
         for item in others:
             item.split = 'test'
-    found = {label for item in [*items, *others] for region in item.page.regions for label in region.labels}
-    if unknown := unread.labels - found:
-        there_are = f'there are: {shorten(sorted(found))}' if found else 'no region has a label'
+    tests = others or [item for item in items if item.page.split == 'test']
+    known = among([item.page.image for item in items], [item.page.image for item in tests])
+    free = [item for item, is_known in zip(items, known, strict=True) if item.page.split == 'test' or not is_known]
+    skipped.of_test, items = len(items) - len(free), free
+    if unknown := unread.labels - unread.met:
+        there_are = f'there are: {shorten(sorted(unread.met))}' if unread.met else 'no region has a label'
         raise UserError(f'--ignore-label: no region is labelled {shorten(sorted(unknown))} ({there_are})')
     there = {item.page.split for item in items}
     for split in ('val', 'test'):

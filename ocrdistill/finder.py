@@ -1,5 +1,6 @@
 """From images to rows: letterbox, network, NMS. What computes the network is somebody else's affair."""
 
+import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from ocrdistill.inputs import to_image
 from ocrdistill.letterbox import Letterbox, place
 from ocrdistill.nms import select, usual_iou
 from ocrdistill.rows import BOX_ROW
+
+MAX_BOXES = 3000  # of one of several views of an image, at least: which of them are kept is known at the end
 
 Network = Callable[[np.ndarray], np.ndarray]  # (B, H, W, 3) uint8 -> decoded (B, M, 5 + nc [+ 4]) float32
 
@@ -101,6 +104,13 @@ class Finder:
                     result[number] = self._rows(cells, placed[number][1], *images[number].shape[:2])
                 self._add(2, start)
         return [result[number] for number in range(len(images))]
+
+    def of_a_view(self) -> 'Finder':
+        """This finder for one of several views whose rows will be merged: what the limit leaves out could be the better
+        view of a word, so it comes after that. It shares the network and the clock."""
+        other = copy.copy(self)
+        other.max_det = max(self.max_det, MAX_BOXES)
+        return other
 
     def _rows(self, decoded: np.ndarray, letterbox: Letterbox, height: int, width: int) -> np.ndarray:
         """Rows of one image, rounded to what is written everywhere; none without area."""

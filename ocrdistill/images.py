@@ -111,6 +111,8 @@ def read_all(path: Path, decode: Decode | None = None) -> Iterator[tuple[int, np
         except Unreadable as error:
             yield numbers[0], error
         return
+    if numbers[-1] == MAX_PAGES - 1:
+        LOG.warning('%s: pages after the first %d are not read', path, MAX_PAGES)
     with open_image(path) as image:
         for number in numbers:
             found: np.ndarray | Unreadable
@@ -148,8 +150,15 @@ def _broken(error: Exception) -> Unreadable:
 def upright_rgb(image: Image.Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a PIL image, by the rules of read_image. Raises Unreadable."""
     deep = is_deep(image)  # before it is decoded
-    pixels, orientation = _decoded(image, deep)
-    pixels = _to_rgb(pixels, _name(Path(getattr(image, 'filename', '') or '')))
+    name = getattr(image, 'filename', '') or ''
+    if image.format == 'TIFF':
+        image.filename = ''  # type: ignore[attr-defined]  # as in open_image
+    try:
+        pixels, orientation = _decoded(image, deep)
+    finally:
+        if image.format == 'TIFF':
+            image.filename = name  # type: ignore[attr-defined]
+    pixels = _to_rgb(pixels, _name(Path(os.fsdecode(name))))
     return np.ascontiguousarray(UPRIGHT.get(orientation, np.asarray)(pixels))
 
 

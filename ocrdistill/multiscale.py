@@ -5,7 +5,6 @@ word. Large words are seen as well at smaller sizes, which count for more with t
 the numbers below, with the shipped N at 1,280 pixels: docs/image-size.md.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ SMALL, LARGE = 24, 64  # pixels: heights of words at the full size; between them
 OF_SMALL, OF_LARGE = np.array([0.654, 0.272, 0.164]), np.array([0.436, 0.327, 0.327])
 SAME_WORD = 0.5  # IoU of the quads that two sizes show
 LOWEST_SCORE = 0.1  # that counts at one size, whatever the threshold: it must not change scores
-MAX_WORDS = 3000  # at one size: which of them are kept is known at the end
 
 
 class MultiScale:
@@ -81,8 +79,8 @@ def rescored(looks: Sequence[np.ndarray], scale: float) -> np.ndarray:
 
 
 def _at(finder: Finder, share: float) -> Finder:
-    """The finder at a share of its size, with all that may count; it shares the network and the clock."""
-    look = copy.copy(finder)
+    """The finder at a share of its size, with all that may count."""
+    look = finder.of_a_view()
     look.imgsz = max(round(finder.imgsz * share), 1)
-    look.conf_thres, look.max_det = LOWEST_SCORE, max(finder.max_det, MAX_WORDS)
+    look.conf_thres = LOWEST_SCORE
     return look

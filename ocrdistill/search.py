@@ -35,9 +35,11 @@ def make_find(
     Raises:
         UserError: the network takes images of one size, and several are asked for.
     """
-    find: Find = partial((MultiScale(finder) if multiscale else finder).find, batch_size=batch_size)
+    looks = finder.of_a_view() if tile or rotate else finder
+    find: Find = partial((MultiScale(looks) if multiscale else looks).find, batch_size=batch_size)
     if tile:
-        find = _of_each(partial(detect_sliced, detect=find, size=tile, overlap=overlap, max_det=finder.max_det))
+        limit = (looks if rotate else finder).max_det
+        find = _of_each(partial(detect_sliced, detect=find, size=tile, overlap=overlap, max_det=limit))
     if rotate:
         find = _of_each(partial(detect_turned, detect=find, iou_thres=finder.iou_thres, max_det=finder.max_det))
     return find

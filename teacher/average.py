@@ -3,7 +3,8 @@
 python teacher/average.py runs/train/a/weights/best.pt runs/train/b/weights/best.pt --out runs/soup.pt
 
 For runs that began from the same weights: only then does what lies between them work. Threshold and word scale are
-chosen anew on the validation split, whose figures are printed; compare them with those of the parts.
+chosen anew on the validation split, whose figures are printed; compare them with those of the parts. Where it has
+fewer than 20 pictures, or nothing is found there, they are those of the first checkpoint.
 """
 
 import copy
@@ -36,7 +37,13 @@ class AverageOptions(Options):
         below=math.inf,
     )
     data: str = option('data/ICDAR.yaml', 'its val chooses ({default})', metavar='YAML')
-    imgsz: int = option(640, 'longer side, pixels ({default})', metavar='PX', min=32, multiple=32)
+    imgsz: int | None = option(
+        None,
+        "longer side, pixels (default: that of the first one's training, or 640)",
+        metavar='PX',
+        min=32,
+        multiple=32,
+    )
     device: str = option('', "'cpu' or the number of a GPU (default: a GPU if there is one)")
 
     def contradictions(self, given: set[str]) -> Iterator[str]:
@@ -97,7 +104,7 @@ def main() -> None:
     options = parse_options()
     from models.checkpoint import read_checkpoint, ready, save_checkpoint
     from utils.evaluation.evaluate import check_truths
-    from utils.evaluation.report import checkpoint_entries, evaluate_split, print_scores
+    from utils.evaluation.report import begun_at, checkpoint_entries, evaluate_split, print_scores
     from utils.evaluation.split import EvaluationSplit, require_class_count
     from utils.loading.config import load_data_config
     from utils.runtime.device import select_device
@@ -108,13 +115,15 @@ def main() -> None:
     checkpoints = [read_checkpoint(file) for file in options.sources]
     model = average(checkpoints, options.shares)
     require_class_count(model, options.sources[0], data)
-    split = EvaluationSplit(data, 'val', options.imgsz)
+    imgsz = options.imgsz or model.long_side
+    split = EvaluationSplit(data, 'val', imgsz)
     print(split.summary)
     check_truths(split.files)
     make_folder(options.out.parent)
-    report = evaluate_split(ready(copy.deepcopy(model), device), split, device, choose=True)
+    begun = begun_at(model, imgsz)
+    report = evaluate_split(ready(copy.deepcopy(model), device), split, device, choose=True, begun=begun)
     metrics = report.metrics() | report.point.origin_unless_chosen()
-    kept = {'data': options.data, 'imgsz': options.imgsz, 'averaged': options.sources, 'shares': options.shares}
+    kept = {'data': options.data, 'imgsz': imgsz, 'averaged': options.sources, 'shares': options.shares}
     epoch = max((c.meta['epoch'] for c in checkpoints if c.meta.get('epoch') is not None), default=None)
     entries = {'command': command_line(), 'options': kept, 'epoch': epoch, 'versions': versions()}
     entries |= checkpoint_entries(metrics)

@@ -4,7 +4,8 @@ python teacher/pack.py runs/train/demo_teacher/weights/best.pt teacher/demo/yolo
 python teacher/pack.py runs/train/n_quad/weights/best.pt weights/ocrdistill-n.pt --sizes 640 960 1280
 
 With --sizes the packed file also carries a threshold (for boxes a word scale too) for each of these image sizes, chosen
-on val.
+on val, and for those that the source has thresholds for. Where val has fewer than 20 pictures, they are those of the
+source.
 """
 
 import copy
@@ -44,29 +45,32 @@ class PackOptions(Options):
             yield '--data and --device: have a use with --sizes only'
 
 
-def choose_points(model, options: PackOptions):
-    """(the point of each size, chosen on val of --data, with the figures of each printed; where those points are from
-    that val did not choose)."""
+def choose_points(model, options: PackOptions, sizes: set[int]):
+    """({size: its point}, where they are from if val of --data did not choose them); prints the figures of each. Raises
+    UserError where nothing is found at a size."""
     from models.checkpoint import ready
     from ocrdistill.points import Point
     from utils.evaluation.evaluate import check_truths
-    from utils.evaluation.report import evaluate_split, print_scores
+    from utils.evaluation.report import FOUND_NOTHING, begun_at, evaluate_split, print_scores
     from utils.evaluation.split import EvaluationSplit, require_class_count
     from utils.loading.config import load_data_config
     from utils.runtime.device import select_device
 
     device, data = select_device(options.device), load_data_config(options.data)
     require_class_count(model, options.source, data)
-    network, points, origins = ready(copy.deepcopy(model), device), {}, {}
-    splits = {size: EvaluationSplit(data, 'val', size) for size in sorted(set(options.sizes))}
+    network, points, origin = ready(copy.deepcopy(model), device), {}, {}
+    splits = {size: EvaluationSplit(data, 'val', size) for size in sorted(sizes)}
     check_truths(next(iter(splits.values())).files)
     for size, split in splits.items():
-        report = evaluate_split(network, split, device, choose=True, title=f'val at {size}')
-        points[size] = Point(report.point.threshold, report.point.scale)
-        origins |= report.point.origin_unless_chosen()
+        begun = begun_at(network, size)
+        report = evaluate_split(network, split, device, choose=True, begun=begun, title=f'val at {size}')
+        point, metrics = report.point, report.metrics()
+        if FOUND_NOTHING in point.origin:
+            raise UserError(f'{size} pixels: {FOUND_NOTHING}, so no threshold can be chosen for this size')
+        points[size], origin = Point(point.threshold, point.scale), point.origin_unless_chosen()
         print(f'{size} pixels: ', end='')
-        print_scores(report.metrics())
-    return points, origins
+        print_scores(metrics | origin)
+    return points, origin
 
 
 def main() -> None:
@@ -87,15 +91,14 @@ def main() -> None:
     entries = {key: value for key, value in checkpoint.meta.items() if key != 'resume'}
     if options.sizes:
         # Of the rounded weights, which are those that will be used.
-        points, origins = choose_points(copy.deepcopy(model).float(), options)
         trained_at = (entries.get('options') or {}).get('imgsz')
-        own = Point(entries.get('conf_threshold'), tuple(entries.get('word_scale') or (1.0, 1.0)))
-        if own.conf_threshold is None or trained_at in points:  # None: as of a last.pt
-            threshold, scale = nearest(points, trained_at or max(points), Point())
-            entries |= {'conf_threshold': threshold, 'word_scale': list(scale), 'conf_threshold_from': None} | origins
-        elif trained_at:
-            points[trained_at] = own
-        entries |= {'points': to_plain(points), 'chosen_on': options.data}
+        sizes = {*options.sizes, *model.points}
+        if trained_at and model.conf_threshold is not None:  # None: as of a last.pt
+            sizes.add(trained_at)
+        points, origin = choose_points(copy.deepcopy(model).float(), options, sizes)
+        threshold, scale = nearest(points, trained_at or max(points), Point())
+        entries |= {'conf_threshold': threshold, 'word_scale': list(scale), 'conf_threshold_from': None, **origin}
+        entries |= {'points': to_plain(points), 'chosen_on': None if origin else options.data}
     save_checkpoint(options.target, model, model.state_dict(), **entries)
     print(f'{options.target}: {megabytes(options.target.stat().st_size)}')
 

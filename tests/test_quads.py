@@ -351,6 +351,10 @@ def test_terms_of_quads():
     (terms['edge'] + terms['quad']).backward()
     assert all(torch.isfinite(raw.grad).all() for raw in maps)
     assert any(raw.grad[..., 6:].abs().sum() > 0 for raw in maps)
+    light = lean.clone()
+    light[:, 4] = 0.25  # of all targets: their corners count a quarter, beside boxes and objectness
+    for name, share in (('edge', 0.25), ('quad', 0.25), ('box', 1)):
+        assert loss_of(model, maps, targets, light)[name].item() == pytest.approx(share * terms[name].item(), rel=1e-5)
     none = loss_of(model, maps, targets, torch.zeros(6, 5))
     assert none['edge'] == none['quad'] == 0  # labels that are boxes only
     plain = DetectionModel(small_cfg())

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -52,12 +52,15 @@ class Unread:
 
     min_height: pixels of the picture when its longer side has LONG_SIDE; of a box its height, of other regions the
         shorter side, as their text may run up or down.
+    met: all labels of the regions that it was asked about.
     """
 
     labels: set[str]
     min_height: float = 0.0
+    met: set[str] = field(default_factory=set)
 
     def __call__(self, region: Region, size: tuple[int, int]) -> bool:
+        self.met.update(region.labels)
         if not self.labels.isdisjoint(region.labels):
             return True
         height = np.ptp(region.polygon[:, 1]) if region.is_box else height_of(region.polygon)
@@ -90,7 +93,6 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
     skipped.there.update(files.by_path.values())
     _note_files(form, annotations, files, skipped)
     items: dict[PurePosixPath, Item] = {}
-    failed: dict[Path, str] = {}  # by picture, why its first annotation cannot be used
     for page in _settled(form.read(annotations, files), files, skipped):
         again = page.image in skipped.annotated
         skipped.annotated.add(page.image)
@@ -98,24 +100,21 @@ def read_items(form: Format, annotations: Path, images: Path | None, unread: Unr
             skipped.left_out[page.left_out] += 1
             continue
         try:
-            item = _check(page, files, items, skipped.turned)
+            item = _check(page, files, items, unread, skipped.turned)
         except BadEntry as error:
             message = f'{page.name}: {error}'
             if again or page.image is None:
                 skipped.entries.append(message)
             else:
-                failed[page.image] = message
+                skipped.failed[page.image] = message
             continue
-        if page.image in failed:  # another annotation of it can be used
-            skipped.entries.append(failed.pop(page.image))
-        for region in page.regions:
-            region.dont_care |= unread(region, item.size)
+        if page.image in skipped.failed:  # another annotation of it can be used
+            skipped.entries.append(skipped.failed.pop(page.image))
         skipped.rows += page.bad_rows
         skipped.notes += page.notes
         items[item.key] = item
-    skipped.images += failed.values()
     if not items:
-        reasons = skipped.images + skipped.entries
+        reasons = [*skipped.failed.values(), *skipped.entries]
         why = f', the first: {reasons[0]}' if reasons else f': no {form.form}'
         raise UserError(f'{annotations}: no picture can be used{why}')
     _note_folders(list(items.values()), skipped)
@@ -176,7 +175,7 @@ def _note_files(form: Format, annotations: Path, files: ImageFiles, skipped: Ski
     skipped.others |= found
 
 
-def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item], turned: set[Path]) -> Item:
+def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item], unread: Unread, turned: set[Path]) -> Item:
     """The item of a page; its picture is added to `turned` where it is. Raises BadEntry where the picture is broken, of
     another size, or was there before."""
     if page.problem:
@@ -196,7 +195,16 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item], tur
         turned.add(page.image)
     if count > 1:
         page.notes.append(f'{name}: the first of its {count} pages is used')
-    kept, seen = [], set()
+    kept = _usable(page, size, unread)
+    if page.regions and not kept:
+        raise BadEntry('no region has an area inside the picture')
+    page.regions, item.size = kept, size
+    return item
+
+
+def _usable(page: Page, size: tuple[int, int], unread: Unread) -> list[Region]:
+    """The regions of a page that have an area in its picture of `size`, each place once; the others are named."""
+    kept: dict[bytes, Region] = {}  # by their corners
     for region in page.regions:
         drawn, region.polygon = region.polygon, uncrossed(region.polygon)
         if region.polygon is not drawn:
@@ -206,16 +214,13 @@ def _check(page: Page, images: ImageFiles, taken: dict[PurePosixPath, Item], tur
             continue
         if len(region.polygon) == QUAD and (region.polygon == np.roll(region.polygon, 1, 0)).all(1).any():
             page.notes.append(f'{page.name}, {region.word[:60]!a}: {REPEATED}')
-        key = region.dont_care, region.polygon.tobytes()
-        if key in seen:
+        region.dont_care |= unread(region, size)
+        first = kept.setdefault(region.polygon.tobytes(), region)
+        if first is not region:
             page.bad_rows.append(f'{page.name}, {region.word[:60]!a}: repeats an earlier region')
-            continue
-        seen.add(key)
-        kept.append(region)
-    if page.regions and not kept:
-        raise BadEntry('no region has an area inside the picture')
-    page.regions, item.size = kept, size
-    return item
+            if first.dont_care:  # what one of them reads is a word
+                kept[region.polygon.tobytes()] = region
+    return list(kept.values())
 
 
 def _turn(page: Page, images: ImageFiles, size: tuple[int, int]) -> bool:

@@ -12,9 +12,10 @@ NAMED = 20  # skipped pictures and rows that the summary names
 
 @dataclass
 class Skipped:
-    """What is not used, and why: what is wrong (images, rows), what is not wanted (left_out), and what is worth a look.
+    """What is not used, and why: what is wrong (failed, rows), what is not wanted (left_out), and what is worth a look.
 
     Attributes:
+        failed: by picture, why its annotation cannot be used.
         entries: annotations of no picture that is there, or of one that another annotation is of.
         left_out: reason, as 'picture of sets without annotations' -> number of images.
         of_test: how many pictures of the training set are used in the test set instead.
@@ -25,7 +26,7 @@ class Skipped:
         others, annotations: files that are no images, and the annotations among them.
     """
 
-    images: list[str] = field(default_factory=list)
+    failed: dict[Path, str] = field(default_factory=dict)
     rows: list[str] = field(default_factory=list)
     entries: list[str] = field(default_factory=list)
     left_out: Counter = field(default_factory=Counter)
@@ -42,9 +43,9 @@ class Skipped:
     def describe(self) -> list[str]:
         """Lines for people, none if nothing was skipped."""
         lines = []
-        if self.images or self.rows:
-            lines.append(f'skipped {counted(len(self.images), "picture")} and {counted(len(self.rows), "row")}')
-        lines += _first(self.images + self.rows)
+        if self.failed or self.rows:
+            lines.append(f'skipped {counted(len(self.failed), "picture")} and {counted(len(self.rows), "row")}')
+        lines += _first([*self.failed.values(), *self.rows])
         if self.entries:
             lines.append(f'skipped {counted(len(self.entries), "annotation")} without a picture of their own')
         lines += _first(self.entries)
@@ -56,9 +57,9 @@ class Skipped:
         if self.of_test:
             lines.append(f'not for training: {counted(self.of_test, "picture")} of the test set')
         if self.turned:
-            turned = counted(len(self.turned), 'picture is', 'pictures are') + ' turned by their EXIF data'
+            turned = counted(len(self.turned), 'picture is', 'pictures are') + ' turned by EXIF data'
             taken = 'pixels as stored' if self.raw_pixels else 'upright picture; --raw-pixels if they are not'
-            lines.append(f'{turned}: their annotations are taken as of the {taken}')
+            lines.append(f'{turned}: annotations are taken as of the {taken}')
         if self.copies:
             copies = counted(self.copies, 'picture is a copy', 'pictures are copies')
             lines.append(f'in one split with what they are copies of: {copies}')

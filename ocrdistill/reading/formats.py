@@ -65,14 +65,14 @@ def to_hocr(pages: list[Page]) -> str:
         return ''
     html = ElementTree.Element('html', {'xmlns': XHTML})
     head = ElementTree.SubElement(html, 'head')
-    ElementTree.SubElement(head, 'title').text = _clean(', '.join(page.name for page in pages))
+    ElementTree.SubElement(head, 'title').text = ', '.join(_name(page) for page in pages)
     ElementTree.SubElement(head, 'meta', {'http-equiv': 'Content-Type', 'content': 'text/html;charset=utf-8'})
     ElementTree.SubElement(head, 'meta', {'name': 'ocr-system', 'content': 'ocrdistill'})
     capabilities = 'ocr_page ocr_line ocrx_word ocrp_poly ocrp_wconf'
     ElementTree.SubElement(head, 'meta', {'name': 'ocr-capabilities', 'content': capabilities})
     body = ElementTree.SubElement(html, 'body')
     for number, page in enumerate(pages):
-        name = _clean(page.name).replace('"', "'")
+        name = _name(page).replace('"', "'")
         title = f'image "{name}"; bbox 0 0 {page.width} {page.height}; ppageno {number}'
         block = ElementTree.SubElement(body, 'div', {'class': 'ocr_page', 'id': f'page_{number + 1}', 'title': title})
         _hocr_lines(block, page, number + 1)
@@ -108,7 +108,7 @@ def to_alto(pages: list[Page]) -> str:
     ElementTree.SubElement(description, 'MeasurementUnit').text = 'pixel'
     if len(pages) == 1:
         information = ElementTree.SubElement(description, 'sourceImageInformation')
-        ElementTree.SubElement(information, 'fileName').text = _clean(pages[0].name)
+        ElementTree.SubElement(information, 'fileName').text = _name(pages[0])
     step = ElementTree.SubElement(description, 'Processing', {'ID': 'processing_1'})
     software = ElementTree.SubElement(step, 'processingSoftware')
     ElementTree.SubElement(software, 'softwareName').text = 'ocrdistill'
@@ -184,6 +184,11 @@ def _baseline(line: list[Word], left: int, bottom: int) -> str:
     slope = float(np.polyfit(ends[:, 0], ends[:, 1], 1)[0]) if across >= max(down, 1) else 0.0
     offset = float((ends[:, 1] - slope * (ends[:, 0] - left)).mean()) - bottom
     return f'baseline {slope:.3f} {offset:.0f}'
+
+
+def _name(page: Page) -> str:
+    """With escapes for bytes that are no UTF-8: without them it would be the name of another file."""
+    return _clean(page.name.encode('utf-8', 'backslashreplace').decode())
 
 
 def _clean(text: str | None) -> str:

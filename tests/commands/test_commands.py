@@ -953,7 +953,7 @@ def test_word_scale(fitted, world, tmp_path):
     assert metrics_of(fitted)['icdar_hmean'] >= plain['icdar_hmean'] - 1e-9
 
 
-def test_mistakes_with_val(world, trained, tmp_path, mistake):
+def test_mistakes_with_val(world, trained, tmp_path, mistake, capsys):
     shared = ('--data', world.data, '--imgsz', 64, '--device', 'cpu', '--workers', 0, *place(tmp_path / 'run'))
     assert 'no such checkpoint' in mistake(val.main, 'val.py', *shared, '--weights', 'absent.pt')
     weights = ('--weights', trained / 'weights/best.pt')
@@ -964,6 +964,11 @@ def test_mistakes_with_val(world, trained, tmp_path, mistake):
     two.names = {0: 'logo', 1: 'text'}
     line = mistake(val.main, 'val.py', *shared, '--weights', world.save('two.pt', two), '--data', classes)
     assert "has the classes {0: 'logo', 1: 'text'}" in line
+    run = world.train(
+        tmp_path / 'swapped', '--cfg', '', '--weights', world.folder / 'two.pt', '--data', classes, '--epochs', 1
+    )
+    assert "the data {0: 'text', 1: 'logo'}: they are learned anew" in capsys.readouterr().out
+    assert (run / 'weights/best.pt').is_file()
     no_test = yaml.safe_load(world.data.read_text())
     del no_test['test']
     line = mistake(val.main, 'val.py', *shared, *weights, '--data', world.write('two.yaml', no_test), '--task', 'test')

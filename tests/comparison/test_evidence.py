@@ -172,6 +172,12 @@ def test_a_csv_that_cannot_be_read(tmp_path, old, new, words):
         read_ledger(tmp_path / 'a.csv')
 
 
+def test_a_csv_of_bytes_is_refused(tmp_path):
+    (tmp_path / 'a.csv').write_bytes(b'\xff\xfe\x00\x80')
+    with pytest.raises(UserError, match='is no csv in UTF-8'):
+        read_ledger(tmp_path / 'a.csv')
+
+
 def test_the_script_prints_tables_and_draws_curves(tmp_path):
     lines = [each | {'icdar_hmean': each['map50'] - 0.1} for each in three_seeds()]
     lines += [each | {'labelled': 300, 'map50': each['map50'] + 0.1} for each in lines]

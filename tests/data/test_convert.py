@@ -381,7 +381,7 @@ def test_annotations_in_the_pixels_as_stored(form, orientation, command, photos,
             write(file, json.loads(file.read_text()) | {'imageWidth': WIDTH, 'imageHeight': HEIGHT})
     printed = command(form, notes, *flags)
     tells = form in ('labelme', 'voc') and orientation >= 5
-    line = '3 pictures are turned by their EXIF data: their annotations are taken as of the pixels as stored'
+    line = '3 pictures are turned by EXIF data: annotations are taken as of the pixels as stored'
     assert (line in printed) == (orientation > 1 and not tells) and 'skipped' not in printed
     files = list((tmp_path / 'out/labels').rglob('*.txt'))
     assert len(files) == len(NAMES)
@@ -406,7 +406,7 @@ def test_turned_pictures_are_counted(command, photos, tmp_path):
     image(photos / 'a.jpg', exif=exif)
     image(photos / 'b.jpg', xmp=xmp(8, 'element'))
     printed = command('icdar2015', icdar2015(tmp_path / 'notes'))
-    assert '2 pictures are turned by their EXIF data: their annotations are taken as of the upright picture' in printed
+    assert '2 pictures are turned by EXIF data: annotations are taken as of the upright picture' in printed
     assert '--raw-pixels if they are not' in printed
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 
 from data import convert
@@ -219,6 +220,14 @@ def test_copies_of_test_pictures_leave_training(run, photos, tmp_path):
         error == '' and 'train: 2 pictures' in printed and 'val: 1 picture' in printed and 'test: 3 pictures' in printed
     )
     assert 'not for training: 2 pictures of the test set' in printed
+
+
+def test_copies_of_pictures_that_annotations_name_for_test_leave_training(run, photos, tmp_path):
+    shutil.copyfile(photos / 'b.png', photos / 'copy.png')
+    notes = cvat('a.png', 'b.png', 'c.png', 'copy.png', subsets=('Train', 'Test', 'Validation', 'Train'))
+    printed, error = run('cvat', write(tmp_path / 'all.xml', notes))
+    assert error == '' and 'train: 1 picture,' in printed and 'test: 1 picture,' in printed
+    assert 'not for training: 1 picture of the test set' in printed
 
 
 def test_copies_get_one_split(run, photos, tmp_path):
@@ -958,6 +967,47 @@ def test_a_broken_annotation_is_counted_once(run, photos, tmp_path):
     write(tmp_path / 'notes/a.json', '{')
     printed, _ = run('labelme', tmp_path / 'notes')
     assert 'skipped 1 picture and 0 rows\n  a.json' in printed and 'without an annotation' not in printed
+
+
+def test_a_picture_whose_test_annotation_is_good_is_not_skipped(run, photos, tmp_path):
+    for folder, names in (('notes', 'abc'), ('others', 'a')):
+        for name in names:
+            size = {'imageWidth': 300, 'imageHeight': 40} if folder == 'notes' and name == 'a' else {}
+            write(tmp_path / f'{folder}/{name}.json', {'imagePath': f'{name}.png', 'shapes': [labelme_shape()], **size})
+    printed, _ = run('labelme', tmp_path / 'notes', '--test-annotations', tmp_path / 'others', '--test-images', photos)
+    assert 'test: 1 picture,' in printed and 'skipped 1 annotation without a picture of their own' in printed
+    assert 'skipped 1 picture' not in printed
+
+
+@pytest.mark.parametrize('first', ['text', 'bad'])
+def test_the_order_of_two_regions_at_one_place_decides_nothing(run, photos, tmp_path, first):
+    labels = sorted(['text', 'bad'], key=first.__eq__, reverse=True)
+    for name in 'abc':
+        shapes = [labelme_shape() | {'label': label} for label in labels]
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': shapes})
+    printed, error = run('labelme', tmp_path / 'notes', '--ignore-label', 'bad')
+    assert error == '' and "train: 2 pictures, 2 words, 0 don't-care regions" in printed
+    assert 'skipped 0 pictures and 3 rows' in printed and 'repeats an earlier region' in printed
+    assert 'no region is labelled torn (there are: bad, text)' in run(
+        'labelme', tmp_path / 'notes', '--ignore-label', 'torn'
+    )[1].replace("'", '')
+
+
+@pytest.mark.parametrize(
+    'corners', [((-26, 10), (24, 10), (24, 30), (-26, 30)), ((30, 20), (80, 10), (83, 22), (33, 32))]
+)
+def test_gt_has_what_is_inside(run, photos, tmp_path, corners):
+    """What is found ends with the picture: it could not match a word of which more than half lies outside."""
+    for name in 'abc':
+        shapes = [labelme_shape(corners=corners), labelme_shape()]
+        write(tmp_path / f'notes/{name}.json', {'imagePath': f'{name}.png', 'shapes': shapes})
+    run('labelme', tmp_path / 'notes')
+    cut, whole = (
+        shapely.Polygon(np.array(row.split(',')[:8], float).reshape(4, 2))
+        for row in (tmp_path / 'out/gt/train/gt_a.txt').read_text().splitlines()
+    )
+    seen = shapely.Polygon(corners) & shapely.box(0, 0, 60, 40)
+    assert (cut & seen).area / (cut | seen).area > 0.8 and whole.equals(shapely.box(10, 4, 40, 20))
 
 
 def test_what_is_difficult_in_labelme(run, photos, tmp_path):

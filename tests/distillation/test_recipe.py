@@ -220,9 +220,9 @@ def test_automatic_weights_wait_for_a_batch_that_tells(capsys):
     images, batch = batch_of(4, labelled=torch.tensor([False] * 4))
     few = batch_of(4, labelled=torch.tensor([True, False, False, False]))[1]
     criterion, student = distiller_of(read_shorthand('hint=auto,defeat=auto'), labelled=0.5)
-    criterion.prepare(student, images, batch)
+    criterion.prepare(student, images, batch, first=True)
     assert criterion.waiting and set(criterion.kd_weights.values()) == {0.0}
-    assert 'until one of the first' in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith('first batch: no labelled picture; ')
     criterion.prepare(student, images, batch)
     assert capsys.readouterr().out == ''  # said once
     criterion.prepare(student, images, few)
@@ -239,6 +239,28 @@ def test_automatic_weights_wait_for_a_batch_that_tells(capsys):
     alone.prepare(student, images, few)
     assert alone.kd_weights['hint'] == pytest.approx(found['hint'] / 2, rel=1e-4)
     assert alone.kd_weights['defeat_pos'] == pytest.approx(found['defeat_pos'], rel=1e-4)
+
+
+def test_given_weights_are_compared_with_the_first_labelled_batch(capsys):
+    images, batch = batch_of(4, labelled=torch.tensor([False] * 4))
+    criterion, student = distiller_of(read_shorthand('hint'))
+    assert not criterion.waiting  # a run that is resumed has told it
+    criterion.prepare(student, images, batch, first=True)
+    assert criterion.waiting and 'nan' not in capsys.readouterr().out
+    criterion.prepare(student, *batch_of(4))
+    assert 'gradient / detection' in capsys.readouterr().out and not criterion.waiting
+
+
+def test_learning_from_the_teacher_alone(capsys):
+    """Gains of 0: there is nothing to compare the terms with, and no ratio to choose weights by."""
+    nothing = DEFAULTS | dict.fromkeys(('box', 'obj', 'cls'), 0.0)
+    student, teacher = DetectionModel(small_cfg(0.125)), freeze_teacher(DetectionModel(small_cfg(0.25)))
+    settings = DistillerSettings(nothing, 64, False, 0, 10)
+    criterion = Distiller(student, teacher, recipe_of(read_shorthand('hint')), settings)
+    criterion.prepare(student, *batch_of(), first=True)
+    assert 'gradient / detection' in capsys.readouterr().out and not criterion.waiting
+    with pytest.raises(UserError, match='gains are all 0'):
+        Distiller(student, teacher, recipe_of(read_shorthand('hint=auto')), settings)
 
 
 def test_one_class_shares_among_the_terms_that_it_has():

@@ -598,6 +598,7 @@ def test_packages_are_imported_where_they_are_used():
         ['--data', 'data/ICDAR.yaml'],
         ['--nms', '--iou-thres', '1.5'],
         ['--out', 'x.xml'],
+        ['--out', 'folder/.onnx'],
     ],
 )
 def test_flags_that_make_no_sense(flags, monkeypatch, capsys):

@@ -381,6 +381,23 @@ def test_a_tiff_is_turned_once(tmp_path):
         assert inputs.red_quarter(upright_rgb(image)) == 'top right'
 
 
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_a_grey_tiff_that_lies_on_its_side_is_not_mapped_into_memory(tmp_path, orientation):
+    """Pillow does so with an uncompressed one whose name it knows, and scrambles its rows."""
+    grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    Image.fromarray(grey).save(tmp_path / 'a.tif', tiffinfo={274: orientation})
+    with Image.open(tmp_path / 'a.tif') as image:
+        found = upright_rgb(image)
+        assert image.filename == str(tmp_path / 'a.tif')
+    assert np.array_equal(found, read_image(tmp_path / 'a.tif'))
+    assert sorted(found[..., 0].ravel()) == sorted(grey.ravel())
+
+
+def test_a_name_of_bytes_is_a_name(tmp_path):
+    with Image.open(os.fsencode(inputs.picture(tmp_path / 'a.png'))) as image:
+        assert upright_rgb(image).shape == (40, 60, 3)
+
+
 def test_a_png_with_broken_pixels_is_refused_in_every_form(tmp_path):
     file = inputs.picture(tmp_path / 'a.png', (600, 400))
     content = bytearray(file.read_bytes())

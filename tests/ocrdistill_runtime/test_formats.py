@@ -111,6 +111,11 @@ def test_hocr_without_a_text_or_without_words_is_nested_as_it_should():
     assert reader.open == [] and [kind for kind, _, _ in reader.found][1:] == ['ocr_page', 'ocr_line', 'ocrx_word']
 
 
+@pytest.mark.parametrize('write', [formats.to_hocr, formats.to_alto])
+def test_bytes_of_a_name_that_are_no_utf8_are_escaped(write):
+    assert 'caf\\udce9.jpg' in write([formats.Page('caf\udce9.jpg', 20, 20, [])])
+
+
 def test_hocrs_baseline_by_hand():
     """The lower sides rise by 10 over 100 pixels and end 5 above the box's lower edge."""
     quad = np.array([(0, 20), (100, 10), (100, 30), (0, 40)], float)

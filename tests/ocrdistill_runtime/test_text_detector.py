@@ -315,6 +315,16 @@ def test_slices_and_turns(network, white):
     assert {tuple(word.quad[1] - word.quad[0]) for word in turned} >= {(40, 0)}
 
 
+@pytest.mark.parametrize('flags', [{'slice': 320}, {'rotate': True}, {'slice': 320, 'rotate': True}])
+def test_a_limit_takes_the_best_of_what_all_views_found(flags):
+    picture = ROOT / 'examples/web/example.jpg'
+    everything, few = (
+        sorted((word.score, *word.box) for word in TextDetector(size='fast', max_words=limit, **flags)(picture))
+        for limit in (None, 3)
+    )
+    assert len(everything) > 10 and few == everything[-3:]
+
+
 def test_onnx_runtime_counts_nobody():
     """Neither PyTorch nor OpenCV is loaded, and ONNX Runtime's count of uses is off."""
     code = (

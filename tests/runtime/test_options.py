@@ -269,6 +269,10 @@ def test_a_run_of_an_earlier_version_is_resumed(tmp_path):
     start = resolve(parse(TrainOptions, None, ['--resume', str(path), '--skip-nonfinite', '4']))
     assert (start.options.imgsz, start.options.epochs, start.options.amp) == (96, 7, False)
     assert (start.options.crop, start.options.quads, start.options.skip_nonfinite) == (None, False, 4)
+    path = last_pt(tmp_path / 'allowed', OLD | {'skip_nonfinite': 5})
+    for flags, allowed in (([], 5), (['--skip-nonfinite', '0'], 0)):
+        given = ['--resume', str(path), *flags]
+        assert resolve(parse(TrainOptions, None, given)).options.skip_nonfinite == allowed
     assert start.options.command == 'python train.py --old' and not hasattr(start.options, 'gone_since')
     assert start.device == torch.device('cpu') and start.folder == (tmp_path / 'run').resolve()
 

@@ -155,7 +155,9 @@ def test_what_has_changed_is_labelled_anew(source, tmp_path, capsys, link):
     out = tmp_path / 'out'
     (source / 'labels').mkdir()
     (source / 'labels/a.txt').write_text('0 0.25 0.3 0.3 0.2\n')
-    assert '3 labelled (0 of them before)' in run() and seen == ['a', 'b', 'c']
+    said = run()
+    assert '3 labelled (0 of them before)' in said and seen == ['a', 'b', 'c']
+    assert '2 pictures without a label file: taken as pictures without legible text' in said
     assert '3 labelled (3 of them before)' in run() and seen == []
     later(source / 'labels/b.txt', '0 0.5 0.5 0.2 0.2\n')
     later(source / 'ignore/a.txt', '0 0.75 0.3 0.3 0.2\n0 0.75 0.8 0.3 0.2\n')

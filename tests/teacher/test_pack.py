@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from models.checkpoint import load_model, read_checkpoint, restore, save_checkpoint
-from ocrdistill.points import Point
+from ocrdistill.points import Point, to_plain
 from tests.support import ROOT, run_here
 from utils.evaluation.report import CHOSEN, OperatingPoint
 
@@ -38,39 +38,53 @@ def test_packed_weights_carry_a_threshold_for_each_size_and_val_uses_it(world, t
         assert re.search(rf'^{size} pixels: .*\b{metrics["map50"]:.4f}', printed.stdout, re.M)
 
 
-def test_a_threshold_that_val_did_not_choose_is_not_said_to_be(world, tmp_path, monkeypatch):
-    """Nothing is found on val; and a file keeps the threshold that it has, and where it is from."""
+def test_a_size_at_which_nothing_is_found_is_refused(world, tmp_path):
+    """No threshold can be chosen for it; an average takes the default, and says so."""
     untrained, target = tmp_path / 'untrained.pt', tmp_path / 'packed.pt'
     model = restore(read_checkpoint(world.teacher_pt))
     for conv in model.head.m:
         torch.nn.init.constant_(conv.bias, -20.0)
     save_checkpoint(untrained, model, model.state_dict(), options={'data': 'a.yaml', 'imgsz': 64})
-    sizes = ('--sizes', 64, '--data', world.data, '--device', 'cpu')
-    assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
-    assert 'nothing was found on val' in read_checkpoint(target).meta['conf_threshold_from']
-    assert load_model(target).trained_on is None
+    failed = run_here('teacher/pack.py', untrained, target, '--sizes', 64, '--data', world.data, '--device', 'cpu')
+    assert failed.returncode == 1 and '64 pixels: nothing was found on val' in failed.stderr and not target.exists()
     out = tmp_path / 'average.pt'
     average = ('teacher/average.py', untrained, untrained, '--imgsz', 64, '--data', world.data, '--out', out)
     assert run_here(*average).returncode == 0
     assert 'nothing was found on val' in read_checkpoint(out).meta['conf_threshold_from']
 
-    begun = {'conf_threshold': 0.3, 'word_scale': [1.0, 1.0], 'conf_threshold_from': 'those of the starting weights'}
-    save_checkpoint(untrained, model, model.state_dict(), **begun)
-    with monkeypatch.context() as patch:
-        patch.setattr('utils.evaluation.report.choose_point', lambda *_: OperatingPoint(0.31, (0.9, 0.8), CHOSEN))
-        assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
-        meta = read_checkpoint(target).meta
-        assert {key: meta[key] for key in begun} == begun and meta['points']['64']['conf_threshold'] == 0.31
-        assert '96' not in meta['points']  # where it trained is not known
-        save_checkpoint(untrained, model, model.state_dict(), **begun, options={'data': 'a.yaml', 'imgsz': 96})
-        assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
-        meta = read_checkpoint(target).meta  # its own size keeps its own threshold
-        assert {key: meta[key] for key in begun} == begun and meta['points']['96']['conf_threshold'] == 0.3
-        save_checkpoint(untrained, model, model.state_dict(), **begun, options={'data': 'a.yaml', 'imgsz': 64})
-        assert run_here('teacher/pack.py', untrained, target, *sizes).returncode == 0
-    meta = read_checkpoint(target).meta  # chosen anew
-    assert (meta['conf_threshold'], meta['word_scale'], meta['conf_threshold_from']) == (0.31, [0.9, 0.8], None)
-    assert load_model(target).trained_on == str(world.data)
+
+def test_every_size_that_has_a_threshold_gets_a_new_one(world, tmp_path, monkeypatch):
+    """So that one val has chosen all of them: the size that is asked for, that of the training, those of the source."""
+    source, target = tmp_path / 'source.pt', tmp_path / 'packed.pt'
+    model = restore(read_checkpoint(world.teacher_pt))
+    old = {'conf_threshold': 0.3, 'word_scale': [1.0, 1.0], 'conf_threshold_from': 'those of the starting weights'}
+    points = to_plain({128: Point(0.2)})
+    save_checkpoint(source, model, model.state_dict(), **old, points=points, options={'data': 'a.yaml', 'imgsz': 96})
+    chosen = iter([OperatingPoint(0.31 + 0.1 * n, (0.9, 0.8), CHOSEN) for n in range(3)])
+    monkeypatch.setattr('utils.evaluation.report.choose_point', lambda *_: next(chosen))
+    pack = ('teacher/pack.py', source, target, '--sizes', 64, '--data', world.data, '--device', 'cpu')
+    assert run_here(*pack).returncode == 0
+    packed, meta = load_model(target), read_checkpoint(target).meta
+    assert {size: point.conf_threshold for size, point in packed.points.items()} == pytest.approx(
+        {64: 0.31, 96: 0.41, 128: 0.51}
+    )
+    assert (meta['conf_threshold'], meta['conf_threshold_from']) == (pytest.approx(0.41), None)
+    assert packed.trained_on == str(world.data)
+
+
+def test_a_small_val_chooses_no_threshold(world, tmp_path):
+    """Those of the source stay, of an average those of its first part."""
+    source = tmp_path / 'source.pt'
+    model = restore(read_checkpoint(world.teacher_pt))
+    old = {'conf_threshold': 0.3, 'word_scale': [1.0, 1.0], 'options': {'data': 'a.yaml', 'imgsz': 96}}
+    save_checkpoint(source, model, model.state_dict(), **old)
+    flags = ('--data', world.few, '--device', 'cpu')
+    printed = run_here('teacher/pack.py', source, tmp_path / 'packed.pt', '--sizes', 64, *flags).stdout
+    assert printed.count('0.30 (those of the starting weights, as val has 6 pictures, 20 are needed to choose)') == 2
+    packed = load_model(tmp_path / 'packed.pt')
+    assert {point.conf_threshold for point in packed.points.values()} == {0.3} and packed.trained_on is None
+    average = ('teacher/average.py', source, world.teacher_pt, '--imgsz', 64, '--out', tmp_path / 'average.pt')
+    assert '0.30 (those of the starting weights, as val has 6 pictures' in run_here(*average, *flags).stdout
 
 
 def test_a_choice_without_all_ground_truth_is_told(world, tmp_path):

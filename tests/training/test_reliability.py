@@ -23,6 +23,7 @@ from tests.world import SMALL, World, assert_same_run, call, load, place, rows_o
 from utils.training import loop as trainer
 from utils.training.criterion import DetectionCriterion
 from utils.training.loop import Trainer
+from utils.training.state import Progress
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 SLOW = pytest.mark.slow
@@ -207,6 +208,7 @@ def test_steps_that_are_not_finite_can_be_left_out(world, tmp_path, monkeypatch,
     assert all(torch.isfinite(value).all() for state in states for value in state.values())
     assert load(run / 'weights/last.pt')['resume']['progress']['skipped'] == 2
     assert len(list(run.glob('nonfinite_epoch1_batch*.pt'))) == 2
+    assert 'left out with batch 1 of the same step (1 of 2)' in out
     with monkeypatch.context() as patch, pytest.raises(UserError, match='not finite in epoch 1, batch 5'):
         spoil(patch, 2, 5)
         world.train(tmp_path / 'stopped', *STEADY, '--epochs', 2, '--skip-nonfinite', 1)
@@ -224,6 +226,24 @@ def test_a_step_that_is_left_out_changes_nothing(world, tmp_path, monkeypatch):
     first, last = (load(tmp_path / name / 'weights/last.pt')['resume']['model'] for name in ('start', 'run'))
     assert all(torch.equal(first[key], last[key]) for key in first)
     assert len(rows_of(run)) == 1
+
+
+def test_what_a_step_that_is_left_out_had_counts_in_no_mean(world, tmp_path, monkeypatch):
+    """Batch 1 is fine and shares its step with batch 2: the epoch's terms are those of the four later batches."""
+    added, add = [], Progress.add
+
+    def adding(self, terms, weights, whole, images):
+        add(self, terms, weights, whole, images)
+        added.append((float(terms['obj'].detach()), images))
+
+    monkeypatch.setattr(Progress, 'add', adding)
+    spoil(monkeypatch, 2)
+    run = world.train(tmp_path / 'run', *STEADY, '--epochs', 1, '--skip-nonfinite', 1)
+    assert len(added) == 5
+    terms, images = zip(*added[1:], strict=True)
+    mean = sum(term * count for term, count in added[1:]) / sum(images)
+    assert float(rows_of(run)[0]['train/obj']) == pytest.approx(mean, rel=1e-5)
+    assert mean != pytest.approx((sum(terms) + added[0][0]) / 5, rel=1e-5)
 
 
 # --- machines ---------------------------------------------------------------------------------------------------------
@@ -358,9 +378,12 @@ def test_one_process_at_a_time_writes_to_a_folder(world, straight, tmp_path):
 
 
 def test_a_new_run_in_an_old_folder_cannot_be_taken_for_the_old_one(world, tmp_path, monkeypatch, capsys):
-    run = world.train(tmp_path / 'run', '--epochs', 1, *STEADY)
+    run = world.train(tmp_path / 'run', '--epochs', 1, '--save-period', 1, *STEADY)
     weights = run / 'weights/best.pt'
-    assert (run / 'results.csv').is_file()
+    assert (run / 'results.csv').is_file() and (run / 'weights/epoch1.pt').is_file()
+    strays = [run / name for name in ('labels.png', 'train_batch0.jpg', 'nonfinite_epoch1_batch1.pt')]
+    for stray in strays:
+        stray.touch()
     capsys.readouterr()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, '_judge_start', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -368,6 +391,8 @@ def test_a_new_run_in_an_old_folder_cannot_be_taken_for_the_old_one(world, tmp_p
     assert weights.is_file() and not (run / 'weights/last.pt').exists() and (run / 'weights/last.old.pt').is_file()
     assert not (run / 'results.csv').exists() and len(list(run.glob('events.out.tfevents.*'))) == 1
     assert 'continue with' not in capsys.readouterr().out
+    assert not (run / 'weights/epoch1.pt').exists() and (run / 'weights/epoch1.old.pt').is_file()
+    assert not any(stray.exists() for stray in strays)
 
 
 def test_statistics_that_stand_still_from_the_first_epoch_on_are_resumed(world, tmp_path, monkeypatch):

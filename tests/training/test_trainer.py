@@ -17,7 +17,7 @@ from utils.training import prefetch
 from utils.training.ema import ModelEMA
 from utils.training.log import epoch_line
 from utils.training.loop import ModelAndCriterion
-from utils.training.nonfinite import StepGuard, StepResult
+from utils.training.nonfinite import GRADIENT, BatchResult, StepGuard
 from utils.training.schedule import Schedule
 from utils.training.state import Progress
 
@@ -131,17 +131,37 @@ def test_only_whole_batches_run_translated(monkeypatch):
 def test_a_step_that_is_not_finite_leaves_nothing_behind(tmp_path):
     model = torch.nn.BatchNorm2d(3)
     batch = Batch(torch.ones(2, 3, 4, 4), torch.zeros(0, 6), torch.zeros(0, 6), [], ['a/x.jpg', 'b/y.jpg'], [], [])
-    result = StepResult({'obj': torch.tensor(float('nan'))}, 'obj')
+    result = BatchResult({'obj': torch.tensor(float('nan'))}, 'obj')
     guard = StepGuard(model, tmp_path, 1)
-    guard.remember()
+    guard.begin()
     model(torch.rand(2, 3, 4, 4))
     assert model.num_batches_tracked == 1 and model.running_mean.any()
-    assert guard.leave_out(result, batch, (0, 2), 0) == 1
+    guard.add(batch, result)
+    assert guard.leave_out((0, 2), 0) == 1
     assert model.num_batches_tracked == 0 and not model.running_mean.any()
-    kept = torch.load(tmp_path / 'nonfinite_epoch1_batch3.pt', weights_only=True)
+    (kept,) = torch.load(tmp_path / 'nonfinite_epoch1_batch3.pt', weights_only=True)['batches']
     assert torch.equal(kept['images'], batch.images) and kept['terms']['obj'].isnan()
     with pytest.raises(UserError, match=r'epoch 1, batch 4: obj; pictures: x\.jpg, y\.jpg'):
-        guard.leave_out(result, batch, (0, 3), 1)
+        guard.leave_out((0, 3), 1)
+
+
+def test_all_batches_of_a_step_may_have_spoilt_its_gradient(tmp_path, capsys):
+    def batch(name: str) -> Batch:
+        return Batch(torch.ones(1, 3, 4, 4), torch.zeros(0, 6), torch.zeros(0, 6), [], [name], [], [])
+
+    guard, fine = StepGuard(torch.nn.BatchNorm2d(3), tmp_path, 2), {'obj': torch.tensor(1.0)}
+    for problem, told in (
+        (GRADIENT, 'batches 3 to 4: gradient; pictures: a.jpg, b.jpg; kept in {}; left out (1 of 2)'),
+        ('obj', 'batch 4: obj; pictures: b.jpg; kept in {}; left out with batch 3 of the same step (2 of 2)'),
+    ):
+        guard.begin()
+        guard.add(batch('a.jpg'), BatchResult(fine))
+        guard.add(batch('b.jpg'), BatchResult(fine, problem))
+        guard.leave_out((0, 3), int(problem == 'obj'))
+        file = tmp_path / 'nonfinite_epoch1_batch4.pt'
+        assert told.format(file) in capsys.readouterr().out
+        paths = [kept['paths'] for kept in torch.load(file, weights_only=True)['batches']]
+        assert paths == ([['a.jpg'], ['b.jpg']] if problem == GRADIENT else [['b.jpg']])
 
 
 def test_a_line_says_how_an_epoch_went():

@@ -23,15 +23,19 @@ def read_ledger(file: Path) -> list[dict]:
     """The lines of a csv, with numbers as numbers; none where there is no such file.
 
     Raises:
-        UserError: a column is missing or unknown, or a value is none of its column; with its line.
+        UserError: the file is no csv in UTF-8, a column is missing or unknown, or a value is none of its column; with
+            its line.
     """
     if not file.is_file():
         return []
-    with open(file, newline='', encoding='utf-8') as stream:
-        reader = csv.DictReader(stream)
-        if wrong := set(COLUMNS) ^ set(reader.fieldnames or ()):
-            raise UserError(f'{file}: its columns are others than expected: {", ".join(sorted(wrong))}')
-        return [_read_line(line, f'{file}, line {reader.line_num}') for line in reader]
+    try:
+        with open(file, newline='', encoding='utf-8') as stream:
+            reader = csv.DictReader(stream)
+            if wrong := set(COLUMNS) ^ set(reader.fieldnames or ()):
+                raise UserError(f'{file}: its columns are others than expected: {", ".join(sorted(wrong))}')
+            return [_read_line(line, f'{file}, line {reader.line_num}') for line in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f'{file} is no csv in UTF-8 ({error})') from None
 
 
 def _read_line(line: dict, place: str) -> dict:

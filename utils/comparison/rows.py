@@ -172,7 +172,7 @@ def try_recipe(comparison: Comparison, label: str, recipe: Recipe, teacher_imgsz
     try:
         with contextlib.redirect_stdout(None):
             teacher = load_teacher(recipe, data.names)
-            student = build_student(recipe, teacher, data.nc, quads=options.quads)
+            student = build_student(recipe, teacher, data.names, quads=options.quads)
             labelled = 0.5 if options.unlabelled else 1.0  # whatever is less than all
             settings = DistillerSettings(comparison.hyp, options.imgsz, teacher_imgsz=teacher_imgsz, labelled=labelled)
             Distiller(student, freeze_teacher(teacher), recipe, settings)

@@ -51,10 +51,10 @@ def automatic_weight(ratio: float, detection: float, term: float) -> float:
     return ratio * detection / term if 0 < term < math.inf and 0 < detection < math.inf else math.nan
 
 
-def describe(terms: dict[str, float], weights: dict[str, float], norms: dict[str, float]) -> str:
+def describe(title: str, terms: dict[str, float], weights: dict[str, float], norms: dict[str, float]) -> str:
     """A batch's balance as a table: value, weight, and gradient norm relative to that of 'detection'."""
     detection = norms['detection']
-    rows = [f'{"first batch":<16} {"value":>10} {"weight":>10} {"gradient / detection":>21}']
+    rows = [f'{title:<16} {"value":>10} {"weight":>10} {"gradient / detection":>21}']
     for name, value in terms.items():
         fraction = weights[name] * norms[name] / detection if detection else math.nan
         rows.append(f'{name:<16} {value:>10.4g} {weights[name]:>10.4g} {fraction:>21.3f}')

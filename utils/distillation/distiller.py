@@ -83,9 +83,11 @@ class Distiller(DetectionCriterion):
         self._refuse_names()
         self.given_weights = {term: weight for use in recipe.methods.values() for term, weight in use.weights.items()}
         self.auto = {term: weight for term, weight in self.given_weights.items() if isinstance(weight, str)}
+        if self.auto and not any(self.gains.values()):
+            raise UserError('auto: a ratio to the gradient of the detection loss, whose gains are all 0')
         # Found in the first batches, then kept, by checkpoints too; NaN: not yet. On the CPU, as every step reads them.
         self.register_buffer('auto_weights', torch.full((len(self.auto),), math.nan) if self.auto else None)
-        self.told = False
+        self.told = self.owed = False  # the report of the terms' strengths
         self.taps = sorted({layer for method in self.used.values() for layer in method.layers})
         self.teacher_taps = sorted({i for method in self.used.values() for i in method.teacher_layer.values()})
         if self.amp and has_bfloat16(device):
@@ -184,13 +186,19 @@ class Distiller(DetectionCriterion):
             if first:
                 self._fit_adapters(model, images, batch)
             terms = self(model, images, batch)
-            norms = self._gradient_norms(model, terms, float(labelled_fraction(images, batch)))
+            labelled = float(labelled_fraction(images, batch))
+            norms = self._gradient_norms(model, terms, labelled)
         before = self.kd_weights
         self._choose_weights(norms)
         if self.told and before == self.kd_weights:
             return
-        self.told = True
-        self._report(terms, norms)
+        if not labelled:  # there is nothing to compare the terms with
+            if first:
+                print(f'first batch: no labelled picture; the first of {WAIT} with one shows how strong the terms are')
+                self.owed = True
+            return
+        self.told, self.owed = True, False
+        self._report('first batch' if first else 'a later batch', terms, norms)
 
     def _fit_adapters(self, model: DetectionModel, images: Tensor, batch: Batch) -> None:
         with torch.no_grad():
@@ -225,18 +233,22 @@ class Distiller(DetectionCriterion):
                 weight = balance.automatic_weight(ratio, norms['detection'], norms[term]) if ratio else 0.0
                 self.auto_weights[number] = weight
 
-    def _report(self, terms: dict[str, Tensor], norms: dict[str, float]) -> None:
+    def _report(self, title: str, terms: dict[str, Tensor], norms: dict[str, float]) -> None:
         """Print the balance of the terms, and the automatic weights that are not known yet."""
         values = {name: float(distributed.total(term.detach())) for name, term in self._distillation(terms).items()}
-        print(balance.describe(values, self.kd_weights, norms))
-        if self.auto_weights is not None and self.waiting:
+        print(balance.describe(title, values, self.kd_weights, norms))
+        if self.auto_weights is not None and self._unknown:
             names = [term for term, weight in zip(self.auto, self.auto_weights, strict=True) if weight.isnan()]
             text = f'0 until one of the first {WAIT} batches has one'
             print(f'no gradient to choose the weight of {", ".join(names)} by: {text}')
 
     @property
     def waiting(self) -> bool:
-        """Whether an automatic weight is not known yet, as the batches so far had nothing to choose it by."""
+        """Whether the batches so far had nothing to compare the terms with, or to choose an automatic weight by."""
+        return self.owed or self._unknown
+
+    @property
+    def _unknown(self) -> bool:
         return self.auto_weights is not None and bool(self.auto_weights.isnan().any())
 
     @property

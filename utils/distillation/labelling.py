@@ -269,6 +269,9 @@ class Labeller:
             f'{len(pictures) + len(self.twins) - len(done)} left out'
         )
         lines = describe([picture.scanned for picture in pictures])
+        bare = sum(not picture.scanned.labelled for picture in done)
+        if self.missing and bare:
+            lines.append(f'{counted(bare, "picture")} without a label file: taken as pictures without legible text')
         if self.twins:
             lines.append(f"skipped {counted(len(self.twins), 'picture')} with another's name: {self.twins[0]}")
         had = sum(self._carried(picture) for picture in done)

@@ -100,13 +100,17 @@ def match_teacher(checkpoint: Checkpoint, cfg: str, names: dict[int, str]) -> De
 
 
 def build_student(
-    recipe: Recipe, teacher: DetectionModel, nc: int, resumed: Checkpoint | None = None, quads: bool = False
+    recipe: Recipe,
+    teacher: DetectionModel,
+    names: dict[int, str],
+    resumed: Checkpoint | None = None,
+    quads: bool = False,
 ) -> DetectionModel:
     """The student on the CPU: the teacher's anchors, and the entries of its weights that fit.
 
     Args:
         teacher: of which anchors and strides are taken.
-        nc: number of classes.
+        names: {class number: name} of the data.
         resumed: of the run that is resumed, whose weights will replace all that are here.
         quads: whether its head predicts quads; it does anyway where those weights, or the recipe's, have them.
 
@@ -117,14 +121,14 @@ def build_student(
     checkpoint = read_checkpoint(recipe.student_weights) if recipe.student_weights and resumed is None else None
     origin = checkpoint or resumed
     quads = quads or (origin is not None and has_quads(origin))
-    student = DetectionModel(recipe.student, nc=nc, anchors=anchors, quads=quads or None)
+    student = DetectionModel(recipe.student, nc=len(names), anchors=anchors, quads=quads or None)
     if student.head.strides != teacher.head.strides:
         raise UserError(f'the student has strides {student.head.strides}, the teacher {teacher.head.strides}')
     if checkpoint is not None:
         found = anchors_of(checkpoint)
         if found is not None and not same_anchors(found, anchors):
             raise UserError(f'{recipe.student_weights} has other anchors than the teacher; both must share them')
-        start_from(student, checkpoint)
+        start_from(student, checkpoint, names)
     return student
 
 

@@ -25,6 +25,7 @@ RESULTS = (  # files that a report may write
     *('pr_curve.png', 'f1_curve.png', 'confusion.png', 'icdar_curve.png'),
 )
 CHOSEN = 'chosen on these pictures, the validation split'
+FOUND_NOTHING = 'nothing was found on val'
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,11 @@ def point_of(
     return OperatingPoint(threshold, scale, f'the checkpoint{of_data}')
 
 
+def begun_at(model: DetectionModel, imgsz: int) -> OperatingPoint | None:
+    """The operating point that weights carry to what is made of them; None where none was chosen for them."""
+    return None if model.point_at(imgsz).conf_threshold is None else point_of(model, imgsz)
+
+
 def choose_point(
     evaluation: Evaluation, scale: tuple[float, float] | None = None, begun: OperatingPoint | None = None
 ) -> OperatingPoint:
@@ -207,8 +213,8 @@ def choose_point(
     scale_found = scale or choose_scale(evaluation)
     if not best_score(evaluation, scale_found):
         if begun is None:
-            return OperatingPoint(DEFAULT_THRESHOLD, scale or UNSCALED, 'the defaults, as nothing was found on val')
-        origin = 'those of the starting weights, as nothing was found on val'
+            return OperatingPoint(DEFAULT_THRESHOLD, scale or UNSCALED, f'the defaults, as {FOUND_NOTHING}')
+        origin = f'those of the starting weights, as {FOUND_NOTHING}'
         return OperatingPoint(begun.threshold, scale or begun.scale, origin)
     return OperatingPoint(choose_threshold(evaluation, scale_found), scale_found, CHOSEN)
 

@@ -20,7 +20,9 @@ def write_card(metadata: dict, file: Path, facts: dict[str, str]) -> str:
     size = f'{width}x{height} pixels' + (', any multiples of 32 are taken' if metadata['dynamic'] else ', only')
     threshold = metadata['conf_threshold']
     source = metadata['source']
-    chosen = source.get('conf_threshold_from') or 'chosen on the validation split'
+    data = source.get('chosen_on') or (source['options'] or {}).get('data')
+    on_val = f'chosen on val of `{data}`' if data else 'chosen on the validation split'
+    chosen = source.get('conf_threshold_from') or on_val
     rows = {
         'format': f'{FORMATS[file.suffix]}, {metadata["precision"]}',
         'input size': size,

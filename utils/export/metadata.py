@@ -11,7 +11,8 @@ from ocrdistill.points import UNSCALED, to_plain
 from utils.runtime.run_folder import versions
 
 # Of a checkpoint's options, those that tell what its figures are worth; paths of outputs and the like stay behind.
-TOLD = ('kind', 'data', 'epochs', 'imgsz', 'batch_size', 'seed', 'weights', 'cfg', 'recipe', 'teacher_weights', 'noval')
+TOLD = ('kind', 'data', 'epochs', 'imgsz', 'crop', 'batch_size', 'seed', 'weights', 'cfg', 'student_weights', 'noval')
+TOLD += ('recipe', 'methods', 'teacher_weights', 'maps')
 TOLD += ('averaged', 'shares')  # of teacher/average.py
 LICENCES = {
     True: 'Program: Apache-2.0. Weights: what the terms of the training data and of the starting weights allow.',
@@ -67,7 +68,7 @@ def describe(
         'license': licence or LICENCES[own],
         'source': {
             'file': Path(checkpoint.path).name,
-            'options': {name: _told(options[name]) for name in TOLD if options.get(name) not in (None, '')},
+            'options': {name: _told(options[name]) for name in TOLD if _says_something(name, options)},
             'epoch': checkpoint.meta.get('epoch'),
             # Without NaN, the score of an epoch that was not validated: JSON has no such number.
             'metrics': {name: value for name, value in metrics.items() if math.isfinite(value)},
@@ -78,6 +79,15 @@ def describe(
         },
         'versions': versions(),
     }
+
+
+def _says_something(name: str, options: dict) -> bool:
+    """Whether an option was given, and had a use: methods replace the recipe, and CRAFT's maps the teacher."""
+    if name == 'recipe' and options.get('methods'):
+        return False
+    if name == 'teacher_weights' and options.get('teacher_scores') == {}:  # its scores are asked for where it is read
+        return False
+    return options.get(name) not in (None, '')
 
 
 def _told(value):

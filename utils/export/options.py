@@ -86,5 +86,6 @@ class ExportOptions(Options):
         for owner, (used, names) in owners.items():
             for name in sorted(given.intersection(names) if not used else ()):
                 yield f'--{name.replace("_", "-")} belongs to {owner}'
-        if self.out is not None and not self.out.name.endswith(SUFFIXES[self.format]):
-            yield f'--out: a name that ends in {SUFFIXES[self.format]}'
+        suffix = SUFFIXES[self.format]
+        if self.out is not None and (not self.out.name.endswith(suffix) or self.out.name == suffix):
+            yield f'--out: a name that ends in {suffix}'

@@ -90,7 +90,7 @@ def decode_with_opencv(file: Path | bytes, page: int, kind: str) -> np.ndarray |
     """What an ocrdistill.images.Decode is: (H, W[, 3 or 4]) RGB(A) of whatever type, None if OpenCV cannot read it."""
     try:
         content = np.frombuffer(file, np.uint8) if isinstance(file, bytes) else np.fromfile(file, np.uint8)
-        if kind == 'JPEG':  # the same pixels as Pillow's, sooner
+        if kind == 'JPEG':  # the same pixels as Pillow's, sooner; of a damaged one what it can read
             return cv2.imdecode(content, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
         if page:
             pixels = cv2.imdecodemulti(content, cv2.IMREAD_UNCHANGED, range=(page, page + 1))[1][0]

@@ -24,7 +24,7 @@ from utils.runtime.run_folder import write_rows
 from utils.training.criterion import WAIT, DetectionCriterion, weighted_sum
 from utils.training.ema import ModelEMA
 from utils.training.log import epoch_line
-from utils.training.nonfinite import StepGuard, StepResult
+from utils.training.nonfinite import GRADIENT, BatchResult, StepGuard
 from utils.training.optimizer import MAX_GRADIENT, build_optimizer, freeze, norms
 from utils.training.prefetch import ahead
 from utils.training.schedule import Schedule
@@ -89,7 +89,7 @@ class Trainer:
         self.schedule = Schedule(hyp, self.epochs, len(self.loader), accumulate, options['cos_lr'])
         optimizer = build_optimizer(model, criterion, hyp, options['optimizer'], self.batch_size * accumulate)
         self.state = TrainingState(model, ModelEMA(model), criterion, optimizer)
-        self.guard = StepGuard(model, folder, options['skip_nonfinite'])
+        self.guard = StepGuard(model, folder, options['skip_nonfinite'] or 0)
         # Apart, so that the adapters' gradients never shrink the student's step; plain training has no adapters.
         self.clipped = [p for p in (list(model.parameters()), list(criterion.parameters())) if p]
         self.score_names = SCORES + QUAD_SCORES if model.quads else SCORES
@@ -179,28 +179,32 @@ class Trainer:
         start = time.perf_counter() - progress.seconds
         self._training_mode(epoch)
         optimizer.zero_grad(set_to_none=True)
-        self.guard.remember()
-        pending = 0  # batches whose gradients wait for the optimizer's step
+        self.guard.begin()
+        # How many batches' gradients wait for the optimizer's step, and the sums before these batches.
+        pending, sums = 0, dict(progress.sums)
         bar = self._bar(epoch, begun)
         for number, batch in enumerate(bar, begun):
             accumulate = self.schedule.set(optimizer, epoch, number)
             pending += 1
             last = pending >= accumulate or number == batches - 1  # every epoch ends with a step
             result = self._step(batch, epoch, number, last)
+            self.guard.add(batch, result)
             if result.problem:
                 optimizer.zero_grad(set_to_none=True)
-                progress.skipped = self.guard.leave_out(result, batch, (epoch, number), progress.skipped)
+                progress.skipped = self.guard.leave_out((epoch, number), progress.skipped)
+                progress.sums = sums  # none of the step's batches counts
+                progress.leave_out(result.terms)
             if number % 10 == 0:
                 bar.set_postfix({name: f'{float(term.detach()):.4f}' for name, term in result.terms.items()})
             if result.problem or last:
-                pending = 0
-                self.guard.remember()
+                pending, sums = 0, dict(progress.sums)
+                self.guard.begin()
                 progress.batches, progress.seconds = number + 1, time.perf_counter() - start
                 self._pause()
         progress.sum_up()
         return progress.means()
 
-    def _step(self, batch: Batch, epoch: int, number: int, last: bool) -> StepResult:
+    def _step(self, batch: Batch, epoch: int, number: int, last: bool) -> BatchResult:
         """Add a batch's gradients; the last of the batches that make a step moves the weights."""
         images = to_network(batch.images, self.device, self.criterion.amp)
         before = epoch * len(self.loader) + number
@@ -213,18 +217,16 @@ class Trainer:
             # Gradients are averaged over processes whose terms are parts that add up.
             (total * (batch.whole * distributed.world())).backward()
         problem = self._not_finite(total, terms)
-        if problem is not None:
-            self.state.progress.leave_out(terms)
-        else:
+        if problem is None:
             self.state.progress.add(terms, weights, batch.whole, len(images))
             problem = self._optimize() if last else None
-        return StepResult(terms, problem)
+        return BatchResult(terms, problem)
 
     def _optimize(self) -> str | None:
         """The optimizer's step; returns what is not finite, and then leaves the weights alone."""
         lengths = [nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT) for parameters in self.clipped]
         if not all(math.isfinite(length) for length in lengths):
-            return 'gradient'
+            return GRADIENT
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
         if distributed.rank() == 0:

@@ -64,8 +64,8 @@ class DetectionLoss:
 
         Returns:
             {'box', 'obj', 'cls'}; their weighted sum times the batch size is YOLOv5's loss. With quads also 'edge', the
-            SmoothL1 of the edges, and 'quad', 1 - IoU of predicted and true quad, both means over the cells that answer
-            for a target, weighted by its weight.
+            SmoothL1 of the edges, and 'quad', 1 - IoU of predicted and true quad, both times the target's weight, and
+            means over the cells that answer for a target of a known quad.
         """
         anchors = self.anchors.to(maps[0].device)
         targets = targets.to(maps[0].device, torch.float32)
@@ -79,7 +79,7 @@ class DetectionLoss:
         *counts, images = total(torch.stack([*(valid.sum() for *_, valid in assigned_to), images]))
         if self.quads:
             weights = [torch.where(valid, known[row], 0) for _, row, valid in assigned_to]
-            weight_sums = total(torch.stack([weight.sum() for weight in weights]))
+            known_counts = total(torch.stack([(weight > 0).sum() for weight in weights]))
         for level, raw in enumerate(maps):
             raw = raw.float()  # noqa: PLW2901
             (image, anchor, y, x), row, valid = assigned_to[level]
@@ -99,8 +99,8 @@ class DetectionLoss:
             obj = obj + cost.sum() / (images.clamp(min=1) * math.prod(raw.shape[1:4])) * OBJECTNESS_BALANCE[level]
             if self.quads and edges is not None:
                 sums = quad_misses(found, aim, predicted[:, 5 + self.nc :], edges.to(targets)[row, :4], weights[level])
-                weight_sum = weight_sums[level].clamp(min=1e-6)
-                edge, quad = edge + sums[0] / weight_sum, quad + sums[1] / weight_sum
+                count = known_counts[level].clamp(min=1)
+                edge, quad = edge + sums[0] / count, quad + sums[1] / count
         return {'box': box, 'obj': obj, 'cls': cls} | ({'edge': edge, 'quad': quad} if self.quads else {})
 
     def _boxes(self, predicted: Tensor, targets: Tensor, anchors: Tensor, x: Tensor, y: Tensor, size) -> tuple:

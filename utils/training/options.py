@@ -128,10 +128,10 @@ class TrainingOptions(Options):
         min=0,
         agree=False,
     )
-    skip_nonfinite: int = (
+    skip_nonfinite: int | None = (
         of_run(  # changes nothing but for the steps that it leaves out, where a run would have stopped
-            0,
-            'leave out up to K steps whose loss or gradient is not finite, and stop at the next ({default})',
+            None,
+            'leave out up to K steps whose loss or gradient is not finite, and stop at the next (0)',
             metavar='K',
             min=0,
             resume=True,

@@ -50,7 +50,7 @@ def resolve(options: T) -> Start[T]:
     checkpoint = read_resumable(find_resumable(wanted, options.project), options.kind)
     kept = checkpoint.meta['options']
     own = {'device': options.device or same_device(str(kept.get('device') or ''))}
-    if options.skip_nonfinite:
+    if options.skip_nonfinite is not None:
         own['skip_nonfinite'] = options.skip_nonfinite
     options = type(options).from_dict(kept, f'{checkpoint.path} cannot be resumed', **own)
     return Start(options, select_device(options.device), checkpoint)

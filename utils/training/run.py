@@ -1,6 +1,7 @@
 """What train.py and distill.py do alike around the training loop: set up data, run, and report."""
 
 import contextlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from models.checkpoint import Checkpoint, has_quads, load_model, read_checkpoint
 from models.errors import UserError
 from models.yolo import DetectionModel
 from utils.evaluation.evaluate import check_truths
-from utils.evaluation.report import CHOSEN, RESULTS, Report, checkpoint_entries, evaluate_split, point_of, print_scores
+from utils.evaluation.report import CHOSEN, RESULTS, Report, begun_at, checkpoint_entries, evaluate_split, print_scores
 from utils.evaluation.split import EvaluationSplit
 from utils.loading.config import load_data_config
 from utils.loading.dataset import TextDataset
@@ -210,7 +211,7 @@ class TrainingRun:
         """Evaluate best.pt in float32 on val, choose its threshold and word scale there, and draw."""
         best, best_epoch = load_model(trainer.best, self.device), trainer.state.best_epoch
         imgsz = self.options.imgsz
-        begun = None if trainer.model.point_at(imgsz).conf_threshold is None else point_of(trainer.model, imgsz)
+        begun = begun_at(trainer.model, imgsz)
         report = evaluate_split(best, self.val_set, self.device, choose=True, begun=begun, title='evaluating best.pt')
         metrics = report.metrics(weights=str(trainer.best), imgsz=imgsz, precision_of='float32', epoch=best_epoch)
         metrics |= report.point.origin_unless_chosen()
@@ -228,8 +229,11 @@ class TrainingRun:
         print(f'weights: {trainer.best}\nall results: {self.folder}')
 
 
-def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
+def start_from(model: DetectionModel, checkpoint: Checkpoint, names: dict[int, str]) -> None:
     """Copy the entries that fit, and say how many did; where all did, take the threshold and the word scale too.
+
+    Args:
+        names: {class number: name} of the data.
 
     Raises:
         UserError: another architecture.
@@ -241,6 +245,9 @@ def start_from(model: DetectionModel, checkpoint: Checkpoint) -> None:
     if len(report.matched) < len(model.state_dict()) / 2:
         raise UserError(f'{checkpoint.path} is of another architecture than the model: only {report}')
     model.pretrained = not report.skipped and not report.missing
+    if model.pretrained and model.nc > 1 and checkpoint.names != names:
+        print(f'warning: {checkpoint.path} has the classes {checkpoint.names}, the data {names}: they are learned anew')
+        model.pretrained = False
     if model.pretrained:  # the scores of a new head are others
         take_point(model, checkpoint.meta)
 
@@ -256,12 +263,14 @@ def store_metrics(path: Path, metrics: dict) -> None:
 def put_aside(folder: Path) -> None:
     """Clear a folder of the results of an earlier run (--exist-ok): nobody may take them for those of this one. Its
     best.pt stays until this run has its own, as this one may begin with it."""
-    files = (folder / name for name in (*RESULTS, 'results.csv', 'results.png'))
-    for file in (*files, *folder.glob('events.out.tfevents.*')):
+    files = [folder / name for name in (*RESULTS, 'results.csv', 'results.png', 'labels.png')]
+    for pattern in ('events.out.tfevents.*', 'train_batch*.jpg', 'nonfinite_*.pt'):
+        files += folder.glob(pattern)
+    for file in files:
         file.unlink(missing_ok=True)
-    last = folder / 'weights/last.pt'
-    if last.is_file():  # nobody may resume it for this run
-        last.replace(last.with_name('last.old.pt'))
+    for file in (folder / 'weights').glob('*.pt'):  # nobody may resume the last one for this run
+        if re.fullmatch(r'last|epoch\d+', file.stem):
+            file.replace(file.with_suffix('.old.pt'))
 
 
 def tensorboard(folder: Path, begun: int = 0) -> Callable[[dict], None]:
