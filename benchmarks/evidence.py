@@ -8,6 +8,7 @@ docs/draw_evidence.py makes tables and curves of the csv; docs/evidence/README.m
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,10 @@ class EvidenceOptions(Options):
     step: int | None = option(None, 'run this step alone, by its number in --list', metavar='N', min=1)
     jobs: int = option(1, 'runs at once, each with its part of the cores ({default})', metavar='N', min=1)
     other_processor: bool = option(False, 'begin the plan anew on another kind of processor than that of the csv')
+
+    def contradictions(self, given: set[str]) -> Iterator[str]:
+        if self.list and given & {'step', 'jobs', 'other_processor'}:
+            yield '--step, --jobs and --other-processor: have no use with --list'
 
 
 def main() -> None:

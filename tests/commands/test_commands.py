@@ -959,7 +959,7 @@ def test_mistakes_with_val(world, trained, tmp_path, mistake, capsys):
     weights = ('--weights', trained / 'weights/best.pt')
     classes = world.write('classes.yaml', yaml.safe_load(world.data.read_text()) | {'names': ['text', 'logo']})
     line = mistake(val.main, 'val.py', *shared, *weights, '--data', classes)
-    assert '1 classes' in line or '1 class' in line
+    assert 'knows 1 class, ' in line and line.endswith('classes.yaml names 2')
     two = DetectionModel(small_cfg(0.125, 2))
     two.names = {0: 'logo', 1: 'text'}
     line = mistake(val.main, 'val.py', *shared, '--weights', world.save('two.pt', two), '--data', classes)

@@ -79,6 +79,7 @@ def test_a_difference_says_how_many_pairs_it_has_where_seeds_are_lacking():
     row = summarise('r', 'recipe', runs, {0: {'map50': 0.4}, 1: {'map50': 0.42}})
     assert difference_cell(row, 'map50').endswith(' (2 pairs)')
     assert difference_cell(summarise('r', 'recipe', runs, runs), 'map50') == '+0.0000 [+0.0000, +0.0000]'
+    assert difference_cell(summarise('r', 'recipe', runs, dict([*runs.items()][:1])), 'map50') == '+0.0000 [-] (1 pair)'
 
 
 # --- options ----------------------------------------------------------------------------------------------------------

@@ -162,6 +162,8 @@ def test_the_csv_keeps_what_it_is_given(tmp_path):
         ('seconds,', '', 'its columns are others than expected: seconds'),
         (',100,', ',many,', "line 2: labelled is 'many'"),
         ('0.41', 'good', "line 2: map50 is 'good'"),
+        ('0.41', 'nan', "line 2: map50 is 'nan'"),
+        ('control,control,control', 'control,control,control,', 'line 2: more fields than columns'),
         ('control,control,control', 'control,control,best', "kind is 'best'"),
     ],
 )

@@ -20,6 +20,7 @@ from ocrdistill.detector import network_file
 from ocrdistill.files import HAS_HEIF
 from ocrdistill.images import pages, read_image
 from ocrdistill.inputs import to_image
+from ocrdistill.network import OnnxNetwork
 from ocrdistill.rows import corners_of
 from ocrdistill.sources import read_pages
 from tests.support import ROOT
@@ -337,6 +338,17 @@ def test_onnx_runtime_counts_nobody():
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_installed_network_says_where_it_is_from():
+    from models.checkpoint import read_checkpoint, restore
+    from utils.export.metadata import describe
+
+    checkpoint = read_checkpoint(ROOT / 'weights/ocrdistill-n.pt')
+    own = describe(checkpoint, restore(checkpoint), size=(640, 640), dynamic=True, precision='float16')
+    source = OnnxNetwork(network_file('n'), 1, None).about.source
+    assert source == own['source'] and source['options']['methods'] == 'maps=20'
+    assert not {'recipe', 'teacher_weights'} & source['options'].keys()  # which it did not learn from
 
 
 @pytest.mark.slow

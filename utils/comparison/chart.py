@@ -153,7 +153,7 @@ def _differences(panel: 'Axes', rows: list[dict], name: str, task: str) -> None:
         if low is not None:
             panel.plot([low, high], [position, position], color=color, linewidth=2, solid_capstyle='butt')
         panel.plot(mean, position, 'o', color=color, markerfacecolor=color if sure else 'white', markersize=7)
-        interval = f' [{low:+.3f}, {high:+.3f}]' if low is not None else ' (one seed)'
+        interval = f' [{low:+.3f}, {high:+.3f}]' if low is not None else ' (one pair)'
         _beside(panel, position, f'{mean:+.3f}{interval}', bold=sure)
     panel.set_title(f'{METRICS[name]}, {task}: difference to the control', fontsize=9)
     panel.set_xlabel('paired by seed, with the 95 % interval of the mean', fontsize=8)
@@ -203,7 +203,7 @@ def _legend(rows: list[dict], compared: list[dict]) -> list['Line2D']:
     if any(low is not None for low in lows):
         handles += [_point('the interval excludes 0', filled=True), _point('it does not', filled=False)]
     elif lows:
-        handles += [_point('one seed, no interval: nothing can be claimed', filled=False)]
+        handles += [_point('one pair, no interval: nothing can be claimed', filled=False)]
     return handles
 
 

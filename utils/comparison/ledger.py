@@ -2,6 +2,7 @@
 its columns."""
 
 import csv
+import math
 from pathlib import Path
 
 from models.errors import UserError
@@ -39,11 +40,15 @@ def read_ledger(file: Path) -> list[dict]:
 
 
 def _read_line(line: dict, place: str) -> dict:
+    if None in line:  # where csv puts what is beyond the columns
+        raise UserError(f'{place}: more fields than columns')
     found: dict = {name: line[name] for name in WORDS}
     for names, read in ((COUNTS, int), (SCORES, float)):
         for name in names:
             try:
                 found[name] = None if line[name] == '' and names is SCORES else read(line[name])
+                if found[name] is not None and not math.isfinite(found[name]):
+                    raise ValueError
             except (TypeError, ValueError):
                 raise UserError(f'{place}: {name} is {line[name]!r}, expected a number') from None
     if found['kind'] not in KINDS:

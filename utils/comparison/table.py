@@ -1,6 +1,7 @@
 """A comparison's table: rows and Markdown."""
 
 from utils.comparison.statistics import COMPARED, METRICS, Difference, mean_sd, paired_difference
+from utils.runtime.words import counted
 from utils.training.log import duration
 
 # mAP50, mAP50-95 on ICDAR2015's test pictures, published with these recipes and teachers.
@@ -82,11 +83,11 @@ def difference_cell(row: dict, name: str) -> str:
     mean, low, high = (row[f'{name}_{part}'] for part in ('difference', 'low', 'high'))
     if mean is None:
         return '-'
-    if low is None:
-        return f'{mean:+.4f} [-]'
-    text = f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]'
-    text = f'**{text}**' if low > 0 or high < 0 else text
-    return text if row[f'{name}_pairs'] == row['seeds'] else f'{text} ({row[f"{name}_pairs"]} pairs)'
+    text, pairs = f'{mean:+.4f} [-]', row[f'{name}_pairs']
+    if low is not None:
+        text = f'{mean:+.4f} [{low:+.4f}, {high:+.4f}]'
+        text = f'**{text}**' if low > 0 or high < 0 else text
+    return text if pairs == row['seeds'] else f'{text} ({counted(pairs, "pair")})'
 
 
 def number(value: float | None) -> str:

@@ -6,6 +6,7 @@ from models.yolo import DetectionModel
 from utils.loading.config import DataConfig
 from utils.loading.dataset import TextDataset
 from utils.loading.loader import BatchLoader, build_loader
+from utils.runtime.words import counted
 
 BATCH_SIZE = 32
 PAD = 0.5  # extra border of a rectangular batch, as a share of the stride (YOLOv5's protocol)
@@ -47,4 +48,4 @@ class EvaluationSplit(TextDataset):
 def require_class_count(model: DetectionModel | ExportedModel, weights: str, data: DataConfig) -> None:
     """Raises UserError where the model of the file `weights` has another number of classes than the data."""
     if model.nc != data.nc:
-        raise UserError(f'{weights} knows {model.nc} classes, {data.file} names {data.nc}')
+        raise UserError(f'{weights} knows {counted(model.nc, "class", "classes")}, {data.file} names {data.nc}')
