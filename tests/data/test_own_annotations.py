@@ -343,13 +343,15 @@ def test_boxes_that_cvat_has_turned(run, photos, tmp_path, form):
 
 def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
     region = {'transcription': 'word', 'points': [[10, 4], [40, 4], [40, 20], [10, 20]]}
-    rows = [f'{name}.png\t{json.dumps([region, region | {"transcription": "*"}])}' for name in 'abc']
+    unread = {'transcription': '*', 'points': [[10, 24], [40, 24], [40, 36], [10, 36]]}
+    rows = [f'{name}.png\t{json.dumps([region, unread])}' for name in 'abc']
     printed, _ = run('ppocrlabel', write(tmp_path / 'Label.txt', '\n'.join(rows)))
     assert "train: 2 pictures, 2 words, 2 don't-care" in printed
-    corners = '<bndbox><xmin>10</xmin><ymin>4</ymin><xmax>40</xmax><ymax>20</ymax></bndbox>'
+    corners = '<bndbox><xmin>10</xmin><ymin>{}</ymin><xmax>40</xmax><ymax>20</ymax></bndbox>'
     word = '<attributes><attribute><name>text</name><value>{}</value></attribute></attributes>'
     for name in 'abc':
-        items = ''.join(f'<object><name>text</name>{corners}{word.format(w)}</object>' for w in ('###', 'Caf'))
+        regions = ((6, '###'), (4, 'Caf'))
+        items = ''.join(f'<object><name>text</name>{corners.format(y)}{word.format(w)}</object>' for y, w in regions)
         write(tmp_path / f'voc/{name}.xml', f'<annotation><filename>{name}.png</filename>{items}</annotation>')
     printed, _ = run('voc', tmp_path / 'voc')
     assert "train: 2 pictures, 2 words, 2 don't-care" in printed
@@ -357,7 +359,8 @@ def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
     image = {'width': 60, 'height': 40}
     images = {'1': image | {'set': 'train', 'file_name': 'a.png'}, '2': image | {'set': 'val', 'file_name': 'b.png'}}
     word = {'points': [10, 4, 40, 6, 40, 20, 10, 18], 'bbox': [10, 4, 30, 16]}  # of TextOCR
-    words = [word | {'image_id': key, 'utf8_string': text} for key in images for text in ('.', 'word')]
+    unread = {'points': [10, 24, 40, 26, 40, 40, 10, 38], 'bbox': [10, 24, 30, 16], 'utf8_string': '.'}
+    words = [each | {'image_id': key} for key in images for each in (unread, word | {'utf8_string': 'word'})]
     content = {'imgs': images, 'anns': dict(enumerate(words))}
     printed, error = run('coco-text', write(tmp_path / 'textocr.json', content))
     assert error == '' and "train: 1 picture, 1 word, 1 don't-care" in printed
@@ -371,7 +374,7 @@ def test_what_others_write_for_unreadable_text(run, photos, tmp_path):
     printed, error = run('coco-text', tmp_path / 'train.json', '--val', 0, '--test', 0.5)
     assert 'val' in error and 'no effect' not in printed
     for each in words:  # of COCO-Text a full stop is a word
-        each['mask'] = [value + (each['utf8_string'] == '.') for value in each.pop('points')]
+        each['mask'] = each.pop('points')
     assert 'train: 1 picture, 2 words' in run('coco-text', write(tmp_path / 'train.json', content))[0]
 
 
