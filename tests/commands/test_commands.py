@@ -760,7 +760,7 @@ def test_loss_that_is_not_finite_names_its_term(world, tmp_path, monkeypatch, mi
     line = mistake(lambda: start(run, '--epochs', 2), f'{kind}.py')
     assert re.search(rf'not finite in epoch 2, batch 2: {term};', line)
     assert load(run / 'weights/last.pt')['epoch'] == 0
-    kept = load(run / 'nonfinite_epoch2_batch2.pt')
+    (kept,) = load(run / 'nonfinite_epoch2_batch2.pt')['batches']
     assert math.isnan(kept['terms'][term]) and len(kept['paths']) == len(kept['images']) > 0
     assert all(Path(path).name in line for path in kept['paths'])
 

@@ -289,7 +289,7 @@ def test_words_that_no_encoding_has(tmp_path):
     shape = {'points': [[0, 0], [9, 0], [9, 9], [0, 9]], 'description': '\ud800', 'label': 'x'}
     (tmp_path / 'a.json').write_text(json.dumps({'imagePath': 'a.jpg', 'shapes': [shape]}))
     (page,) = FORMATS['labelme'].read(tmp_path, ImageFiles(tmp_path))
-    assert convert._truth_row(page.regions[0]) == '0,0,9,0,9,9,0,9,?\n'
+    assert convert._truth_row(page.regions[0], (9, 9)) == '0,0,9,0,9,9,0,9,?\n'
 
 
 def test_coco_text_with_a_list_for_a_set(tmp_path):
